@@ -1,0 +1,108 @@
+"""The classes of a dataset and the three ids that name them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Category:
+    """One evaluated class.
+
+    Attributes:
+        category_id: the dataset's own number (Cityscapes: label id, 7 = road).
+        name: the dataset's name.
+        is_thing: countable objects (thing) or amorphous regions (stuff).
+        color: RGB for drawing, each in 0..255.
+        supercategory: group of classes; empty if the dataset has none.
+    """
+
+    category_id: int
+    name: str
+    is_thing: bool
+    color: tuple[int, int, int]
+    supercategory: str = ""
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """All evaluated classes of a dataset, stuff first; the position of a class is its train id.
+
+    `category_id` is the dataset's number, `train_id` is 0..K-1 as the network sees it, and a thing's
+    `thing_index` is `train_id - num_stuff`. Nothing outside this class converts between them.
+    """
+
+    IGNORE_TRAIN_ID: ClassVar[int] = 255
+    VOID_SEGMENT_ID: ClassVar[int] = 0
+
+    name: str
+    categories: tuple[Category, ...]
+
+    def __post_init__(self) -> None:
+        if not self.categories:
+            raise ValueError(f"label space '{self.name}' has no categories; give at least one")
+        if len(self.categories) > self.IGNORE_TRAIN_ID:
+            raise ValueError(
+                f"label space '{self.name}' has {len(self.categories)} categories; "
+                f"train ids are 8 bit with {self.IGNORE_TRAIN_ID} for ignore, so at most {self.IGNORE_TRAIN_ID} fit"
+            )
+        seen_thing: Category | None = None
+        for train_id, category in enumerate(self.categories):
+            if category.is_thing:
+                seen_thing = category
+            elif seen_thing is not None:
+                raise ValueError(
+                    f"label space '{self.name}': stuff must come before things; got stuff '{category.name}' "
+                    f"at train id {train_id} after thing '{seen_thing.name}'; order the categories stuff first"
+                )
+        ids = [category.category_id for category in self.categories]
+        repeated = sorted({category_id for category_id in ids if ids.count(category_id) > 1})
+        if repeated:
+            raise ValueError(f"label space '{self.name}': category ids {repeated} occur more than once")
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.categories)
+
+    @cached_property
+    def num_stuff(self) -> int:
+        return sum(not category.is_thing for category in self.categories)
+
+    @property
+    def num_things(self) -> int:
+        return self.num_classes - self.num_stuff
+
+    @cached_property
+    def train_id_of(self) -> dict[int, int]:
+        """category_id -> train_id."""
+        return {category.category_id: train_id for train_id, category in enumerate(self.categories)}
+
+    @property
+    def thing_categories(self) -> tuple[Category, ...]:
+        """The things; position = thing_index."""
+        return self.categories[self.num_stuff :]
+
+    def is_thing(self, train_id: int) -> bool:
+        return train_id >= self.num_stuff
+
+    def thing_index(self, train_id: Any) -> Any:
+        """Train id(s) of things (int, array or tensor) -> 0..num_things-1."""
+        return train_id - self.num_stuff
+
+    def thing_train_id(self, thing_index: Any) -> Any:
+        """The inverse of `thing_index`."""
+        return thing_index + self.num_stuff
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers, for JSON; `from_dict` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LabelSpace:
+        categories = tuple(
+            Category(**{**category, "color": tuple(category["color"])})
+            for category in values["categories"]
+        )
+        return cls(name=values["name"], categories=categories)
