@@ -1,0 +1,59 @@
+"""The one way images are resized, in training, evaluation and prediction alike."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+
+def resized_size(
+    size: tuple[int, int], shortest_side_pixels: int, longest_side_pixels: int | None = None
+) -> tuple[int, int]:
+    """Size of an image whose shorter side becomes `shortest_side_pixels`, both sides in proportion.
+
+    Where the longer side would exceed `longest_side_pixels`, it becomes exactly that instead. The other
+    side is rounded down as in the released Seamless code, in integers, so that no rounding error of a
+    floating-point scale takes a pixel from the side that was asked for.
+
+    Args:
+        size: (height, width) in pixels.
+        shortest_side_pixels: target length of the shorter side.
+        longest_side_pixels: cap on the longer side; None: no cap.
+
+    Returns:
+        (height, width); each at least 1.
+
+    Raises:
+        ValueError: a side that is not positive.
+    """
+    shorter, longer = min(size), max(size)
+    if shorter < 1:
+        raise ValueError(f"an image must have at least one pixel; got height and width {size}")
+    if shortest_side_pixels < 1 or (longest_side_pixels is not None and longest_side_pixels < 1):
+        raise ValueError(
+            "shortest_side_pixels and longest_side_pixels must be positive; "
+            f"got {shortest_side_pixels} and {longest_side_pixels}"
+        )
+    numerator, denominator = shortest_side_pixels, shorter
+    if longest_side_pixels is not None and longer * numerator // denominator > longest_side_pixels:
+        numerator, denominator = longest_side_pixels, longer
+    height, width = (max(1, side * numerator // denominator) for side in size)
+    return height, width
+
+
+def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes uint8 pixels by bilinear interpolation with antialiasing, as Pillow does it.
+
+    Args:
+        image: [..., H, W] uint8.
+        size: (height, width) of the result.
+
+    Returns:
+        [..., height, width] uint8; the same tensor when the size is unchanged. At most one grey level
+        away from Pillow's `resize(..., BILINEAR)`.
+    """
+    if (image.shape[-2], image.shape[-1]) == tuple(size):
+        return image
+    return transforms.resize(
+        image, list(size), interpolation=transforms.InterpolationMode.BILINEAR, antialias=True
+    )

@@ -1,0 +1,55 @@
+"""Sizes and pixels of resized images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from seamless_pr.ops.resize import resize_image, resized_size
+
+
+@pytest.mark.parametrize(
+    ("size", "shortest", "longest", "expected"),
+    [
+        ((1024, 2048), 512, None, (512, 1024)),
+        ((2048, 1024), 512, None, (1024, 512)),
+        ((1024, 2048), 1024, 4096, (1024, 2048)),
+        ((100, 1000), 200, 1500, (150, 1500)),
+        ((100, 1000), 200, 2000, (200, 2000)),
+        ((201, 333), 400, None, (400, 662)),  # 662.7 is rounded down
+        ((1, 5000), 16, 64, (1, 64)),  # 0.01 rows become one
+    ],
+)
+def test_shorter_side_is_reached_unless_the_longer_one_meets_its_cap(
+    size: tuple[int, int], shortest: int, longest: int | None, expected: tuple[int, int]
+) -> None:
+    assert resized_size(size, shortest, longest) == expected
+
+
+def test_asked_side_is_exact_for_every_input_size() -> None:
+    for side in range(1, 700):
+        assert resized_size((side, 2 * side), 100) == (100, 200)
+
+
+def test_impossible_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one pixel"):
+        resized_size((0, 5), 10)
+    with pytest.raises(ValueError, match="must be positive"):
+        resized_size((5, 5), 0)
+
+
+@pytest.mark.parametrize("size", [(37, 61), (150, 200)])
+def test_pixels_agree_with_pillow(size: tuple[int, int]) -> None:
+    pixels = np.random.RandomState(0).randint(0, 256, (75, 120, 3)).astype(np.uint8)
+    resized = resize_image(torch.from_numpy(pixels).permute(2, 0, 1), size)
+    expected = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)
+    assert resized.dtype == torch.uint8
+    difference = np.abs(resized.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected))
+    assert difference.max() <= 1
+
+
+def test_image_of_the_right_size_is_not_touched() -> None:
+    image = torch.zeros(3, 8, 9, dtype=torch.uint8)
+    assert resize_image(image, (8, 9)) is image
