@@ -1,0 +1,76 @@
+"""Packaging: what seamless_pr needs, what is optional, and which data files travel with it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def read_version() -> str:
+    """The version, read as text: importing the package here would need its dependencies."""
+    for line in (ROOT / "seamless_pr" / "__init__.py").read_text(encoding="utf-8").splitlines():
+        if line.startswith("__version__"):
+            return line.split('"')[1]
+    raise RuntimeError('seamless_pr/__init__.py has no line __version__ = "..."')
+
+
+REQUIRED = [
+    "torch>=2.6",
+    "torchvision>=0.21",
+    "timm>=1.0.11",
+    "numpy>=1.26",
+    "pillow>=10.1",
+    "opencv-python-headless>=4.10",
+    "numba>=0.60",
+    "omegaconf>=2.3",
+    "pycocotools>=2.0.8",
+    "cityscapesscripts>=2.2.4",
+    "safetensors>=0.4.5",
+    "ray[default,train,data]>=2.50",
+    "tensorboard>=2.17",
+    "tqdm>=4.66",
+    "rich>=13.7",
+    "jinja2>=3.1",
+]
+
+# Linter, formatter and type checker are pinned: another version finds other faults.
+LINT = ["ruff==0.17.5", "mypy==2.4.1"]
+
+TEST = [
+    *LINT,
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "scipy>=1.13",
+    # A second, independent PQ implementation to compare with.
+    "vernier==0.5.4",
+]
+
+EXTRAS = {
+    # Builds CUDA code: pip install --no-build-isolation, see "Optional parts" in README.md.
+    "iabn": ["inplace-abn==1.1.0"],
+    "test": TEST,
+    "dev": [*TEST, "pre-commit>=4.0"],
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
+}
+
+setup(
+    name="seamless_pr",
+    version=read_version(),
+    description="Panoptic segmentation of street scenes (Seamless Scene Segmentation, PointRend)",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["seamless_pr", "seamless_pr.*"]),
+    package_data={"seamless_pr": ["py.typed", "data/labels/*.csv", "templates/*"]},
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
