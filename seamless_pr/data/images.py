@@ -1,0 +1,105 @@
+"""Reading image files of any common kind as RGB tensors."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
+
+
+def read_image(path: str | os.PathLike[str]) -> Tensor:
+    """Reads an image file as it is meant to be looked at.
+
+    Grey becomes three equal channels, an alpha channel is dropped, 16 bit is scaled to 8 bit
+    (65535 -> 255) and the EXIF orientation is applied. OpenCV decodes (faster than Pillow on JPEG
+    and PNG; torchvision's decoders are about to be removed); what it refuses goes to Pillow.
+
+    Args:
+        path: JPEG, PNG, WebP, TIFF, BMP or anything else that OpenCV or Pillow reads.
+
+    Returns:
+        [3, H, W] uint8 RGB, contiguous.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is empty, truncated or not an image; the message names it.
+    """
+    path = Path(path)
+    data = read_bytes(path)
+    pixels = _decode_fast(data)
+    if pixels is None:
+        pixels = _decode_with_pillow(data, path)
+    return torch.from_numpy(_to_eight_bit(pixels, path)).permute(2, 0, 1).contiguous()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of an image file; errors name the file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no image file at {path}; check the folder and the file name")
+    data = path.read_bytes()
+    if not data:
+        raise ValueError(f"{path} is empty; copy or create the file again")
+    return data
+
+
+def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
+    """[H, W, 3] RGB of any depth, or None when the data is better left to Pillow."""
+    if not _looks_complete(data):
+        return None
+    # Not IMREAD_UNCHANGED: that would ignore the orientation and keep alpha.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.ndim != 3:
+        return None
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _looks_complete(data: bytes) -> bool:
+    """False for files without an end: several OpenCV releases fill the missing part with grey.
+
+    Inside compressed JPEG data 0xFF is escaped, so the last end marker follows the last scan marker.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data[-64:]
+    # Only Pillow takes the first frame of an animation in every release; WebP carries its length.
+    return not data.startswith(b"GIF8")
+
+
+def _decode_with_pillow(data: bytes, path: Path) -> NDArray[np.generic]:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):
+                return np.repeat(np.asarray(upright)[..., None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}); it is damaged or not an image: "
+            "copy it again or leave it out"
+        ) from error
+
+
+def _to_eight_bit(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8)
+    if pixels.dtype == np.uint16:
+        half = SIXTEEN_TO_EIGHT_BIT // 2
+        return ((pixels.astype(np.uint32) + half) // SIXTEEN_TO_EIGHT_BIT).astype(np.uint8)
+    raise ValueError(
+        f"{path} has {pixels.dtype} pixels; expected 8 or 16 bit integers: "
+        "convert it to PNG or JPEG"
+    )
