@@ -1,3 +1,3 @@
-"""Panoptic segmentation of street scenes: Seamless Scene Segmentation with PointRend in both branches."""
+"""Panoptic segmentation of street scenes: Seamless Scene Segmentation with PointRend."""
 
 __version__ = "0.1.0"

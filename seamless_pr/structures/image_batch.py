@@ -25,13 +25,17 @@ class ImageBatch:
         if self.images.ndim != 4 or self.images.shape[1] != 3:
             raise ValueError(f"images must be [N, 3, H, W]; got {tuple(self.images.shape)}")
         if self.images.dtype != torch.uint8:
-            raise TypeError(f"images must be uint8 RGB; got {self.images.dtype}; do not normalise them")
+            raise TypeError(
+                f"images must be uint8 RGB; got {self.images.dtype}; do not normalise them"
+            )
         if len(self.image_sizes) != len(self.images):
             raise ValueError(f"{len(self.images)} images but {len(self.image_sizes)} image_sizes")
         height, width = self.padded_size
         for size in self.image_sizes:
             if not (0 < size[0] <= height and 0 < size[1] <= width):
-                raise ValueError(f"image size {size} does not fit the padded size {(height, width)}")
+                raise ValueError(
+                    f"image size {size} does not fit the padded size {(height, width)}"
+                )
 
     @property
     def padded_size(self) -> tuple[int, int]:

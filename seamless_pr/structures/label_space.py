@@ -30,8 +30,9 @@ class Category:
 class LabelSpace:
     """All evaluated classes of a dataset, stuff first; the position of a class is its train id.
 
-    `category_id` is the dataset's number, `train_id` is 0..K-1 as the network sees it, and a thing's
-    `thing_index` is `train_id - num_stuff`. Nothing outside this class converts between them.
+    `category_id` is the dataset's number, `train_id` is 0..K-1 as the network sees it, and
+    a thing's `thing_index` is `train_id - num_stuff`. Nothing outside this class converts between
+    them.
     """
 
     IGNORE_TRAIN_ID: ClassVar[int] = 255
@@ -46,7 +47,8 @@ class LabelSpace:
         if len(self.categories) > self.IGNORE_TRAIN_ID:
             raise ValueError(
                 f"label space '{self.name}' has {len(self.categories)} categories; "
-                f"train ids are 8 bit with {self.IGNORE_TRAIN_ID} for ignore, so at most {self.IGNORE_TRAIN_ID} fit"
+                f"train ids are 8 bit with {self.IGNORE_TRAIN_ID} for ignore, so at most "
+                f"{self.IGNORE_TRAIN_ID} fit"
             )
         seen_thing: Category | None = None
         for train_id, category in enumerate(self.categories):
@@ -54,13 +56,16 @@ class LabelSpace:
                 seen_thing = category
             elif seen_thing is not None:
                 raise ValueError(
-                    f"label space '{self.name}': stuff must come before things; got stuff '{category.name}' "
-                    f"at train id {train_id} after thing '{seen_thing.name}'; order the categories stuff first"
+                    f"label space '{self.name}': stuff must come before things; got stuff "
+                    f"'{category.name}' at train id {train_id} after thing '{seen_thing.name}'; "
+                    f"order the categories stuff first"
                 )
         ids = [category.category_id for category in self.categories]
         repeated = sorted({category_id for category_id in ids if ids.count(category_id) > 1})
         if repeated:
-            raise ValueError(f"label space '{self.name}': category ids {repeated} occur more than once")
+            raise ValueError(
+                f"label space '{self.name}': category ids {repeated} occur more than once"
+            )
 
     @property
     def num_classes(self) -> int:

@@ -18,7 +18,8 @@ class Segment:
         segment_id: value of its pixels in the id map; at least 1.
         train_id: class.
         area: number of pixels; 0 is possible (an object fully hidden by others).
-        score: confidence in [0, 1]; 1 for regions that come from the semantic branch; None for ground truth.
+        score: confidence in [0, 1]; 1 for regions that come from the semantic branch; None for
+            ground truth.
         is_crowd: a region of a thing class whose objects are not told apart.
     """
 

@@ -16,8 +16,8 @@ class PanopticTarget:
     """Segments of one image.
 
     Attributes:
-        id_map: [H, W] int32; 0 = void, s + 1 = the segment at index s of the vectors below. A segment
-            may have no pixel (cropped away).
+        id_map: [H, W] int32; 0 = void, s + 1 = the segment at index s of the vectors below. A
+            segment may have no pixel (cropped away).
         train_ids: [S] int64; class of each segment.
         is_crowd: [S] bool; group regions: class is known, objects are not counted.
         label_space: gives the number of stuff classes.
@@ -51,7 +51,10 @@ class PanopticTarget:
 
     @cached_property
     def boxes(self) -> Tensor:
-        """[S, 4] float32 xyxy: first column and row, last column + 1 and row + 1; -1 for a segment without a pixel."""
+        """[S, 4] float32 xyxy: first column and row, last column + 1 and row + 1.
+
+        -1 everywhere for a segment without a pixel.
+        """
         height, width = self.image_size
         ids = self.id_map.long()
         num_ids = self.num_segments + 1
@@ -67,7 +70,7 @@ class PanopticTarget:
 
     @cached_property
     def object_indices(self) -> Tensor:
-        """Indices of countable objects: things, not crowd, with at least one pixel; ascending int64."""
+        """Indices of countable objects: things, not crowd, with a pixel; ascending int64."""
         is_thing = self.train_ids >= self.label_space.num_stuff
         return torch.nonzero(is_thing & ~self.is_crowd & (self.boxes[:, 0] >= 0)).flatten()
 

@@ -1,4 +1,4 @@
-"""Plain numbers of the branches: nodes of the YAML config and arguments of the branch functions alike.
+"""Plain numbers of the branches: nodes of the YAML config and arguments of the functions alike.
 
 Defaults are the released Seamless Scene Segmentation code on Cityscapes, and PointRend as released.
 """
@@ -15,13 +15,17 @@ class RPNSettings:
     Attributes:
         anchor_scale: side of a square anchor in cells of its level (8: 32 px at stride 4).
         anchor_ratios: height / width.
-        pre_nms_train, post_nms_train, pre_nms_test, post_nms_test: proposals kept before and after NMS.
+        pre_nms_train, post_nms_train, pre_nms_test, post_nms_test: proposals kept before and after
+            NMS.
         nms_threshold: IoU from which (>=) a proposal is suppressed.
-        nms_per_level: False: one NMS over all levels (Seamless); True: `pre_nms` and NMS per level (detectron2).
-        positive_iou, negative_iou: anchors at or above / below are objects / background; between: not used.
+        nms_per_level: False: one NMS over all levels (Seamless); True: `pre_nms` and NMS per level
+            (detectron2).
+        positive_iou, negative_iou: anchors at or above / below are objects / background; between:
+            not used.
         crowd_overlap: anchors whose share of crowd pixels reaches this are not used.
         inside_only: train only on anchors that lie inside the image.
-        num_samples, positive_fraction: anchors per image in the loss, and the largest share of objects.
+        num_samples, positive_fraction: anchors per image in the loss, and the largest share of
+            objects.
         box_loss_beta: where smooth L1 turns linear (sigma = 3: beta = 1 / 9).
     """
 
@@ -47,9 +51,10 @@ class RoISettings:
     """Pooling of features under boxes.
 
     Attributes:
-        sampler: "seamless" (one bilinear sample per bin, border replicated, exact stride) or "aligned"
-            (torchvision roi_align with aligned=True and adaptive sampling).
-        canonical_size_pixels, canonical_level: a box of this side reads from this level (0 = the finest).
+        sampler: "seamless" (one bilinear sample per bin, border replicated, exact stride) or
+            "aligned" (torchvision roi_align with aligned=True and adaptive sampling).
+        canonical_size_pixels, canonical_level: a box of this side reads from this level (0 = the
+            finest).
         num_levels: levels that boxes may read from, finest first.
         size: side of the pooled map in cells.
     """
@@ -68,8 +73,10 @@ class BoxSettings:
     Attributes:
         positive_iou: proposals at or above are objects, below background.
         crowd_overlap: proposals whose share of crowd pixels reaches this are not used.
-        num_samples, positive_fraction: proposals per image in the losses, and the largest share of objects.
-        background_without_objects: sample background in images without an object (the reference uses no RoI there).
+        num_samples, positive_fraction: proposals per image in the losses, and the largest share of
+            objects.
+        background_without_objects: sample background in images without an object (the reference
+            uses no RoI there).
         delta_weights: box deltas (x, y, w, h) are multiplied by these in targets.
         box_loss_beta: where smooth L1 turns linear.
         score_threshold: detections must exceed it.
@@ -98,7 +105,8 @@ class PointSettings:
         oversample_ratio: k, candidates per kept point.
         importance_fraction: beta, share of points taken where the coarse prediction is unsure.
         subdivision_points: N, points recomputed in each subdivision step.
-        start_size: side of the first, complete grid of point predictions; 0: the coarse map itself (the paper's text).
+        start_size: side of the first, complete grid of point predictions; 0: the coarse map itself
+            (the paper's text).
         output_size: side of the refined mask.
     """
 
@@ -115,8 +123,10 @@ class SemanticSettings:
     """Semantic branch.
 
     Attributes:
-        hard_pixel_fraction: share of the hardest pixels in the loss (0.25: tau = 4 / (W H)); 1.0: all.
-        num_train_points: PointRend points of an image in training; 0: as many as a stride-16 map has cells.
+        hard_pixel_fraction: share of the hardest pixels in the loss (0.25: tau = 4 / (W H)); 1.0:
+            all.
+        num_train_points: PointRend points of an image in training; 0: as many as a stride-16 map
+            has cells.
         oversample_ratio, importance_fraction, subdivision_points: as in `PointSettings`.
     """
 
@@ -132,12 +142,12 @@ class FusionSettings:
     """Panoptic fusion (facts of the released code).
 
     Attributes:
-        size: "original": fuse at the size of the image file; "network": fuse at network size and resize the
-            finished id map by nearest neighbour (the reference's way).
+        size: "original": fuse at the size of the image file; "network": fuse at network size and
+            resize the finished id map by nearest neighbour (the reference's way).
         score_threshold: instances must exceed it.
         overlap_threshold: an instance is dropped when more than this share of it is already taken.
-        stuff_area_fraction: regions from the semantic branch below this share of the image become void
-            (4096 px of 1024x2048).
+        stuff_area_fraction: regions from the semantic branch below this share of the image become
+            void (4096 px of 1024x2048).
         stuff_area_pixels: an absolute limit that replaces the share when it is positive.
         mask_threshold: mask probability that a pixel must exceed.
     """
