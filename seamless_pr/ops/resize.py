@@ -11,9 +11,9 @@ def resized_size(
 ) -> tuple[int, int]:
     """Size of an image whose shorter side becomes `shortest_side_pixels`, both sides in proportion.
 
-    Where the longer side would exceed `longest_side_pixels`, it becomes exactly that instead. The other
-    side is rounded down as in the released Seamless code, in integers, so that no rounding error of a
-    floating-point scale takes a pixel from the side that was asked for.
+    Where the longer side would exceed `longest_side_pixels`, it becomes exactly that instead. The
+    other side is rounded down as in the released Seamless code, but in integers, so that no
+    rounding error of a floating-point scale takes a pixel from the side that was asked for.
 
     Args:
         size: (height, width) in pixels.
@@ -49,8 +49,8 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
         size: (height, width) of the result.
 
     Returns:
-        [..., height, width] uint8; the same tensor when the size is unchanged. At most one grey level
-        away from Pillow's `resize(..., BILINEAR)`.
+        [..., height, width] uint8; the same tensor when the size is unchanged. At most one grey
+        level away from Pillow's `resize(..., BILINEAR)`.
     """
     if (image.shape[-2], image.shape[-1]) == tuple(size):
         return image

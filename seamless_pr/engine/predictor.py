@@ -1,0 +1,201 @@
+"""Prediction on pixels: resizing, batching and running a trained network."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from seamless_pr.ops.resize import resize_image, resized_size
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+
+PRECISIONS: Mapping[str, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+ImageLike = Tensor | np.ndarray | Image.Image
+
+
+class PanopticNetwork(Protocol):
+    """What a predictor asks of a network (an `nn.Module`)."""
+
+    label_space: LabelSpace
+
+    def predict(
+        self, batch: ImageBatch, original_sizes: Sequence[tuple[int, int]]
+    ) -> list[tuple[PanopticSegmentation, Detections]]: ...
+
+
+def image_tensor(image: ImageLike) -> Tensor:
+    """Brings an image in memory to uint8 [3, H, W] RGB.
+
+    Args:
+        image: uint8 tensor [3, H, W] RGB; or uint8 array [H, W, 3] RGB or [H, W] grey; or a Pillow
+            image of any mode (its EXIF rotation is not applied: that is the file reader's work).
+
+    Raises:
+        TypeError: another type or dtype.
+        ValueError: another shape.
+    """
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8:
+            raise TypeError(
+                f"an image array must be uint8 RGB; got {image.dtype}; scale it to 0..255"
+            )
+        if image.ndim == 2:
+            image = np.repeat(image[:, :, None], 3, axis=2)
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an image array must be [H, W, 3] or [H, W]; got {image.shape}")
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"an image is a uint8 tensor [3, H, W], a uint8 array [H, W, 3] or a Pillow image; "
+            f"got {type(image).__name__}; read files with seamless_pr.data.images.read_image"
+        )
+    if image.dtype != torch.uint8:
+        raise TypeError(
+            f"an image tensor must be uint8 RGB; got {image.dtype}; do not normalise it"
+        )
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"an image tensor must be [3, H, W]; got {tuple(image.shape)}")
+    if image.shape[1] == 0 or image.shape[2] == 0:
+        raise ValueError(f"an image must have at least one pixel; got {tuple(image.shape)}")
+    return image
+
+
+class Predictor:
+    """A trained network with the image size that it was made for.
+
+    Images are only ever put into one batch with images of the same network size, so no image is
+    padded and the result of an image does not depend on its neighbours in a folder.
+
+    Attributes:
+        label_space: classes of the results.
+        device: where the network runs; results are on the CPU.
+        settings: plain values that decide the result (weights digest, sizes, precision, ...), for
+            the record of a prediction folder; see `describe`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        shortest_side_pixels: int,
+        longest_side_pixels: int | None = None,
+        device: torch.device | str = "cpu",
+        batch_size: int = 1,
+        precision: str = "float32",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Moves the network to the device and puts it into evaluation mode.
+
+        Args:
+            network: a `PanopticNetwork`.
+            shortest_side_pixels: images are resized until their shorter side has this length.
+            longest_side_pixels: cap on the longer side; None: no cap.
+            device: a torch device.
+            batch_size: most images in one pass of the network.
+            precision: "float32", or "bfloat16" / "float16" by autocast.
+            settings: more values for `describe`.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'")
+        self.device = torch.device(device)
+        self.shortest_side_pixels = shortest_side_pixels
+        self.longest_side_pixels = longest_side_pixels
+        self.batch_size = batch_size
+        self.precision = precision
+        self._settings = dict(settings or {})
+        self._network: Any = network.to(self.device).eval()
+
+    @property
+    def label_space(self) -> LabelSpace:
+        return self._network.label_space
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that decides the result of an image, as plain JSON values."""
+        return {
+            **self._settings,
+            "label_space": self.label_space.name,
+            "shortest_side_pixels": self.shortest_side_pixels,
+            "longest_side_pixels": self.longest_side_pixels,
+            "precision": self.precision,
+        }
+
+    def __call__(self, image: ImageLike) -> PanopticSegmentation:
+        """Labels one image; see `image_tensor` for the forms an image may have.
+
+        Returns:
+            Segmentation at the size of the image.
+        """
+        return self.predict([image])[0][0]
+
+    def predict(self, images: Sequence[ImageLike]) -> list[tuple[PanopticSegmentation, Detections]]:
+        """Labels images of any sizes.
+
+        Returns:
+            For each image, in order: its segmentation at its own size, and all its detections with
+            boxes in its own pixels and mask logits, best score first or not, as the network gives.
+        """
+        tensors = [image_tensor(image) for image in images]
+        resized = [self.resize(tensor) for tensor in tensors]
+        indices_of_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, tensor in enumerate(resized):
+            indices_of_size[_size(tensor)].append(index)
+        results: dict[int, tuple[PanopticSegmentation, Detections]] = {}
+        for indices in indices_of_size.values():
+            for start in range(0, len(indices), self.batch_size):
+                chunk = indices[start : start + self.batch_size]
+                predictions = self.predict_resized(
+                    [resized[index] for index in chunk], [_size(tensors[index]) for index in chunk]
+                )
+                results.update(zip(chunk, predictions, strict=True))
+        return [results[index] for index in range(len(images))]
+
+    def resize(self, image: Tensor) -> Tensor:
+        """[3, H, W] uint8 at its own size -> at network size; on the CPU, safe in any thread."""
+        size = resized_size(_size(image), self.shortest_side_pixels, self.longest_side_pixels)
+        return resize_image(image, size)
+
+    def predict_resized(
+        self, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]]
+    ) -> list[tuple[PanopticSegmentation, Detections]]:
+        """Runs the network once, on images that `resize` has made.
+
+        Args:
+            images: N of [3, H, W] uint8, all of the same size.
+            original_sizes: (height, width) of each image before `resize`.
+
+        Returns:
+            As `predict`.
+        """
+        sizes = {_size(image) for image in images}
+        if len(sizes) != 1:
+            raise ValueError(f"one batch holds images of one size; got {sorted(sizes)}")
+        batch = ImageBatch.from_images(images).to(self.device)
+        with torch.inference_mode(), self._autocast():
+            predictions = self._network.predict(batch, list(original_sizes))
+        return [(segmentation, detections.to("cpu")) for segmentation, detections in predictions]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = PRECISIONS[self.precision]
+        return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[-2], image.shape[-1]
