@@ -69,7 +69,7 @@ def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
 def _looks_complete(data: bytes) -> bool:
     """False for files without an end: several OpenCV releases fill the missing part with grey.
 
-    Inside compressed JPEG data 0xFF is escaped, so the last end marker follows the last scan marker.
+    Inside compressed JPEG data 0xFF is escaped: the last end marker follows the last scan marker.
     """
     if data.startswith(b"\xff\xd8"):
         return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")

@@ -1,0 +1,43 @@
+"""Faults of a dataset, collected so that one run names all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_LISTED_FAULTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a dataset.
+
+    Attributes:
+        file: the file that holds the fault, or that is missing.
+        message: what was expected, what was found.
+        segment_id: the segment concerned; None if the fault is not about one segment.
+    """
+
+    file: str
+    message: str
+    segment_id: int | None = None
+
+    def __str__(self) -> str:
+        place = self.file if self.segment_id is None else f"{self.file}: segment {self.segment_id}"
+        return f"{place}: {self.message}"
+
+
+class FaultyDataError(ValueError):
+    """A dataset that cannot be used; `faults` holds every fault, the message the first ones."""
+
+    def __init__(self, summary: str, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        self.summary = summary
+        lines = [str(fault) for fault in self.faults[:MAX_LISTED_FAULTS]]
+        if len(self.faults) > len(lines):
+            lines.append(f"... and {len(self.faults) - len(lines)} more")
+        super().__init__(f"{summary} ({len(self.faults)} faults)\n  " + "\n  ".join(lines))
+
+    def __reduce__(self) -> tuple[type[FaultyDataError], tuple[str, tuple[Fault, ...]]]:
+        # Exceptions are rebuilt from their message by default; this one crosses process borders.
+        return type(self), (self.summary, self.faults)
