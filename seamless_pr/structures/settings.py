@@ -116,6 +116,7 @@ class PointSettings:
     subdivision_points: int = 784
     start_size: int = 28
     output_size: int = 224
+    train_on_predicted_boxes: bool = True
 
 
 @dataclass(frozen=True)

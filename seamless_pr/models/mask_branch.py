@@ -1,0 +1,117 @@
+"""Mask branch: boxes that get a mask loss, the 4-convolution head, its loss and its inference.
+
+Letters: R boxes, C channels, T thing classes, M mask side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seamless_pr.layers.abn import NormAct
+from seamless_pr.models.box_branch import SampledRoIs
+from seamless_pr.ops.masks import nearest_mask_targets
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.panoptic_target import PanopticTarget
+
+
+@dataclass(frozen=True)
+class PositiveRoIs:
+    """Boxes of a batch that were matched to an object.
+
+    Attributes:
+        boxes: [R, 4] xyxy in pixels of the network input, in image order.
+        image_indices: [R] int64.
+        thing_indices: [R] int64 class of the matched object.
+        segment_ids: [R] int32, its id in the image's id map.
+        segment_boxes: [R, 4] its extent.
+    """
+
+    boxes: Tensor
+    image_indices: Tensor
+    thing_indices: Tensor
+    segment_ids: Tensor
+    segment_boxes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def rois_per_image(self, num_images: int) -> list[int]:
+        return torch.bincount(self.image_indices, minlength=num_images).tolist()
+
+
+def positive_rois(
+    sampled: Sequence[SampledRoIs], targets: Sequence[PanopticTarget]
+) -> PositiveRoIs:
+    """Collects the matched RoIs of all images."""
+    boxes, images, things, ids, extents = [], [], [], [], []
+    for image_index, (rois, target) in enumerate(zip(sampled, targets, strict=True)):
+        positive = rois.matched_segment >= 0
+        segment = rois.matched_segment[positive]
+        boxes.append(rois.boxes[positive])
+        images.append(torch.full_like(segment, image_index))
+        things.append(target.label_space.thing_index(target.train_ids[segment]))
+        ids.append((segment + 1).int())
+        extents.append(target.boxes[segment])
+    return PositiveRoIs(
+        torch.cat(boxes), torch.cat(images), torch.cat(things), torch.cat(ids), torch.cat(extents)
+    )
+
+
+class MaskHead(nn.Module):
+    """Four 3x3 convolutions, one upsampling, one mask per thing class (Seamless, figure 2).
+
+    forward: [R, C, roi_size, roi_size] -> [R, T, 2 * roi_size, 2 * roi_size] logits.
+    """
+
+    def __init__(
+        self, in_channels: int, num_things: int, norm_act: NormAct, *, hidden_channels: int = 256
+    ) -> None:
+        super().__init__()
+        inputs = [in_channels] + [hidden_channels] * 3
+        self.convs = nn.ModuleList(
+            nn.Conv2d(channels, hidden_channels, 3, padding=1, bias=False) for channels in inputs
+        )
+        self.norms = nn.ModuleList(norm_act(hidden_channels) for _ in inputs)
+        self.upsample = nn.ConvTranspose2d(
+            hidden_channels, hidden_channels, 2, stride=2, bias=False
+        )
+        self.upsample_norm = norm_act(hidden_channels)
+        self.prediction = nn.Conv2d(hidden_channels, num_things, 1)
+        gain = nn.init.calculate_gain("leaky_relu", 0.01)
+        for module in (*self.convs, self.upsample):
+            nn.init.xavier_normal_(module.weight, gain)
+        nn.init.xavier_normal_(self.prediction.weight, 0.01)
+        nn.init.zeros_(self.prediction.bias)
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        hidden = roi_features
+        for conv, norm in zip(self.convs, self.norms):
+            hidden = norm(conv(hidden))
+        return self.prediction(self.upsample_norm(self.upsample(hidden)))
+
+
+def mask_loss(
+    logits: Tensor, rois: PositiveRoIs, targets: Sequence[PanopticTarget]
+) -> dict[str, LossSum]:
+    """Loss `mask`: binary cross-entropy on the object's class, mean over the cells that are not void.
+
+    Args:
+        logits: [R, T, M, M] for `rois`, in their order.
+        rois: matched boxes.
+        targets: one per image.
+    """
+    logits = logits.float()
+    own = logits[torch.arange(len(logits), device=logits.device), rois.thing_indices]
+    labels, valid = torch.zeros_like(own), torch.zeros_like(own, dtype=torch.bool)
+    for image_index, target in enumerate(targets):
+        row = torch.nonzero(rois.image_indices == image_index).flatten()
+        labels[row], valid[row] = nearest_mask_targets(
+            target.id_map, rois.segment_ids[row], rois.boxes[row], own.shape[-1]
+        )
+    total = F.binary_cross_entropy_with_logits(own, labels, weight=valid.float(), reduction="sum")
+    return {"mask": LossSum(total, int(valid.sum()))}

@@ -1,0 +1,342 @@
+"""The whole network: shared trunk, Mask R-CNN branch, semantic branch, PointRend in either, fusion.
+
+Letters: N images of a batch, R boxes, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from seamless_pr.models.box_branch import (
+    BoxHead,
+    BoxOutput,
+    SampledRoIs,
+    box_losses,
+    detect,
+    regressed_boxes,
+    sample_proposals,
+)
+from seamless_pr.models.fpn import FPN
+from seamless_pr.models.fusion import fuse, resample_grid, resampled_classes, resized_segmentation
+from seamless_pr.models.mask_branch import MaskHead, PositiveRoIs, mask_loss, positive_rois
+from seamless_pr.models.point_rend import (
+    CoarseMaskHead,
+    PointHead,
+    point_mask_logits,
+    point_mask_losses,
+    refine_semantic_logits,
+    semantic_point_loss,
+)
+from seamless_pr.models.rpn import RPNHead, RPNOutput, generate_anchors, propose, rpn_losses
+from seamless_pr.models.semantic_branch import SemanticHead, semantic_loss
+from seamless_pr.ops.roi_sampling import pool_rois
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.settings import (
+    BoxSettings,
+    FusionSettings,
+    PointSettings,
+    RoISettings,
+    RPNSettings,
+    SemanticSettings,
+)
+
+
+@dataclass(frozen=True)
+class InstanceOutput:
+    """What the instance branch knows before the final boxes."""
+
+    rpn: RPNOutput
+    anchors: tuple[Tensor, ...]
+
+
+class PanopticNet(nn.Module):
+    """Seamless Scene Segmentation, with PointRend where point heads are given.
+
+    forward (training): batch, one target and one random generator per image -> dict of scalar losses by name, unweighted.
+    `predict` (inference): batch, original sizes -> one panoptic segmentation and the detections per image.
+
+    Args:
+        label_space: classes; stuff and things.
+        backbone: images [N, 3, H, W] -> stage maps C2..C5; has `out_channels` and `strides`.
+        fpn: stage maps -> levels P2, P3, ...
+        rpn_head, box_head: proposals and boxes.
+        mask_head: the 4-convolution head, or the coarse head of PointRend (then `point_head` is needed).
+        point_head: refines masks.
+        semantic_head: P2..P5 -> stride-4 logits.
+        semantic_point_head: refines semantics; None: bilinear upsampling.
+        level_strides: input pixels per cell of each FPN level.
+        rpn, roi, box, points, semantic, fusion: numbers of the branches.
+        pixel_mean, pixel_std: of RGB in [0, 1].
+        global_loss_counts: losses are divided by counts summed over workers (a batch gives the same gradient however it is
+            spread); False: by each worker's own counts, as the reference does.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(
+        self,
+        *,
+        label_space: LabelSpace,
+        backbone: nn.Module,
+        fpn: FPN,
+        rpn_head: RPNHead,
+        box_head: BoxHead,
+        mask_head: MaskHead | CoarseMaskHead,
+        point_head: PointHead | None,
+        semantic_head: SemanticHead,
+        semantic_point_head: PointHead | None,
+        level_strides: Sequence[int],
+        rpn: RPNSettings,
+        roi: RoISettings,
+        box: BoxSettings,
+        points: PointSettings,
+        semantic: SemanticSettings,
+        fusion: FusionSettings,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        global_loss_counts: bool = True,
+    ) -> None:
+        super().__init__()
+        if isinstance(mask_head, CoarseMaskHead) != (point_head is not None):
+            raise ValueError(
+                "a CoarseMaskHead and a point_head come together; got "
+                f"{type(mask_head).__name__} {'with' if point_head else 'without'} point_head"
+            )
+        self.label_space = label_space
+        self.backbone = backbone
+        self.fpn = fpn
+        self.rpn_head = rpn_head
+        self.box_head = box_head
+        self.mask_head = mask_head
+        self.point_head = point_head
+        self.semantic_head = semantic_head
+        self.semantic_point_head = semantic_point_head
+        self.level_strides = tuple(level_strides)
+        self.rpn, self.roi, self.box = rpn, roi, box
+        self.points, self.semantic, self.fusion = points, semantic, fusion
+        self.global_loss_counts = global_loss_counts
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
+
+    # Shared trunk
+
+    def normalized(self, batch: ImageBatch) -> Tensor:
+        """Pixels minus mean over std, zeros in the padding: [N, 3, H, W] float32."""
+        images = (batch.images / 255 - self.pixel_mean) / self.pixel_std
+        for image, (height, width) in zip(images, batch.image_sizes):
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+        return images
+
+    def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
+        """FPN levels, finest first; P2 channels-last when points will be read from it."""
+        levels = tuple(self.fpn(self.backbone(self.normalized(batch))))
+        if self.point_head is None and self.semantic_point_head is None:
+            return levels
+        return (levels[0].contiguous(memory_format=torch.channels_last), *levels[1:])
+
+    def _rpn(self, levels: Sequence[Tensor]) -> InstanceOutput:
+        output = self.rpn_head(levels)
+        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        anchors = generate_anchors(sizes, self.level_strides, self.rpn, levels[0].device)
+        return InstanceOutput(output, anchors)
+
+    # Training
+
+    def forward(
+        self,
+        batch: ImageBatch,
+        targets: Sequence[PanopticTarget],
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, Tensor]:
+        """Losses of a batch; `generators` are CPU generators, one per image, and the only source of randomness."""
+        levels = self.features(batch)
+        losses = self._instance_losses(levels, batch, targets, generators)
+        losses |= self._semantic_losses(levels, batch, targets, generators)
+        return self._normalised(losses, levels[0].device)
+
+    def _instance_losses(
+        self,
+        levels: Sequence[Tensor],
+        batch: ImageBatch,
+        targets: Sequence[PanopticTarget],
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, LossSum]:
+        found = self._rpn(levels)
+        losses = rpn_losses(
+            found.rpn, found.anchors, targets, batch.image_sizes, self.rpn, generators
+        )
+        proposals = propose(found.rpn, found.anchors, batch.image_sizes, self.rpn, training=True)
+        sampled = [
+            sample_proposals(proposal, target, self.box, generator)
+            for proposal, target, generator in zip(proposals, targets, generators, strict=True)
+        ]
+        boxes = [rois.boxes for rois in sampled]
+        roi_features = pool_rois(levels, boxes, batch.padded_size, self.roi)
+        output = self.box_head(roi_features)
+        losses |= box_losses(output, sampled, targets, self.box)
+        positive = positive_rois(sampled, targets)
+        if self.point_head is None:
+            is_positive = torch.cat([rois.matched_segment >= 0 for rois in sampled])
+            logits = self.mask_head(roi_features[is_positive])
+            return losses | mask_loss(logits, positive, targets)
+        if self.points.train_on_predicted_boxes:
+            positive = self._on_predicted_boxes(positive, output, sampled, batch)
+        assert isinstance(self.mask_head, CoarseMaskHead)
+        return losses | point_mask_losses(
+            self.mask_head,
+            self.point_head,
+            levels[0],
+            positive,
+            targets,
+            batch.padded_size,
+            self.points,
+            generators,
+        )
+
+    def _on_predicted_boxes(
+        self,
+        positive: PositiveRoIs,
+        output: BoxOutput,
+        sampled: Sequence[SampledRoIs],
+        batch: ImageBatch,
+    ) -> PositiveRoIs:
+        """The same objects on the boxes that the box branch regresses for their class; no gradient."""
+        is_positive = torch.cat([rois.matched_segment >= 0 for rois in sampled])
+        sizes = [batch.image_sizes[index] for index in positive.image_indices.tolist()]
+        deltas = output.box_deltas.detach()[is_positive]
+        boxes = regressed_boxes(positive.boxes, deltas, positive.thing_indices, sizes, self.box)
+        return replace(positive, boxes=boxes)
+
+    def _semantic_losses(
+        self,
+        levels: Sequence[Tensor],
+        batch: ImageBatch,
+        targets: Sequence[PanopticTarget],
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, LossSum]:
+        logits = self.semantic_head(levels)
+        losses = semantic_loss(logits, targets, batch.padded_size, self.semantic)
+        if self.semantic_point_head is not None:
+            losses |= semantic_point_loss(
+                self.semantic_point_head,
+                levels[0],
+                logits,
+                targets,
+                batch.padded_size,
+                self.semantic,
+                generators,
+            )
+        return losses
+
+    def _normalised(self, losses: dict[str, LossSum], device: torch.device) -> dict[str, Tensor]:
+        """Totals over counts; the counts are averages over the workers, so that averaged gradients are exact."""
+        counts = torch.tensor([loss.count for loss in losses.values()], dtype=torch.float64)
+        world_size = 1
+        if self.global_loss_counts and dist.is_available() and dist.is_initialized():
+            world_size = dist.get_world_size()
+            on_device = counts.to(device)
+            dist.all_reduce(on_device)
+            counts = on_device.cpu()
+        divisors = (counts.clamp(min=1) / world_size).tolist()
+        return {
+            name: loss.total / divisor
+            for (name, loss), divisor in zip(losses.items(), divisors, strict=True)
+        }
+
+    # Inference
+
+    @torch.no_grad()
+    def predict(
+        self, batch: ImageBatch, original_sizes: Sequence[tuple[int, int]]
+    ) -> list[tuple[PanopticSegmentation, Detections]]:
+        """Panoptic map and detections of each image.
+
+        Args:
+            batch: network input.
+            original_sizes: (height, width) of each image file.
+
+        Returns:
+            Per image the segmentation at original size (on the CPU) and the detections in its pixels.
+        """
+        levels = self.features(batch)
+        detections = self.detect(levels, batch)
+        logits = self.semantic_logits(levels, batch.padded_size)
+        return [
+            self._fused(image_logits, found, batch.padded_size, image_size, tuple(original_size))
+            for image_logits, found, image_size, original_size in zip(
+                logits, detections, batch.image_sizes, original_sizes, strict=True
+            )
+        ]
+
+    def detect(self, levels: Sequence[Tensor], batch: ImageBatch) -> list[Detections]:
+        """Detections with masks, boxes in pixels of the network input."""
+        found = self._rpn(levels)
+        proposals = propose(found.rpn, found.anchors, batch.image_sizes, self.rpn, training=False)
+        boxes = [proposal.boxes for proposal in proposals]
+        output = self.box_head(pool_rois(levels, boxes, batch.padded_size, self.roi))
+        detections = detect(output, boxes, batch.image_sizes, self.box)
+        return self.add_masks(levels, detections, batch.padded_size)
+
+    def add_masks(
+        self,
+        levels: Sequence[Tensor],
+        detections: Sequence[Detections],
+        padded_size: tuple[int, int],
+    ) -> list[Detections]:
+        """Runs the mask branch on final boxes, which are in pixels of the network input."""
+        if self.point_head is not None:
+            assert isinstance(self.mask_head, CoarseMaskHead)
+            masks = point_mask_logits(
+                self.mask_head, self.point_head, levels[0], detections, padded_size, self.points
+            )
+        else:
+            boxes = [found.boxes for found in detections]
+            logits = self.mask_head(pool_rois(levels, boxes, padded_size, self.roi)).float()
+            things = torch.cat([found.thing_indices for found in detections])
+            own = logits[torch.arange(len(logits), device=logits.device), things]
+            masks = list(own.split([len(found) for found in detections]))
+        return [
+            replace(found, mask_logits=logits)
+            for found, logits in zip(detections, masks, strict=True)
+        ]
+
+    def semantic_logits(self, levels: Sequence[Tensor], padded_size: tuple[int, int]) -> Tensor:
+        """[N, K, h, w] covering the padded image: stride 4, or refined to the input resolution."""
+        logits = self.semantic_head(levels)
+        if self.semantic_point_head is None:
+            return logits
+        return refine_semantic_logits(
+            self.semantic_point_head, levels[0], logits, padded_size, self.semantic
+        )
+
+    def _fused(
+        self,
+        logits: Tensor,
+        detections: Detections,
+        padded_size: tuple[int, int],
+        image_size: tuple[int, int],
+        original_size: tuple[int, int],
+    ) -> tuple[PanopticSegmentation, Detections]:
+        scale_y, scale_x = (original / valid for original, valid in zip(original_size, image_size))
+        in_file = detections.scaled(scale_x, scale_y)
+        at_network_size = self.fusion.size == "network"
+        fusion_size = image_size if at_network_size else original_size
+        map_size = (logits.shape[-2], logits.shape[-1])
+        grid = resample_grid(map_size, padded_size, image_size, fusion_size)
+        classes = resampled_classes(logits, grid)
+        segmentation = fuse(
+            classes, detections if at_network_size else in_file, self.label_space, self.fusion
+        )
+        return resized_segmentation(segmentation, original_size), in_file.to("cpu")

@@ -1,0 +1,75 @@
+"""Plain numbers of a training run: nodes of the YAML config and arguments of the engine alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Stochastic gradient descent; defaults of the released Seamless Scene Segmentation code.
+
+    Attributes:
+        lr: learning rate after the warm-up, for the global batch.
+        momentum, nesterov: as in torch.optim.SGD.
+        weight_decay: for all weights but those of norm layers.
+        norm_weight_decay: for scale and shift of norm layers.
+        clip_grad_norm: largest L2 norm of the whole gradient; 0: no clipping.
+        accumulation_steps: the global batch is computed in this many parts, one after the other.
+    """
+
+    lr: float = 0.01
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    norm_weight_decay: float = 0.0
+    clip_grad_norm: float = 0.0
+    accumulation_steps: int = 1
+
+
+@dataclass(frozen=True)
+class ScheduleSettings:
+    """Learning rate as a factor over steps.
+
+    Attributes:
+        kind: "multistep", "poly" or "cosine".
+        milestones: steps at which a multistep rate is multiplied by `gamma`.
+        gamma: factor of one milestone.
+        power: exponent of the poly schedule, (1 - step / steps) ** power.
+        warmup_steps: the factor rises linearly from `warmup_factor` to 1 over these; 0: no warm-up.
+        warmup_factor: first factor of the warm-up.
+    """
+
+    kind: str = "multistep"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    power: float = 0.9
+    warmup_steps: int = 200
+    warmup_factor: float = 1 / 3
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Length, precision and rhythm of a run.
+
+    Attributes:
+        steps: optimiser steps of the whole run.
+        seed: every random number of the run follows from it.
+        amp: arithmetic of the network: "none" (float32), "bf16" or "fp16" (the latter on a GPU
+            only).
+        channels_last: keep feature maps with channels innermost in memory (faster convolutions).
+        log_interval_steps: a line on the console and in the log every so many steps.
+        checkpoint_interval_steps: a checkpoint every so many steps, and at the end.
+        evaluation_interval_steps: validation every so many steps, and at the end; 0: never.
+        num_example_pictures: validation images that are drawn for TensorBoard after each
+            validation.
+    """
+
+    steps: int = 48000
+    seed: int = 0
+    amp: str = "none"
+    channels_last: bool = True
+    log_interval_steps: int = 20
+    checkpoint_interval_steps: int = 1000
+    evaluation_interval_steps: int = 2000
+    num_example_pictures: int = 4
