@@ -31,7 +31,7 @@ LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 def config_header_faults(text: str) -> list[str]:
     """What the comment at the top of a run's config lacks."""
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
-    wanted = {"command": "pipelines/train.py --config", "machines and hours": "Machines:"}
+    wanted = {"command": "pipelines/train.py", "machines and hours": "Machines:"}
     return [name for name, sign in wanted.items() if sign not in header]
 
 
