@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The main job from nothing: draws street scenes, prepares them, trains a small network for some minutes,
+# labels the validation scenes and scores the labels; then the same with the checkpoint that is shipped.
+# Everything lands in runs/quickstart; what is finished is not done again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source tools/environment.sh
+
+SHIPPED=checkpoints/street_scenes_256x512.safetensors
+CONFIG=configs/debug/street_scenes_quick.yaml
+OUT=runs/quickstart
+DATA=$OUT/data
+IMAGES=$DATA/leftImg8bit/val
+TRUTH=$DATA/gtFine/cityscapes_panoptic_val.json
+
+SECONDS=0
+WORKERS=$("$VENV/bin/python" -c 'import os; print(len(os.sched_getaffinity(0)))' 2>/dev/null || nproc)
+
+heading() {
+    printf '\n== %s  [%d:%02d]\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
+}
+
+run() {
+    "$VENV/bin/python" "$@"
+}
+
+# label_and_score NAME WEIGHTS: predictions/ and evaluation.json under $OUT/NAME.
+label_and_score() {
+    heading "Labelling the validation scenes: $1"
+    run pipelines/predict.py --weights "$2" --images "$IMAGES" --output "$OUT/$1/predictions" --overlays
+    heading "Scoring: $1"
+    run pipelines/evaluate.py --ground-truth "$TRUTH" \
+        --predictions "$OUT/$1/predictions/panoptic.json" --output "$OUT/$1"
+}
+
+heading "Installing"
+install_package
+
+heading "Drawing street scenes"
+run -m seamless_pr.data.street_scenes --output "$DATA" --height 256 --width 512 \
+    --train 400 --val 60 --workers "$WORKERS"
+
+heading "Preparing them: Cityscapes files to COCO panoptic"
+run pipelines/prepare.py cityscapes --root "$DATA" --workers "$WORKERS"
+
+heading "Training a small network from scratch"
+run pipelines/train.py --config "$CONFIG" --output "$OUT/trained"
+
+label_and_score trained "$OUT/trained/weights.safetensors"
+label_and_score shipped "$SHIPPED"
+
+heading "Results on validation scenes that neither training saw"
+run tools/results_table.py "trained here, a few minutes=$OUT/trained/evaluation.json" \
+    "shipped checkpoint=$OUT/shipped/evaluation.json" | tee "$OUT/results.md"
+printf '\nPictures: %s\n          %s\nTable:    %s\n' "$OUT/trained/predictions/overlays" \
+    "$OUT/shipped/predictions/overlays" "$OUT/results.md"
