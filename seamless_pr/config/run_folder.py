@@ -1,0 +1,58 @@
+"""The folder of one run: who owns it, and whether it may be continued."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seamless_pr.config.load import config_differences, load_config, save_config
+from seamless_pr.config.schema import Config
+
+CONFIG_NAME = "config.yaml"
+
+# These change neither weights nor scores, so a run may be continued with others.
+_FREE_KEYS = (
+    "data.num_workers",
+    "training.log_interval_steps",
+    "training.checkpoint_interval_steps",
+)
+
+
+def claim_run_folder(folder: str | Path, config: Config) -> None:
+    """Makes the folder that of this config: a new one, or one with the same config.
+
+    Args:
+        folder: created when missing; the resolved config is saved in it.
+        config: of the run that is about to start or to go on.
+
+    Raises:
+        ValueError: the folder belongs to a run with another config, or holds other files. The message
+            names the differences and the fix.
+    """
+    folder = Path(folder)
+    path = folder / CONFIG_NAME
+    if path.is_file():
+        _check_same(path, config)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"output folder {folder} is not empty and holds no {CONFIG_NAME} of a run; "
+            "choose another output folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{CONFIG_NAME}.tmp"
+    save_config(config, temporary)
+    temporary.replace(path)
+
+
+def _check_same(path: Path, config: Config) -> None:
+    differences = config_differences(load_config(path), config)
+    lines = [
+        f"  {key}: {old!r} in the folder, {new!r} now"
+        for key, (old, new) in differences.items()
+        if key not in _FREE_KEYS
+    ]
+    if lines:
+        raise ValueError(
+            f"output folder {path.parent} belongs to a run with another config:\n"
+            + "\n".join(lines)
+            + "\nchoose another output folder, or set these values back to go on with that run"
+        )

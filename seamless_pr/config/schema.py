@@ -1,0 +1,222 @@
+"""The typed tree behind a YAML config; its leaves are the arguments of what `build.py` makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from seamless_pr.structures.settings import (
+    BoxSettings,
+    FusionSettings,
+    PointSettings,
+    RoISettings,
+    RPNSettings,
+    SemanticSettings,
+)
+from seamless_pr.structures.training_settings import (
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
+
+MASK_HEAD_KINDS = ("conv", "point_rend")
+SEMANTIC_REFINEMENTS = ("none", "point_rend")
+
+
+@dataclass(frozen=True)
+class NormActConfig:
+    """Normalisation and activation, one pair after most convolutions.
+
+    Attributes:
+        kind: "inplace_abn", "abn" (its plain twin), "group_norm" or "inplace_abn_package".
+        slope: of LeakyReLU below 0.
+        eps, momentum: of the batch statistics.
+        sync: share the batch statistics between all workers.
+    """
+
+    kind: str = "inplace_abn"
+    slope: float = 0.01
+    eps: float = 1e-5
+    momentum: float = 0.1
+    sync: bool = True
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A network of timm.
+
+    Attributes:
+        name: model name in timm, of a family with batch norm.
+        options: further arguments of `timm.create_model`.
+        weights: file with ImageNet weights (torchvision or timm layout); null: random weights.
+        num_frozen: first parts that do not train (1: the stem, 2: stem and first stage, ..., 5:
+            all).
+    """
+
+    name: str = "resnet50"
+    options: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+    num_frozen: int = 0
+
+
+@dataclass(frozen=True)
+class FPNConfig:
+    """Feature pyramid: width of all levels, and levels above p5."""
+
+    channels: int = 256
+    num_extra_levels: int = 1
+
+
+@dataclass(frozen=True)
+class RPNHeadConfig:
+    """Region proposal head; `hidden_channels: null` is the width of the pyramid."""
+
+    hidden_channels: int | None = None
+
+
+@dataclass(frozen=True)
+class BoxHeadConfig:
+    """Two hidden layers of the box branch."""
+
+    hidden_channels: int = 1024
+
+
+@dataclass(frozen=True)
+class MaskHeadConfig:
+    """Mask branch.
+
+    Attributes:
+        kind: "conv" (four convolutions, 28x28 masks) or "point_rend" (coarse masks, refined by
+            points).
+        hidden_channels: width of the four convolutions ("conv").
+        coarse_hidden_channels: width of the two coarse layers ("point_rend").
+        coarse_roi_size: side of the point grid that the coarse layers see, twice that of the coarse
+            mask ("point_rend").
+        point_channels, num_point_layers: width and depth of the point layers ("point_rend").
+        coarse_each_layer: every point layer sees the coarse logits, not the first only
+            ("point_rend").
+    """
+
+    kind: str = "point_rend"
+    hidden_channels: int = 256
+    coarse_hidden_channels: int = 1024
+    coarse_roi_size: int = 14
+    point_channels: int = 256
+    num_point_layers: int = 3
+    coarse_each_layer: bool = True
+
+
+@dataclass(frozen=True)
+class SemanticHeadConfig:
+    """Semantic branch.
+
+    Attributes:
+        hidden_channels: width of each MiniDL module.
+        pooling_size: side of the average pooling of a MiniDL, in cells.
+        refinement: "none" or "point_rend".
+        point_channels, num_point_layers, coarse_each_layer: as in the mask head ("point_rend"); the
+            released PointRend gives coarse logits to the first semantic point layer only.
+    """
+
+    hidden_channels: int = 128
+    pooling_size: int = 64
+    refinement: str = "point_rend"
+    point_channels: int = 256
+    num_point_layers: int = 3
+    coarse_each_layer: bool = False
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole network.
+
+    Attributes:
+        backbone, norm_act, fpn, rpn_head, box_head, mask_head, semantic_head: the parts with
+            weights.
+        rpn, roi, box, points, semantic, fusion: numbers of the branches' procedures.
+        pixel_mean, pixel_std: of RGB values in [0, 1].
+        global_loss_counts: losses are divided by counts of all workers; False: of each worker
+            alone.
+    """
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    norm_act: NormActConfig = field(default_factory=NormActConfig)
+    fpn: FPNConfig = field(default_factory=FPNConfig)
+    rpn_head: RPNHeadConfig = field(default_factory=RPNHeadConfig)
+    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
+    mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
+    semantic_head: SemanticHeadConfig = field(default_factory=SemanticHeadConfig)
+    rpn: RPNSettings = field(default_factory=RPNSettings)
+    roi: RoISettings = field(default_factory=RoISettings)
+    box: BoxSettings = field(default_factory=BoxSettings)
+    points: PointSettings = field(default_factory=PointSettings)
+    semantic: SemanticSettings = field(default_factory=SemanticSettings)
+    fusion: FusionSettings = field(default_factory=FusionSettings)
+    pixel_mean: tuple[float, float, float] = (0.41738699, 0.45732192, 0.46886091)
+    pixel_std: tuple[float, float, float] = (0.25685097, 0.26509955, 0.29067996)
+    global_loss_counts: bool = True
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """One part of a dataset in the COCO panoptic format.
+
+    Attributes:
+        json: the panoptic JSON.
+        images: folder of the image files that the JSON names.
+        segments: folder of the id PNGs; null: the path of the JSON without ".json".
+    """
+
+    json: str = "???"
+    images: str = "???"
+    segments: str | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data lie, and how images reach the network.
+
+    Attributes:
+        label_space: name of a built-in label table, or "json" to take the categories of the
+            training JSON.
+        train, val: the two parts.
+        shortest_side_pixels: images are resized so that their shorter side has this many pixels ...
+        longest_side_pixels: ... unless the longer side would then exceed this.
+        scale_range: in training `shortest_side_pixels` is multiplied by a random factor of this
+            range.
+        flip_probability: of a horizontal mirror image in training.
+        crop_size_pixels: (height, width) of a random crop in training; null: no crop.
+        batch_size: images of one optimiser step, over all workers and accumulation steps.
+        num_workers: loading processes of each worker; 0: load in the training process.
+    """
+
+    label_space: str = "cityscapes"
+    train: DatasetConfig = field(default_factory=DatasetConfig)
+    val: DatasetConfig = field(default_factory=DatasetConfig)
+    shortest_side_pixels: int = 1024
+    longest_side_pixels: int = 4096
+    scale_range: tuple[float, float] = (0.5, 2.0)
+    flip_probability: float = 0.5
+    crop_size_pixels: tuple[int, int] | None = None
+    batch_size: int = 8
+    num_workers: int = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. `loss_weights` names every loss of the network, no more and no less."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+
+def loss_names(model: ModelConfig) -> tuple[str, ...]:
+    """Names of the losses that this network returns."""
+    mask = ("mask_coarse", "mask_point") if model.mask_head.kind == "point_rend" else ("mask",)
+    refines = model.semantic_head.refinement == "point_rend"
+    semantic = ("semantic", "semantic_point") if refines else ("semantic",)
+    return ("rpn_objectness", "rpn_box", "box_class", "box_delta", *mask, *semantic)

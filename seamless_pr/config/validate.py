@@ -1,0 +1,175 @@
+"""Ranges and choices of config values; an error names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+from seamless_pr.config.schema import (
+    MASK_HEAD_KINDS,
+    SEMANTIC_REFINEMENTS,
+    Config,
+    loss_names,
+)
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _one_of(*choices: str) -> _Rule:
+    return (lambda value: value in choices), "one of " + ", ".join(f"'{name}'" for name in choices)
+
+
+_POSITIVE: _Rule = (lambda value: value > 0), "greater than 0"
+_NOT_NEGATIVE: _Rule = (lambda value: value >= 0), "0 or more"
+_FRACTION: _Rule = (lambda value: 0 <= value <= 1), "in [0, 1]"
+_POSITIVE_FRACTION: _Rule = (lambda value: 0 < value <= 1), "above 0 and at most 1"
+_AT_LEAST_ONE: _Rule = (lambda value: value >= 1), "1 or more"
+_ALL_POSITIVE: _Rule = (
+    (lambda value: len(value) > 0 and min(value) > 0),
+    "one or more positive numbers",
+)
+
+_RULES: dict[str, _Rule] = {
+    "model.backbone.num_frozen": (
+        (lambda value: 0 <= value <= 5),
+        "0 to 5 (the stem and four stages)",
+    ),
+    "model.norm_act.kind": _one_of("inplace_abn", "abn", "group_norm", "inplace_abn_package"),
+    "model.norm_act.slope": _POSITIVE,
+    "model.norm_act.eps": _POSITIVE,
+    "model.norm_act.momentum": _POSITIVE_FRACTION,
+    "model.fpn.channels": _POSITIVE,
+    "model.fpn.num_extra_levels": _NOT_NEGATIVE,
+    "model.box_head.hidden_channels": _POSITIVE,
+    "model.mask_head.kind": _one_of(*MASK_HEAD_KINDS),
+    "model.mask_head.hidden_channels": _POSITIVE,
+    "model.mask_head.coarse_hidden_channels": _POSITIVE,
+    "model.mask_head.coarse_roi_size": ((lambda value: value > 0 and value % 2 == 0), "even"),
+    "model.mask_head.point_channels": _POSITIVE,
+    "model.mask_head.num_point_layers": _AT_LEAST_ONE,
+    "model.semantic_head.hidden_channels": _POSITIVE,
+    "model.semantic_head.pooling_size": _POSITIVE,
+    "model.semantic_head.refinement": _one_of(*SEMANTIC_REFINEMENTS),
+    "model.semantic_head.point_channels": _POSITIVE,
+    "model.semantic_head.num_point_layers": _AT_LEAST_ONE,
+    "model.rpn.anchor_scale": _POSITIVE,
+    "model.rpn.anchor_ratios": _ALL_POSITIVE,
+    "model.rpn.nms_threshold": _FRACTION,
+    "model.rpn.positive_iou": _FRACTION,
+    "model.rpn.negative_iou": _FRACTION,
+    "model.rpn.num_samples": _POSITIVE,
+    "model.rpn.positive_fraction": _FRACTION,
+    "model.rpn.box_loss_beta": _POSITIVE,
+    "model.roi.sampler": _one_of("seamless", "aligned"),
+    "model.roi.num_levels": _AT_LEAST_ONE,
+    "model.roi.size": _POSITIVE,
+    "model.box.positive_iou": _FRACTION,
+    "model.box.num_samples": _POSITIVE,
+    "model.box.positive_fraction": _FRACTION,
+    "model.box.score_threshold": _FRACTION,
+    "model.box.nms_threshold": _FRACTION,
+    "model.box.max_detections": _POSITIVE,
+    "model.points.num_train_points": _POSITIVE,
+    "model.points.oversample_ratio": _AT_LEAST_ONE,
+    "model.points.importance_fraction": _FRACTION,
+    "model.points.subdivision_points": _POSITIVE,
+    "model.points.start_size": _NOT_NEGATIVE,
+    "model.points.output_size": _POSITIVE,
+    "model.semantic.hard_pixel_fraction": _POSITIVE_FRACTION,
+    "model.semantic.num_train_points": _NOT_NEGATIVE,
+    "model.semantic.oversample_ratio": _AT_LEAST_ONE,
+    "model.semantic.importance_fraction": _FRACTION,
+    "model.semantic.subdivision_points": _POSITIVE,
+    "model.fusion.size": _one_of("original", "network"),
+    "model.fusion.score_threshold": _FRACTION,
+    "model.fusion.overlap_threshold": _FRACTION,
+    "model.fusion.stuff_area_fraction": _FRACTION,
+    "model.fusion.stuff_area_pixels": _NOT_NEGATIVE,
+    "model.fusion.mask_threshold": _FRACTION,
+    "model.pixel_std": _ALL_POSITIVE,
+    "data.shortest_side_pixels": _POSITIVE,
+    "data.longest_side_pixels": _POSITIVE,
+    "data.scale_range": (
+        lambda value: 0 < value[0] <= value[1],
+        "two numbers, 0 < first <= second",
+    ),
+    "data.flip_probability": _FRACTION,
+    "data.batch_size": _POSITIVE,
+    "data.num_workers": _NOT_NEGATIVE,
+    "optimizer.lr": _POSITIVE,
+    "optimizer.momentum": ((lambda value: 0 <= value < 1), "in [0, 1)"),
+    "optimizer.weight_decay": _NOT_NEGATIVE,
+    "optimizer.norm_weight_decay": _NOT_NEGATIVE,
+    "optimizer.clip_grad_norm": _NOT_NEGATIVE,
+    "optimizer.accumulation_steps": _AT_LEAST_ONE,
+    "schedule.kind": _one_of("multistep", "poly", "cosine"),
+    "schedule.milestones": (
+        lambda value: list(value) == sorted(set(value)) and all(step > 0 for step in value),
+        "ascending steps",
+    ),
+    "schedule.gamma": _POSITIVE_FRACTION,
+    "schedule.power": _POSITIVE,
+    "schedule.warmup_steps": _NOT_NEGATIVE,
+    "schedule.warmup_factor": _POSITIVE_FRACTION,
+    "training.steps": _POSITIVE,
+    "training.amp": _one_of("none", "bf16", "fp16"),
+    "training.log_interval_steps": _POSITIVE,
+    "training.checkpoint_interval_steps": _POSITIVE,
+    "training.evaluation_interval_steps": _NOT_NEGATIVE,
+    "training.num_example_pictures": _NOT_NEGATIVE,
+}
+
+
+def validate(config: Config, source: str) -> None:
+    """Raises ValueError, naming `source` and the key, for the first value out of range."""
+    for key, (is_valid, allowed) in _RULES.items():
+        value = reduce(getattr, key.split("."), config)
+        if not is_valid(value):
+            raise ValueError(f"{source}: '{key}' must be {allowed}; got {value!r}")
+    _check_pairs(config, source)
+    _check_loss_weights(config, source)
+
+
+def _check_pairs(config: Config, source: str) -> None:
+    rpn, data, optimizer = config.model.rpn, config.data, config.optimizer
+    if rpn.negative_iou > rpn.positive_iou:
+        raise ValueError(
+            f"{source}: 'model.rpn.negative_iou' must be at most 'model.rpn.positive_iou' "
+            f"({rpn.positive_iou}); got {rpn.negative_iou}"
+        )
+    if data.longest_side_pixels < data.shortest_side_pixels:
+        raise ValueError(
+            f"{source}: 'data.longest_side_pixels' must be at least 'data.shortest_side_pixels' "
+            f"({data.shortest_side_pixels}); got {data.longest_side_pixels}"
+        )
+    if data.crop_size_pixels is not None and min(data.crop_size_pixels) < 1:
+        raise ValueError(
+            f"{source}: 'data.crop_size_pixels' must be two positive numbers (height, width) or "
+            f"null; got {data.crop_size_pixels}"
+        )
+    if data.batch_size % optimizer.accumulation_steps:
+        raise ValueError(
+            f"{source}: 'data.batch_size' ({data.batch_size}) must be a multiple of "
+            f"'optimizer.accumulation_steps' ({optimizer.accumulation_steps})"
+        )
+    if optimizer.nesterov and optimizer.momentum == 0:
+        raise ValueError(
+            f"{source}: 'optimizer.nesterov' needs 'optimizer.momentum' above 0; got 0; "
+            "set nesterov to false"
+        )
+
+
+def _check_loss_weights(config: Config, source: str) -> None:
+    expected = loss_names(config.model)
+    missing = [name for name in expected if name not in config.loss_weights]
+    extra = [name for name in config.loss_weights if name not in expected]
+    if missing or extra:
+        raise ValueError(
+            f"{source}: 'loss_weights' must name the losses of this network: "
+            f"{', '.join(expected)}; missing: {', '.join(missing) or 'none'}; "
+            f"extra: {', '.join(extra) or 'none'}"
+        )
+    negative = {name: weight for name, weight in config.loss_weights.items() if weight < 0}
+    if negative:
+        raise ValueError(f"{source}: 'loss_weights' must be 0 or more; got {negative}")

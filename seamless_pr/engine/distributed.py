@@ -1,0 +1,65 @@
+"""The few questions that code asks about its worker group; all have an answer without a group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def join_torchrun() -> torch.device:
+    """Joins the process group when started by torchrun, and returns the device of this process.
+
+    Returns:
+        The GPU of this worker, or the CPU where there is none.
+    """
+    on_gpu = torch.cuda.is_available()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        dist.init_process_group("nccl" if on_gpu else "gloo")
+    return device
+
+
+def leave() -> None:
+    """Ends the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def mean_over_workers(values: Tensor) -> Tensor:
+    """The mean of a tensor over all workers; the tensor itself without a group."""
+    if world_size() == 1:
+        return values
+    values = values.clone()
+    dist.all_reduce(values)
+    return values / world_size()
+
+
+def parameter_checksum_spread(parameters: Iterable[Tensor]) -> float:
+    """Largest difference between workers of the sum of all parameters; 0 when they agree."""
+    if world_size() == 1:
+        return 0.0
+    total = torch.stack([parameter.detach().double().sum() for parameter in parameters]).sum()
+    largest, smallest = total.clone(), total.clone()
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    dist.all_reduce(smallest, op=dist.ReduceOp.MIN)
+    return float(largest - smallest)

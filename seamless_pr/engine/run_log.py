@@ -1,0 +1,116 @@
+"""What a run says while it works: console lines, a JSON-lines file and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+LOG_NAME = "log.jsonl"
+
+
+class RunLog:
+    """Log of one run folder; a resumed run goes on where its checkpoint stands.
+
+    Lines of steps after the checkpoint are dropped on opening, so that no step stands in the file
+    twice.
+    """
+
+    def __init__(self, folder: str | Path, num_steps: int, first_step: int) -> None:
+        """Opens the log.
+
+        Args:
+            folder: the run folder.
+            num_steps: steps of the whole run, for the progress display.
+            first_step: steps that the loaded checkpoint has done; 0 for a new run.
+        """
+        # TensorBoard takes a second to import; only training needs it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / LOG_NAME
+        _drop_later_lines(self._path, first_step)
+        self._num_steps = num_steps
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self._started = time.monotonic()
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Adds one line to the file, and its numbers to TensorBoard.
+
+        Args:
+            kind: "train" or "validation"; groups the curves.
+            step: optimiser steps done.
+            values: numbers, texts, and mappings of them.
+        """
+        record = {"kind": kind, "step": step, **values}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        for name, number in _numbers(values, kind):
+            self._board.add_scalar(name, number, step)
+
+    def show_progress(
+        self, step: int, values: Mapping[str, float], seconds_per_step: float
+    ) -> None:
+        """Prints one line: progress, the main numbers, and the time that is left."""
+        width = len(str(self._num_steps))
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        left = _clock(seconds_per_step * (self._num_steps - step))
+        self.say(f"step {step:{width}d}/{self._num_steps}  {numbers}  left {left}")
+
+    def say(self, sentence: str) -> None:
+        """Prints a sentence after the time since the start."""
+        print(
+            f"[{_clock(time.monotonic() - self._started)}] {sentence}", file=sys.stdout, flush=True
+        )
+
+    def draw(self, step: int, pictures: Mapping[str, Tensor]) -> None:
+        """Adds pictures ([3, H, W] uint8 RGB each) to TensorBoard."""
+        for name, picture in pictures.items():
+            self._board.add_image(f"validation/{name}", picture, step)
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """All records of a log file; a last line that was cut short is left out."""
+    records = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _drop_later_lines(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [record for record in read_log(path) if record["step"] <= step]
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _numbers(values: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:
+    """Numbers of nested mappings with the path to each; lists and texts are left out."""
+    found: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found += _numbers(value, f"{prefix}/{name}")
+        elif isinstance(value, (int, float)):
+            found.append((f"{prefix}/{name}", float(value)))
+    return found
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from seamless_pr.config.load import config_from_dict, load_config
+from seamless_pr.config.run_folder import claim_run_folder
+from tests.config.test_load import smallest
+
+CONFIG = config_from_dict(smallest(), "test")
+
+
+def test_a_new_folder_gets_the_resolved_config_and_may_be_claimed_again(tmp_path: Path) -> None:
+    claim_run_folder(tmp_path / "deep/run", CONFIG)
+    claim_run_folder(tmp_path / "deep/run", CONFIG)
+    assert load_config(tmp_path / "deep/run/config.yaml") == CONFIG
+
+
+def test_the_folder_of_another_run_is_refused_with_the_differences_and_the_fix(
+    tmp_path: Path,
+) -> None:
+    claim_run_folder(tmp_path, CONFIG)
+    other = replace(CONFIG, optimizer=replace(CONFIG.optimizer, lr=0.5))
+    with pytest.raises(ValueError) as error:
+        claim_run_folder(tmp_path, other)
+    assert "optimizer.lr: 0.01 in the folder, 0.5 now" in str(error.value)
+    assert "choose another output folder" in str(error.value)
+    assert load_config(tmp_path / "config.yaml") == CONFIG
+
+
+def test_the_number_of_loading_processes_may_change_within_a_run(tmp_path: Path) -> None:
+    claim_run_folder(tmp_path, CONFIG)
+    claim_run_folder(tmp_path, replace(CONFIG, data=replace(CONFIG.data, num_workers=0)))
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match=r"is not empty and holds no config\.yaml"):
+        claim_run_folder(tmp_path, CONFIG)
