@@ -1,0 +1,259 @@
+"""Norm and activation in one layer: in-place activated batch norm, its plain twin, and group norm.
+
+Letters: N images or RoIs, C channels; `*` is any number of spatial axes, also none.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seamless_pr.layers.abn_function import InPlaceNormAct, batch_statistics, num_workers
+
+ACTIVATIONS = ("leaky_relu", "identity")
+LEAKY_SLOPE = 0.01
+GROUP_NORM_GROUPS = 16
+
+
+class NormActFactory(Protocol):
+    """Makes the norm + activation layer that follows a convolution or a linear layer."""
+
+    def __call__(self, num_features: int, activation: str = "leaky_relu") -> nn.Module: ...
+
+
+class NormAct(nn.Module):
+    """Affine parameters and activation that all layers of this file share.
+
+    Args:
+        num_features: C.
+        activation: "leaky_relu" or "identity".
+        slope: of the leaky ReLU below 0; positive, because the in-place layer inverts it.
+        eps: added to the variance, and by the batch norms to |weight|.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        activation: str = "leaky_relu",
+        *,
+        slope: float = LEAKY_SLOPE,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {ACTIVATIONS}; got '{activation}'")
+        if slope <= 0:
+            raise ValueError(
+                f"slope must be positive so that the activation can be inverted; got {slope}"
+            )
+        self.num_features = num_features
+        self.activation = activation
+        self.slope = slope if activation == "leaky_relu" else 1.0
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+
+    def _activate(self, x: Tensor) -> Tensor:
+        return x if self.activation == "identity" else F.leaky_relu(x, self.slope)
+
+    def extra_repr(self) -> str:
+        slope = "" if self.activation == "identity" else f"({self.slope})"
+        return f"{self.num_features}, {self.activation}{slope}, eps={self.eps}"
+
+
+class ABN(NormAct):
+    """Activated batch norm from plain operations; the readable twin of `InPlaceABN`.
+
+    y = activation((x - mean) / sqrt(var + eps) * (|weight| + eps) + bias). Parameters, buffers,
+    state_dict keys and arithmetic are those of the inplace_abn package (1.1.0); the gradient of the
+    weight carries the sign of the weight, +1 at 0. In training mode the running statistics move
+    towards those of the batch by `momentum`, the variance unbiased; a batch without elements leaves
+    them alone.
+
+    `forward`: [N, C, *] in any float dtype -> a new tensor of the same shape, dtype and memory
+    format. N may be 0.
+
+    Args:
+        momentum: share of the batch in the running statistics.
+        sync: share the batch statistics, and their gradients, over the workers of
+            torch.distributed. Every worker must then run the layer and its backward pass equally
+            often, if need be on N = 0.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        activation: str = "leaky_relu",
+        *,
+        slope: float = LEAKY_SLOPE,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        sync: bool = False,
+    ) -> None:
+        super().__init__(num_features, activation, slope=slope, eps=eps)
+        self.momentum = momentum
+        self.sync = sync
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        few_elements = x.numel() < 2 * self.num_features
+        if self.training and (few_elements or (self.sync and num_workers() > 1)):
+            # F.batch_norm knows neither workers nor batches without a variance.
+            return self._normalize_in_place(x.clone())
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        scale = torch.where(self.weight < 0, -self.weight, self.weight) + self.eps
+        normalized = F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            scale,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+        return self._activate(normalized)
+
+    def _normalize_in_place(self, x: Tensor) -> Tensor:
+        batch, mean, var = None, self.running_mean, self.running_var
+        if self.training:
+            with torch.no_grad():
+                batch = batch_statistics(x, self.sync)
+                mean, var = batch.mean, batch.var
+                self._track(mean, var, batch.count)
+        arguments = (self.weight, self.bias, mean, var, batch, self.slope, self.eps)
+        result: Tensor = InPlaceNormAct.apply(x, *arguments)
+        return result
+
+    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
+        if count == 0:
+            return
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+        unbiased_var = var * (count / max(count - 1, 1))
+        self.running_var.lerp_(unbiased_var.to(self.running_var.dtype), self.momentum)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Older checkpoints of this kind of layer do not count their batches.
+        state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class InPlaceABN(ABN):
+    """`ABN` that overwrites its input and keeps one activation tensor for backward, not two.
+
+    `forward`: [N, C, *] -> the same tensor, overwritten. Whoever made the input must not need it
+    for its own backward pass (a convolution does not; a ReLU does), and whoever reads the output
+    must not change it in place. autograd raises an error in both cases.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._normalize_in_place(x)
+
+
+class GroupNormAct(NormAct):
+    """Group norm and activation; independent of the batch, so nothing is shared or tracked.
+
+    `forward`: [N, C, *] -> a new tensor of the same shape. The scale is the weight itself, as
+    everywhere for this norm.
+
+    Args:
+        num_groups: most groups; if it does not divide C, the largest common divisor is used.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        activation: str = "leaky_relu",
+        *,
+        slope: float = LEAKY_SLOPE,
+        eps: float = 1e-5,
+        num_groups: int = GROUP_NORM_GROUPS,
+    ) -> None:
+        super().__init__(num_features, activation, slope=slope, eps=eps)
+        self.num_groups = math.gcd(num_groups, num_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._activate(F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps))
+
+
+def make_norm_act(
+    kind: str = "inplace_abn",
+    *,
+    slope: float = LEAKY_SLOPE,
+    eps: float = 1e-5,
+    momentum: float = 0.1,
+    sync: bool = False,
+) -> NormActFactory:
+    """Chooses the norm + activation layer of a network.
+
+    Args:
+        kind: "inplace_abn" (own), "abn" (its plain twin), "group_norm", or "inplace_abn_package"
+            (the optional inplace_abn package, same state_dict).
+        slope: of the leaky ReLU.
+        eps, momentum: of the norm.
+        sync: share batch statistics over the workers of torch.distributed; no effect on group norm.
+
+    Returns:
+        A factory `norm_act(num_features, activation="leaky_relu")`.
+
+    Raises:
+        ValueError: unknown kind.
+        ModuleNotFoundError: the package is chosen and not installed.
+    """
+    if kind == "inplace_abn_package":
+        return _package_factory(slope=slope, eps=eps, momentum=momentum, sync=sync)
+    options: dict[str, Any] = {"slope": slope, "eps": eps}
+    if kind in ("inplace_abn", "abn"):
+        options.update(momentum=momentum, sync=sync)
+    layers: dict[str, type[NormAct]] = {
+        "inplace_abn": InPlaceABN,
+        "abn": ABN,
+        "group_norm": GroupNormAct,
+    }
+    if kind not in layers:
+        raise ValueError(
+            f"kind of norm must be one of {(*layers, 'inplace_abn_package')}; got '{kind}'"
+        )
+    layer = layers[kind]
+
+    def norm_act(num_features: int, activation: str = "leaky_relu") -> nn.Module:
+        return layer(num_features, activation, **options)
+
+    return norm_act
+
+
+def _package_factory(*, slope: float, eps: float, momentum: float, sync: bool) -> NormActFactory:
+    try:
+        import inplace_abn
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "norm kind 'inplace_abn_package' needs the inplace_abn package: "
+            "pip install setuptools_scm ninja, then "
+            "pip install --no-build-isolation inplace-abn==1.1.0; "
+            "or choose the built-in kind 'inplace_abn'"
+        ) from error
+    layer = inplace_abn.InPlaceABNSync if sync else inplace_abn.InPlaceABN
+
+    def norm_act(num_features: int, activation: str = "leaky_relu") -> nn.Module:
+        module: nn.Module = layer(
+            num_features,
+            eps=eps,
+            momentum=momentum,
+            activation=activation,
+            activation_param=slope,
+        )
+        return module
+
+    return norm_act

@@ -1,0 +1,211 @@
+"""In-place activated batch norm as a differentiable function, from native tensor operations only.
+
+    y = leaky_relu((x - mean) / sqrt(var + eps) * scale + bias),  scale = |weight| + eps
+
+y overwrites x and is the only activation kept for the backward pass, which recovers the
+pre-activation from it: the leaky ReLU is inverted, and (x - mean) / sqrt(var + eps) = (z - bias) /
+scale. Bulo et al., In-Place Activated BatchNorm, CVPR 2018; the arithmetic is that of the
+inplace_abn package.
+
+Letters: N images or RoIs, C channels, W workers; `*` is any number of spatial axes, also none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BatchStatistics:
+    """Mean and variance of a batch per channel.
+
+    Attributes:
+        mean, var: [C] float32 (float64 for float64 input); var is biased, that is the mean squared
+            deviation.
+        count: elements per channel behind them, over all workers if shared; 0 = no data, mean and
+            var are 0.
+        local_count: the elements per channel of this worker.
+        is_shared: whether other workers contributed.
+    """
+
+    mean: Tensor
+    var: Tensor
+    count: int
+    local_count: int
+    is_shared: bool
+
+
+def num_workers() -> int:
+    """Workers of the default torch.distributed group; 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def batch_statistics(x: Tensor, shared: bool) -> BatchStatistics:
+    """Statistics of x, [N, C, *], over everything but the channels.
+
+    Args:
+        x: any float dtype; may be empty.
+        shared: combine with the other workers; each of them must call this.
+    """
+    count = x.numel() // x.shape[1]
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if count == 0:
+        mean = var = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
+    else:
+        # The buffers only tell the kernel in which precision to answer.
+        ignored = torch.zeros(2, x.shape[1], dtype=dtype, device=x.device)
+        mean, var = torch.batch_norm_update_stats(x, ignored[0], ignored[1], 0.0)
+    if not shared or num_workers() == 1:
+        return BatchStatistics(mean, var, count, count, is_shared=False)
+    return _combine_over_workers(mean, var, count)
+
+
+def _combine_over_workers(mean: Tensor, var: Tensor, count: int) -> BatchStatistics:
+    # Means and variances are merged instead of sums of squares: no cancellation when the mean is
+    # large. Gathering (not reducing) fixes the order of the additions, so every worker gets the
+    # same bits.
+    local = torch.cat([mean, var, mean.new_tensor([count])]).double()
+    gathered = [torch.empty_like(local) for _ in range(num_workers())]
+    dist.all_gather(gathered, local)
+    # [W, 2 C + 1] -> [W, C], [W, C], [W, 1]
+    means, variances, counts = torch.stack(gathered).split([len(mean), len(var), 1], dim=1)
+    total = int(counts.sum().item())
+    shares = counts / max(total, 1)
+    joint_mean = (shares * means).sum(0)
+    joint_var = (shares * (variances + (means - joint_mean) ** 2)).sum(0)
+    return BatchStatistics(
+        joint_mean.to(mean.dtype), joint_var.to(var.dtype), total, count, is_shared=True
+    )
+
+
+class InPlaceNormAct(torch.autograd.Function):
+    """Normalises, scales and activates x in place; see the head of the file."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        batch: BatchStatistics | None,
+        slope: float,
+        eps: float,
+    ) -> Tensor:
+        """Overwrites x, [N, C, *], and returns it.
+
+        Args:
+            weight, bias, mean, var: [C]; mean and var are what x is normalised with.
+            batch: where mean and var come from in training; None if they are constants
+                (evaluation).
+            slope: of the leaky ReLU; 1 is the identity; positive.
+        """
+        _normalize_(x, mean, var, _scale(weight, eps), bias, eps)
+        if slope != 1.0:
+            F.leaky_relu(x, slope, inplace=True)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x, weight, bias, var)
+        ctx.batch, ctx.slope, ctx.eps = batch, slope, eps
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        output, weight, bias, var = ctx.saved_tensors
+        grad_z, z = _undo_activation(grad_outputs[0], output, ctx.slope)
+        scale = _scale(weight, ctx.eps)
+        inverse_std = torch.rsqrt(var + ctx.eps)
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        if z.numel() == 0 or (ctx.batch is not None and ctx.batch.is_shared):
+            grad_x, grad_weight, grad_bias = _gradients_over_workers(
+                grad_z, z, bias, scale, inverse_std, ctx.batch
+            )
+        else:
+            # The kernel's (input - mean) * invstd is our (z - bias) / scale.
+            grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+                grad_z,
+                z,
+                scale**2 * inverse_std,
+                bias,
+                scale**2,
+                bias,
+                1 / scale,
+                ctx.batch is not None,
+                0.0,
+                [needs_x, needs_weight, needs_bias],
+            )
+        if needs_weight:
+            grad_weight = torch.where(weight < 0, -grad_weight, grad_weight)
+        return (
+            grad_x if needs_x else None,
+            grad_weight if needs_weight else None,
+            grad_bias if needs_bias else None,
+            *[None] * 5,
+        )
+
+
+def _scale(weight: Tensor, eps: float) -> Tensor:
+    return weight.abs() + eps
+
+
+def _normalize_(
+    x: Tensor, mean: Tensor, var: Tensor, scale: Tensor, shift: Tensor, eps: float
+) -> None:
+    """x = (x - mean) / sqrt(var + eps) * scale + shift, in one pass over x."""
+    if x.numel() == 0:
+        return
+    if x.is_cuda:
+        torch.batch_norm_elemt(x, scale, shift, mean, torch.rsqrt(var + eps), eps, out=x)
+        return
+    ignored = mean.new_empty(0), mean.new_empty(0)
+    torch.native_batch_norm(x, scale, shift, mean, var, False, 0.0, eps, out=(x, *ignored))
+
+
+def _undo_activation(grad_output: Tensor, output: Tensor, slope: float) -> tuple[Tensor, Tensor]:
+    """Gradient at, and value of, the pre-activation z, in the memory format of the output."""
+    grad_output = grad_output.contiguous(memory_format=_memory_format(output))
+    if slope == 1.0:
+        return grad_output, output
+    # The sign of the output is the sign of z: the slope is positive.
+    grad_z = torch.ops.aten.leaky_relu_backward(grad_output, output, slope, True)
+    return grad_z, F.leaky_relu(output, 1 / slope)
+
+
+def _gradients_over_workers(
+    grad_z: Tensor,
+    z: Tensor,
+    bias: Tensor,
+    scale: Tensor,
+    inverse_std: Tensor,
+    batch: BatchStatistics | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight (without its sign) and bias, the latter two of local elements only."""
+    if z.numel() == 0:
+        grad_weight, grad_bias = torch.zeros_like(scale), torch.zeros_like(bias)
+    else:
+        _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
+            grad_z, z, scale, bias, scale**2, bias, 1 / scale, True, 0.0, [False, True, True]
+        )
+    if batch is None or not batch.is_shared or batch.count == 0:
+        return grad_z, grad_weight, grad_bias
+    sums = torch.cat([grad_weight, grad_bias])
+    dist.all_reduce(sums)
+    mean_product, mean_grad = (sums / batch.count).split(len(scale))
+    # grad_x = a * (grad_z - mean_grad - mean_product * (z - bias) / scale), a = scale * inverse_std
+    a = scale * inverse_std
+    grad_x = z.clone()
+    _normalize_(grad_x, bias, scale**2, -a * mean_product, -a * mean_grad, 0.0)
+    grad_x.addcmul_(grad_z, a.to(grad_z.dtype)[(None, ...) + (None,) * (z.ndim - 2)])
+    return grad_x, grad_weight, grad_bias
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format if x.is_contiguous() else torch.channels_last
+    return torch.contiguous_format

@@ -1,0 +1,254 @@
+"""Backbones of timm whose norm + activation pairs are replaced by one injected layer.
+
+Letters: N images, C channels, H, W image size.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from seamless_pr.layers.abn import LEAKY_SLOPE, NormActFactory
+
+STRIDES = (4, 8, 16, 32)
+SUPPORTED_FAMILIES = "BatchNorm + ReLU families (resnet, resnext, res2net, regnet, ...)"
+RELU_FUNCTIONS = (F.relu, torch.relu, torch.relu_, F.relu_)
+RELU_METHODS = ("relu", "relu_")
+# Gates of attention blocks are no activations of a norm and stay what they are.
+OTHER_ACTIVATIONS = {
+    *(
+        "SiLU",
+        "Swish",
+        "SwishMe",
+        "GELU",
+        "GELUTanh",
+        "QuickGELU",
+        "ELU",
+        "CELU",
+        "SELU",
+        "PReLU",
+        "ReLU6",
+    ),
+    *(
+        "LeakyReLU",
+        "Mish",
+        "MishMe",
+        "Hardswish",
+        "HardSwish",
+        "HardSwishMe",
+        "HardMish",
+        "HardMishMe",
+        "Tanh",
+    ),
+}
+
+
+class TimmBackbone(nn.Module):
+    """Stages at strides 4, 8, 16, 32 of a timm network of the BatchNorm + ReLU families.
+
+    Every BatchNorm2d followed by a ReLU becomes `norm_act(C, "leaky_relu")`, every other one (the
+    last norm of a residual block, the shortcut's) `norm_act(C, "identity")`; the ReLUs that are
+    left, those after a sum, become leaky ReLUs. Parameters keep timm's names, without the
+    classifier. Norms start with weight 1 everywhere, also where timm starts at 0: the in-place
+    layer divides by it.
+
+    `forward`: [N, 3, H, W] normalised images -> c2, c3, c4, c5: [N, C_l, ceil(H / s), ceil(W / s)]
+    for s in `strides`, C_l in `out_channels`.
+
+    Args:
+        name: timm model, such as "resnet50".
+        norm_act: makes the norm + activation layers.
+        timm_options: for timm.create_model; small networks: `channels`, `stem_width`, `layers`, ...
+
+    Raises:
+        ValueError: the network has no BatchNorm2d, another activation than ReLU, or no maps at
+            these strides.
+    """
+
+    def __init__(self, name: str, norm_act: NormActFactory, **timm_options: Any) -> None:
+        super().__init__()
+        network = timm.create_model(name, pretrained=False, features_only=True, **timm_options)
+        _check_family(name, network)
+        feature_info: Any = network.feature_info
+        feature_indices = _stage_indices(name, feature_info.reduction())
+        channels = feature_info.channels()
+        self.name = name
+        self.strides = STRIDES
+        self.out_channels = tuple(channels[index] for index in feature_indices)
+        graph_module = _trace(name, network)
+        _replace_norms(graph_module, norm_act)
+        _replace_relus(graph_module)
+        self._stage_modules = _modules_by_stage(graph_module.graph, feature_indices)
+        _finish(graph_module, feature_indices)
+        # Only the forward code is taken from the traced module; the layers are registered here so
+        # that their names stay timm's own. The list hides it from nn.Module.
+        for child_name, child in graph_module.named_children():
+            self.add_module(child_name, child)
+        self._traced = [graph_module]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self._traced[0](images))
+
+    def freeze(self, num_stages: int) -> None:
+        """Stops the training of the first parts: 1 = stem, 2 = stem and c2, ..., 5 = all.
+
+        Convolutions and affine parameters of the norms get no gradient; running statistics still
+        move in training mode.
+        """
+        if not 0 <= num_stages <= len(self._stage_modules):
+            raise ValueError(
+                f"num_stages must be in 0..{len(self._stage_modules)} (0 = none, 1 = stem); "
+                f"got {num_stages}"
+            )
+        for names in self._stage_modules[:num_stages]:
+            for name in names:
+                self.get_submodule(name).requires_grad_(False)
+
+
+class _LayerTracer(fx.Tracer):
+    """Takes norms, convolutions and whatever holds no norm or ReLU as single steps."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(
+            m, module_qualified_name
+        ):
+            return True
+        return not any(isinstance(part, nn.BatchNorm2d | nn.ReLU) for part in m.modules())
+
+
+def _check_family(name: str, network: nn.Module) -> None:
+    if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+        raise ValueError(
+            f"backbone '{name}' has no BatchNorm2d whose place the in-place norm could take; "
+            f"choose a network of the {SUPPORTED_FAMILIES}"
+        )
+    others = sorted({type(module).__name__ for module in network.modules()} & OTHER_ACTIVATIONS)
+    if others:
+        raise ValueError(
+            f"backbone '{name}' uses {', '.join(others)}; only ReLU has a counterpart here; "
+            f"choose a network of the {SUPPORTED_FAMILIES}"
+        )
+
+
+def _stage_indices(name: str, strides: list[int]) -> list[int]:
+    missing = [stride for stride in STRIDES if stride not in strides]
+    if missing:
+        raise ValueError(
+            f"backbone '{name}' has feature maps at strides {strides}; {missing} are missing; "
+            f"choose another one"
+        )
+    return [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
+
+
+def _trace(name: str, network: nn.Module) -> fx.GraphModule:
+    try:
+        return fx.GraphModule(network, _LayerTracer().trace(network))
+    except Exception as error:
+        raise ValueError(
+            f"backbone '{name}' cannot be traced by torch.fx ({error}); choose another one"
+        ) from error
+
+
+def _module_of(graph_module: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    return graph_module.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _is_relu(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    return (
+        isinstance(_module_of(graph_module, node), nn.ReLU)
+        or (node.op == "call_function" and node.target in RELU_FUNCTIONS)
+        or (node.op == "call_method" and node.target in RELU_METHODS)
+    )
+
+
+def _bypass(node: fx.Node) -> None:
+    """Removes a step: its readers read its input."""
+    node.replace_all_uses_with(node.all_input_nodes[0])
+    node.graph.erase_node(node)
+
+
+def _replace_norms(graph_module: fx.GraphModule, norm_act: NormActFactory) -> None:
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if isinstance(_module_of(graph_module, node), nn.Identity):
+            _bypass(node)
+    for node in list(graph.nodes):
+        norm = _module_of(graph_module, node)
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        # timm's BatchNormAct2d brings its own activation.
+        is_active = isinstance(getattr(norm, "act", None), nn.ReLU)
+        readers = list(node.users)
+        if not is_active and len(readers) == 1 and _is_relu(graph_module, readers[0]):
+            is_active = True
+            _bypass(readers[0])
+        layer = norm_act(norm.num_features, "leaky_relu" if is_active else "identity")
+        graph_module.set_submodule(str(node.target), layer)
+        _protect_input(graph_module, node)
+
+
+def _protect_input(graph_module: fx.GraphModule, node: fx.Node) -> None:
+    """The norm may overwrite its input: fine for a convolution's result that nobody else reads."""
+    (source,) = node.all_input_nodes
+    if len(source.users) == 1 and isinstance(_module_of(graph_module, source), nn.Conv2d):
+        return
+    with node.graph.inserting_before(node):
+        node.replace_input_with(source, node.graph.call_method("clone", (source,)))
+
+
+def _replace_relus(graph_module: fx.GraphModule) -> None:
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        # An in-place sum would overwrite the norm's output, which its backward pass needs.
+        if node.op == "call_function" and node.target is operator.iadd:
+            node.target = operator.add
+    for node in list(graph.nodes):
+        if not _is_relu(graph_module, node):
+            continue
+        (source,) = node.all_input_nodes
+        is_sum = source.op == "call_function" and source.target in (operator.add, torch.add)
+        in_place = is_sum and len(source.users) == 1
+        with graph.inserting_before(node):
+            leaky = graph.call_function(F.leaky_relu, (source, LEAKY_SLOPE, in_place))
+        node.replace_all_uses_with(leaky)
+        graph.erase_node(node)
+
+
+def _output_features(graph: fx.Graph) -> list[fx.Node]:
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    return list(output.args[0])  # type: ignore[arg-type]
+
+
+def _modules_by_stage(graph: fx.Graph, feature_indices: list[int]) -> list[list[str]]:
+    """Module names of the stem and of each stage: what its map needs beyond the map before."""
+    features = _output_features(graph)
+    ends = [features[index] for index in feature_indices]
+    stem_end = features[feature_indices[0] - 1] if feature_indices[0] > 0 else None
+    seen: set[fx.Node] = set()
+    stages = []
+    for end in [stem_end, *ends]:
+        names, waiting = [], [end] if end is not None else []
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting.extend(node.all_input_nodes)
+                if node.op == "call_module":
+                    names.append(str(node.target))
+        stages.append(names)
+    return stages
+
+
+def _finish(graph_module: fx.GraphModule, feature_indices: list[int]) -> None:
+    features = _output_features(graph_module.graph)
+    (output,) = (node for node in graph_module.graph.nodes if node.op == "output")
+    output.args = (tuple(features[index] for index in feature_indices),)
+    graph_module.graph.eliminate_dead_code()
+    graph_module.delete_all_unused_submodules()
+    graph_module.graph.lint()
+    graph_module.recompile()
