@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from seamless_pr.data.id_pngs import ids_to_rgb
 from seamless_pr.ops.masks import MaskCrop, paste_mask
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.label_space import LabelSpace
@@ -34,9 +35,10 @@ def to_coco(
         (x, y, width, height), iscrowd, and score.
 
     Raises:
-        ValueError: the map holds an id that is not among its segments, or one that 24 bits cannot hold.
+        ValueError: the map holds an id that is not among its segments, or does not fit 24 bits.
     """
     ids = segmentation.id_map.numpy()
+    picture = ids_to_rgb(ids)
     areas, boxes = _extents(ids)
     known = {segment.segment_id for segment in segmentation.segments}
     unknown = sorted(set(np.flatnonzero(areas).tolist()) - known - {LabelSpace.VOID_SEGMENT_ID})
@@ -57,23 +59,15 @@ def to_coco(
         if scores and segment.score is not None:
             info["score"] = round(float(segment.score), SCORE_DIGITS)
         segments_info.append(info)
-    return _id_picture(ids), segments_info
-
-
-def _id_picture(ids: NDArray[np.int32]) -> NDArray[np.uint8]:
-    if ids.size and (ids.min() < 0 or ids.max() >= 1 << 24):
-        raise ValueError(f"segment ids must fit 24 bits; got {ids.min()} to {ids.max()}")
-    return np.stack([ids & 255, (ids >> 8) & 255, ids >> 16], axis=-1).astype(np.uint8)
+    return picture, segments_info
 
 
 def _extents(ids: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Areas [n] and boxes [n, 4] (x, y, width, height) of all ids 0..n-1, zeros where absent."""
-    if ids.size == 0 or ids.min() < 0:
-        raise ValueError(f"a map needs pixels with ids from 0; got {ids.shape}")
     areas = np.bincount(ids.ravel())
     # Ids may be any 24-bit numbers: the tables below are as wide as the number of different ones.
     values = np.flatnonzero(areas)
-    compact = ids
+    compact = ids.astype(np.int64)
     if len(values) != len(areas):
         position = np.zeros(len(areas), np.int64)
         position[values] = np.arange(len(values))

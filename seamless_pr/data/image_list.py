@@ -175,7 +175,7 @@ def _check_unique(items: Iterable[ImageItem]) -> None:
         for key in {f"id {item.image_id}", f"name {item.name.casefold()}"}:
             if key in seen:
                 raise ValueError(
-                    f"two images have the id '{item.image_id}': {seen[key]} and {item.path}; rename "
-                    "one, or take ids from paths instead of names"
+                    f"two images have the id '{item.image_id}': {seen[key]} and {item.path}; "
+                    "rename one, or take ids from paths instead of names"
                 )
             seen[key] = item.path

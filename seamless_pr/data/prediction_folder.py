@@ -1,4 +1,4 @@
-"""A folder of predictions: one whole record an image, joined into one COCO panoptic JSON at the end."""
+"""A folder of predictions: one record an image, joined into a COCO panoptic JSON at the end."""
 
 from __future__ import annotations
 

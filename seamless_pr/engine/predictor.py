@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from seamless_pr.ops.images import ImageLike, image_tensor
 from seamless_pr.ops.resize import resize_image, resized_size
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
@@ -24,8 +23,6 @@ PRECISIONS: Mapping[str, torch.dtype | None] = {
     "float16": torch.float16,
 }
 
-ImageLike = Tensor | np.ndarray | Image.Image
-
 
 class PanopticNetwork(Protocol):
     """What a predictor asks of a network (an `nn.Module`)."""
@@ -35,45 +32,6 @@ class PanopticNetwork(Protocol):
     def predict(
         self, batch: ImageBatch, original_sizes: Sequence[tuple[int, int]]
     ) -> list[tuple[PanopticSegmentation, Detections]]: ...
-
-
-def image_tensor(image: ImageLike) -> Tensor:
-    """Brings an image in memory to uint8 [3, H, W] RGB.
-
-    Args:
-        image: uint8 tensor [3, H, W] RGB; or uint8 array [H, W, 3] RGB or [H, W] grey; or a Pillow
-            image of any mode (its EXIF rotation is not applied: that is the file reader's work).
-
-    Raises:
-        TypeError: another type or dtype.
-        ValueError: another shape.
-    """
-    if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8:
-            raise TypeError(
-                f"an image array must be uint8 RGB; got {image.dtype}; scale it to 0..255"
-            )
-        if image.ndim == 2:
-            image = np.repeat(image[:, :, None], 3, axis=2)
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"an image array must be [H, W, 3] or [H, W]; got {image.shape}")
-        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if not isinstance(image, Tensor):
-        raise TypeError(
-            f"an image is a uint8 tensor [3, H, W], a uint8 array [H, W, 3] or a Pillow image; "
-            f"got {type(image).__name__}; read files with seamless_pr.data.images.read_image"
-        )
-    if image.dtype != torch.uint8:
-        raise TypeError(
-            f"an image tensor must be uint8 RGB; got {image.dtype}; do not normalise it"
-        )
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"an image tensor must be [3, H, W]; got {tuple(image.shape)}")
-    if image.shape[1] == 0 or image.shape[2] == 0:
-        raise ValueError(f"an image must have at least one pixel; got {tuple(image.shape)}")
-    return image
 
 
 class Predictor:

@@ -71,8 +71,8 @@ def test_image_of_pure_void_has_no_segments() -> None:
 def test_ids_without_a_segment_are_refused() -> None:
     with pytest.raises(ValueError, match=r"ids \[4\] are in the map"):
         to_coco(PanopticSegmentation(drawn("44 11"), (Segment(1, 0, 2),), LABEL_SPACE))
+    huge = torch.tensor([[1 << 24]], dtype=torch.int32)
     with pytest.raises(ValueError, match="24 bits"):
-        huge = torch.tensor([[1 << 24]], dtype=torch.int32)
         to_coco(PanopticSegmentation(huge, (Segment(1 << 24, 0, 1),), LABEL_SPACE))
 
 

@@ -1,0 +1,232 @@
+"""Prediction over many image files: read, label and write at the same time, and continue a stopped run.
+
+`predict_images` works on any share of the images, so that several workers may fill one folder;
+`predict_folder` is the whole job on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seamless_pr.data.image_list import ImageItem
+from seamless_pr.data.images import read_image
+from seamless_pr.data.prediction_folder import FolderSummary, PredictionFolder
+from seamless_pr.engine.predictor import Predictor
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from seamless_pr.visualize import draw_panoptic
+
+# Decoded images that may wait for a batch of their size, in batches.
+WAITING_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What became of one image.
+
+    Attributes:
+        item: the image.
+        error: why it has no result; None when it has one.
+    """
+
+    item: ImageItem
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class _LoadedImage:
+    item: ImageItem
+    image: Tensor  # [3, H, W] uint8, as in the file
+    resized: Tensor  # [3, h, w] uint8, as the network wants it
+
+    @property
+    def original_size(self) -> tuple[int, int]:
+        return self.image.shape[-2], self.image.shape[-1]
+
+
+def predict_folder(
+    predictor: Predictor,
+    items: Sequence[ImageItem],
+    output: str | os.PathLike[str],
+    *,
+    instances: bool = False,
+    overlays: bool = False,
+    num_threads: int = 2,
+    on_start: Callable[[int, int], None] | None = None,
+    on_image: Callable[[ImageOutcome], None] | None = None,
+) -> FolderSummary:
+    """Labels images into a prediction folder and joins the final files.
+
+    Images that are finished are skipped; images that cannot be read are recorded and do not stop
+    the run.
+
+    Args:
+        predictor: network with its image size.
+        items: from `list_images`.
+        output: the folder; must be new, empty, or made by the same weights and settings.
+        instances: also write `instances.json`, COCO results with run lengths for AP.
+        overlays: also write a coloured picture of each image.
+        num_threads: threads for reading, and as many for writing.
+        on_start: called once with the number of images to do and of those already finished.
+        on_image: called after each image.
+
+    Raises:
+        ValueError: the folder belongs to another run.
+    """
+    folder = PredictionFolder(output, instances=instances, overlays=overlays)
+    folder.open(predictor.describe())
+    unfinished = [item for item in items if not folder.is_finished(item)]
+    if on_start is not None:
+        on_start(len(unfinished), len(items) - len(unfinished))
+    for outcome in predict_images(predictor, unfinished, folder, num_threads=num_threads):
+        if on_image is not None:
+            on_image(outcome)
+    return folder.join(items, predictor.label_space)
+
+
+def predict_images(
+    predictor: Predictor,
+    items: Iterable[ImageItem],
+    folder: PredictionFolder,
+    *,
+    num_threads: int = 2,
+) -> Iterator[ImageOutcome]:
+    """Labels images into an opened folder, reading and writing in threads beside the network.
+
+    Args:
+        predictor: network with its image size.
+        items: images to do; may be an endless stream, a bounded number of them is in memory.
+        folder: where results go.
+        num_threads: threads for reading, and as many for writing.
+
+    Yields:
+        One outcome an image, after its results are on the disk; in the order of finishing.
+    """
+    with ThreadPoolExecutor(num_threads) as readers, ThreadPoolExecutor(num_threads) as writers:
+        ahead = num_threads + predictor.batch_size
+        loaded = _ahead(readers, lambda item: _load(predictor, item), items, ahead)
+        writing: deque[Future[ImageOutcome]] = deque()
+        for batch in _same_size_batches(loaded, predictor.batch_size):
+            for finish in _label(predictor, batch, folder):
+                writing.append(writers.submit(finish))
+            while len(writing) > 2 * ahead or (writing and writing[0].done()):
+                yield writing.popleft().result()
+        for written in writing:
+            yield written.result()
+
+
+def _load(predictor: Predictor, item: ImageItem) -> _LoadedImage | ImageOutcome:
+    try:
+        image = read_image(item.path)
+        return _LoadedImage(item, image, predictor.resize(image))
+    except (OSError, ValueError, MemoryError) as error:
+        return ImageOutcome(item, str(error) or type(error).__name__)
+
+
+def _label(
+    predictor: Predictor, batch: Sequence[_LoadedImage | ImageOutcome], folder: PredictionFolder
+) -> list[Callable[[], ImageOutcome]]:
+    """Runs the network on a batch; what is left to do for each image is a call for a thread."""
+    finish: list[Callable[[], ImageOutcome]] = []
+    images = [loaded for loaded in batch if isinstance(loaded, _LoadedImage)]
+    failed = [loaded for loaded in batch if isinstance(loaded, ImageOutcome)]
+    finish += [_failure_writer(folder, outcome) for outcome in failed]
+    for loaded, prediction in zip(images, _predict(predictor, images), strict=True):
+        if isinstance(prediction, str):
+            outcome = ImageOutcome(loaded.item, prediction)
+            finish.append(_failure_writer(folder, outcome))
+        else:
+            finish.append(_result_writer(folder, loaded, *prediction))
+    return finish
+
+
+def _predict(
+    predictor: Predictor, images: Sequence[_LoadedImage]
+) -> list[tuple[PanopticSegmentation, Detections] | str]:
+    """Predictions of a batch; an image that does not fit the device's memory alone gets the reason."""
+    if not images:
+        return []
+    try:
+        return list(
+            predictor.predict_resized(
+                [loaded.resized for loaded in images], [loaded.original_size for loaded in images]
+            )
+        )
+    except torch.OutOfMemoryError as error:
+        if len(images) == 1:
+            size = tuple(images[0].resized.shape[-2:])
+            reason = f"{images[0].item.path} at {size} does not fit the device's memory ({error})"
+            return [f"{reason}; lower longest_side_pixels"]
+    torch.cuda.empty_cache()
+    return [prediction for loaded in images for prediction in _predict(predictor, [loaded])]
+
+
+def _failure_writer(folder: PredictionFolder, outcome: ImageOutcome) -> Callable[[], ImageOutcome]:
+    def write() -> ImageOutcome:
+        folder.write_failure(outcome.item, outcome.error or "")
+        return outcome
+
+    return write
+
+
+def _result_writer(
+    folder: PredictionFolder,
+    loaded: _LoadedImage,
+    segmentation: PanopticSegmentation,
+    detections: Detections,
+) -> Callable[[], ImageOutcome]:
+    def write() -> ImageOutcome:
+        overlay = draw_panoptic(loaded.image, segmentation) if folder.overlays else None
+        folder.write(loaded.item, segmentation, detections, overlay)
+        return ImageOutcome(loaded.item)
+
+    return write
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    load: Callable[[ImageItem], _LoadedImage | ImageOutcome],
+    items: Iterable[ImageItem],
+    num_ahead: int,
+) -> Iterator[_LoadedImage | ImageOutcome]:
+    """Loads in threads, in order, at most `num_ahead` images before they are asked for."""
+    pending: deque[Future[_LoadedImage | ImageOutcome]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(load, item))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _same_size_batches(
+    images: Iterable[_LoadedImage | ImageOutcome], batch_size: int
+) -> Iterator[list[_LoadedImage | ImageOutcome]]:
+    """Full batches of images of one network size; what is left over comes last or when many wait.
+
+    Failures pass through alone, at once.
+    """
+    waiting: dict[tuple[int, ...], list[_LoadedImage | ImageOutcome]] = {}
+    for image in images:
+        if isinstance(image, ImageOutcome):
+            yield [image]
+            continue
+        same_size = waiting.setdefault(tuple(image.resized.shape), [])
+        same_size.append(image)
+        if len(same_size) == batch_size:
+            yield waiting.pop(tuple(image.resized.shape))
+        elif sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size:
+            # The oldest size goes first: it has waited longest.
+            yield waiting.pop(next(iter(waiting)))
+    yield from waiting.values()
