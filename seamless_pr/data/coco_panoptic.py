@@ -155,8 +155,8 @@ class _Parser:
             self.fault("'categories' is empty; a ground truth must name its classes")
         annotations = self._annotations(
             self._entries(raw, "annotations", False),
-            {image.image_id for image in images} if "images" in raw else None,
-            {category.category_id for category in categories} if "categories" in raw else None,
+            {image.image_id for image in images} or None,
+            {category.category_id for category in categories} or None,
         )
         return PanopticDataset(images, annotations, categories)
 

@@ -53,7 +53,7 @@ def read_bytes(path: Path) -> bytes:
 
 def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
     """[H, W, 3] RGB of any depth, or None when the data is better left to Pillow."""
-    if not _looks_complete(data):
+    if not looks_complete(data):
         return None
     # Not IMREAD_UNCHANGED: that would ignore the orientation and keep alpha.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -66,7 +66,7 @@ def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _looks_complete(data: bytes) -> bool:
+def looks_complete(data: bytes) -> bool:
     """False for files without an end: several OpenCV releases fill the missing part with grey.
 
     Inside compressed JPEG data 0xFF is escaped: the last end marker follows the last scan marker.
@@ -103,3 +103,28 @@ def _to_eight_bit(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
         f"{path} has {pixels.dtype} pixels; expected 8 or 16 bit integers: "
         "convert it to PNG or JPEG"
     )
+
+
+def read_label_image(path: str | os.PathLike[str]) -> NDArray[np.int32]:
+    """Reads a one-channel label picture (8 or 16 bit) as it is stored.
+
+    Returns:
+        [H, W] int32; wide, because products of 16-bit labels overflow.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, truncated, or not a one-channel picture; the message names the file.
+    """
+    path = Path(path)
+    data = read_bytes(path)
+    labels = None
+    if looks_complete(data):
+        labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if labels is None:
+        raise ValueError(f"{path} is truncated or not a picture; copy or create the file again")
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{path} must be a one-channel picture of 8 or 16 bit labels; got {labels.dtype} with "
+            f"shape {labels.shape}; is it a colour picture of the labels?"
+        )
+    return labels.astype(np.int32)
