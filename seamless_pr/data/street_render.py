@@ -1,0 +1,438 @@
+"""Camera, light, solid models and painting: how drawn street scenes become pixels.
+
+World frame: x right, y up, z along the street, metres; the ground is y = 0. Model frame: (forward, right,
+up), metres. Image frame: x right, y down, pixels, integers at pixel centres. Colours are RGB, 0..255.
+Image and labels are painted from the same fixed-point outlines, the image with and the labels without
+anti-aliasing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+Color = tuple[float, float, float]
+
+SUBPIXEL_BITS = 4
+NEAR_PLANE_METRES = 0.4
+# OpenCV's fixed-point rasteriser overflows beyond about 2^15 pixels.
+MAX_ABS_COORDINATE = 12000.0
+CAPSULE_CORNERS = 5
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera.
+
+    Attributes:
+        size: (height, width) of the image.
+        focal: focal length in pixels.
+        center: principal point (x, y) in pixels.
+        position: [3], metres, world frame.
+        rotation: [3, 3], world to camera (x right, y up, z forward).
+    """
+
+    size: tuple[int, int]
+    focal: float
+    center: tuple[float, float]
+    position: Array
+    rotation: Array
+
+    def to_camera(self, points: Array) -> Array:
+        """World points [..., 3] to the camera frame."""
+        return (points - self.position) @ self.rotation.T
+
+    def to_image(self, points: Array) -> Array:
+        """Camera-frame points [..., 3] in front of the near plane to pixels [..., 2]."""
+        depth = np.maximum(points[..., 2:], NEAR_PLANE_METRES)
+        pixels = points[..., :2] * (self.focal / depth)
+        pixels = np.stack([self.center[0] + pixels[..., 0], self.center[1] - pixels[..., 1]], -1)
+        return np.clip(pixels, -MAX_ABS_COORDINATE, MAX_ABS_COORDINATE)
+
+    def project_polygon(self, points: Array) -> Array | None:
+        """World polygon [M, 3] to pixels [M', 2], cut at the near plane; None if behind it."""
+        clipped = _clip_near(self.to_camera(points))
+        return None if clipped is None else self.to_image(clipped)
+
+    def ground_coordinates(self) -> tuple[Array, Array]:
+        """World x and z [H, W] where each pixel's ray meets the ground; z is inf above the horizon."""
+        height, width = self.size
+        x, y = np.meshgrid(
+            np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+        )
+        rotation = self.rotation.astype(np.float32)
+        ray_x = (x - np.float32(self.center[0])) / np.float32(self.focal)
+        ray_y = (np.float32(self.center[1]) - y) / np.float32(self.focal)
+        down = -(rotation[0, 1] * ray_x + rotation[1, 1] * ray_y + rotation[2, 1])
+        above = down <= 1e-4
+        distance = np.float32(self.position[1]) / np.where(above, 1, down)
+        world_x = self.position[0] + distance * (
+            rotation[0, 0] * ray_x + rotation[1, 0] * ray_y + rotation[2, 0]
+        )
+        world_z = distance * (rotation[0, 2] * ray_x + rotation[1, 2] * ray_y + rotation[2, 2])
+        return world_x.astype(np.float32), np.where(above, np.inf, world_z).astype(np.float32)
+
+
+def make_camera(
+    size: tuple[int, int],
+    field_of_view: float,
+    position: Sequence[float],
+    yaw: float,
+    pitch: float,
+    roll: float,
+    horizon_fraction: float,
+) -> Camera:
+    """A camera from angles in radians; `horizon_fraction` places the principal point."""
+    height, width = size
+    rotate_yaw = _rotation(yaw, 2, 0)
+    rotate_pitch = _rotation(pitch, 1, 2)
+    rotate_roll = _rotation(roll, 0, 1)
+    return Camera(
+        size=size,
+        focal=width / 2 / float(np.tan(field_of_view / 2)),
+        center=(width / 2, height * horizon_fraction),
+        position=np.asarray(position, dtype=np.float64),
+        rotation=rotate_roll @ rotate_pitch @ rotate_yaw,
+    )
+
+
+def _rotation(angle: float, first: int, second: int) -> Array:
+    matrix = np.eye(3)
+    matrix[first, first] = matrix[second, second] = np.cos(angle)
+    matrix[first, second] = np.sin(angle)
+    matrix[second, first] = -np.sin(angle)
+    return matrix
+
+
+def _clip_near(points: Array) -> Array | None:
+    """Cuts a camera-frame polygon [M, 3] at the near plane (one step of Sutherland-Hodgman)."""
+    inside = points[:, 2] >= NEAR_PLANE_METRES
+    if inside.all():
+        return points
+    if not inside.any():
+        return None
+    kept = []
+    for index in range(len(points)):
+        current, following = points[index], points[(index + 1) % len(points)]
+        if inside[index]:
+            kept.append(current)
+        if inside[index] != inside[(index + 1) % len(points)]:
+            t = (NEAR_PLANE_METRES - current[2]) / (following[2] - current[2])
+            kept.append(current + t * (following - current))
+    return np.asarray(kept)
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sun and sky.
+
+    Attributes:
+        sun: [3], unit vector towards the sun.
+        ambient: share of light that reaches every surface.
+        diffuse: share that falls along the sun's direction; 0 under clouds.
+        tint: per-channel factor.
+    """
+
+    sun: Array
+    ambient: float
+    diffuse: float
+    tint: Color
+
+    def shade(self, normals: Array) -> Array:
+        """Brightness factor [..., 3] for unit normals [..., 3]."""
+        upward = 0.5 + 0.5 * normals[..., 1:2]
+        lit = np.maximum(normals @ self.sun, 0.0)[..., None]
+        return (self.ambient * (0.8 + 0.2 * upward) + self.diffuse * lit) * np.asarray(self.tint)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Outlines of one colour, painted in one stroke.
+
+    Attributes:
+        polygons: each [M, 2] int32, fixed-point pixels.
+        color: RGB.
+        thickness: line width in pixels for an open ring; 0 = filled.
+        solid: belongs to the silhouette that is labelled (a window on a wall need not).
+    """
+
+    polygons: tuple[NDArray[np.int32], ...]
+    color: Color
+    thickness: int = 0
+    solid: bool = True
+
+
+def to_fixed(points: Array) -> NDArray[np.int32]:
+    """Pixels to the rasteriser's fixed-point numbers."""
+    return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
+
+
+def paint_patches(canvas: NDArray[np.uint8], patches: Sequence[Patch]) -> None:
+    """Paints patches in order, anti-aliased, in place on [H, W, 3]."""
+    for patch in patches:
+        if patch.thickness:
+            cv2.polylines(
+                canvas,
+                patch.polygons,
+                True,
+                patch.color,
+                patch.thickness,
+                cv2.LINE_AA,
+                SUBPIXEL_BITS,
+            )
+        else:
+            cv2.fillPoly(canvas, patch.polygons, patch.color, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def paint_silhouette(mask: NDArray[np.uint8], patches: Sequence[Patch]) -> None:
+    """Sets the pixels of all solid patches to 1, not anti-aliased, in place on [H, W]."""
+    for patch in patches:
+        if patch.solid:
+            for polygon in patch.polygons:
+                cv2.fillPoly(mask, [polygon], 1, cv2.LINE_8, SUBPIXEL_BITS)
+
+
+@dataclass
+class _Face:
+    points: Array
+    color: Color
+    parent: int
+    center: Array
+    two_sided: bool
+    glow: bool
+    ring_metres: float
+    solid: bool
+
+
+@dataclass
+class Model:
+    """A solid made of flat faces and capsules (limbs, bars), in its own frame (forward, right, up).
+
+    Faces are seen from outside only: outside is the side away from `center`. A face with a `parent`
+    (a window on a door) is painted right after it and shares its visibility.
+    """
+
+    center: tuple[float, float, float] = (0.0, 0.0, 0.8)
+    faces: list[_Face] = field(default_factory=list)
+    capsules: list[tuple[Sequence[float], Sequence[float], float, float, Color]] = field(
+        default_factory=list
+    )
+
+    def face(
+        self,
+        points: Sequence[Sequence[float]] | Array,
+        color: Color,
+        *,
+        parent: int = -1,
+        two_sided: bool = False,
+        glow: bool = False,
+        ring_metres: float = 0.0,
+        solid: bool = False,
+    ) -> int:
+        """Adds a flat polygon [M, 3] and returns its index.
+
+        `ring_metres` draws a ring of that width, not a disc; `solid` lets a face that has a parent
+        reach beyond it (a tyre below the car's body); `glow` keeps its colour in the shade.
+        """
+        array = np.asarray(points, dtype=np.float64)
+        center = np.asarray(self.center)
+        solid = solid or parent < 0
+        self.faces.append(_Face(array, color, parent, center, two_sided, glow, ring_metres, solid))
+        return len(self.faces) - 1
+
+    def capsule(
+        self,
+        start: Sequence[float],
+        end: Sequence[float],
+        radius: float,
+        end_radius: float,
+        color: Color,
+    ) -> None:
+        """Adds a round bar that tapers from `radius` to `end_radius` (metres)."""
+        self.capsules.append((start, end, radius, end_radius, color))
+
+    def ball(self, center: Sequence[float], radius: float, color: Color) -> None:
+        self.capsules.append((center, center, radius, radius, color))
+
+    def box(
+        self,
+        lower: Sequence[float],
+        upper: Sequence[float],
+        color: Color,
+        top_color: Color | None = None,
+    ) -> dict[str, int]:
+        """Adds a box between two corners; returns its faces: front, rear, left, right, top."""
+        (l0, w0, h0), (l1, w1, h1) = lower, upper
+        kept = self.center
+        self.center = ((l0 + l1) / 2, (w0 + w1) / 2, (h0 + h1) / 2)
+        faces = {
+            "top": self.face(
+                [(l0, w0, h1), (l1, w0, h1), (l1, w1, h1), (l0, w1, h1)], top_color or color
+            ),
+            "rear": self.face([(l0, w0, h0), (l0, w1, h0), (l0, w1, h1), (l0, w0, h1)], color),
+            "front": self.face([(l1, w0, h0), (l1, w1, h0), (l1, w1, h1), (l1, w0, h1)], color),
+            "left": self.face([(l0, w0, h0), (l1, w0, h0), (l1, w0, h1), (l0, w0, h1)], color),
+            "right": self.face([(l0, w1, h0), (l1, w1, h0), (l1, w1, h1), (l0, w1, h1)], color),
+        }
+        self.center = kept
+        return faces
+
+    def vertices(self) -> Array:
+        """All corners [V, 3], model frame; capsules give their end points."""
+        parts = [face.points for face in self.faces]
+        parts += [np.asarray([bar[0], bar[1]], dtype=np.float64) for bar in self.capsules]
+        return np.concatenate(parts)
+
+
+def model_to_world(points: Array, x: float, z: float, heading: float) -> Array:
+    """Model points [..., 3] to the world; heading 0 looks along +z (away), pi at the viewer."""
+    sine, cosine = np.sin(heading), np.cos(heading)
+    forward, right, up = points[..., 0], points[..., 1], points[..., 2]
+    return np.stack(
+        [x + forward * sine + right * cosine, up, z + forward * cosine - right * sine], -1
+    )
+
+
+def place_model(
+    model: Model, camera: Camera, light: Light, x: float, z: float, heading: float
+) -> list[Patch]:
+    """Projects a model standing at (x, z) into patches, far parts first."""
+    keyed: list[tuple[float, int, Patch]] = []
+    _place_faces(model, camera, light, (x, z, heading), keyed)
+    if model.capsules:
+        _place_capsules(model, camera, light, (x, z, heading), keyed)
+    keyed.sort(key=lambda entry: (-entry[0], entry[1]))
+    return [patch for _, _, patch in keyed]
+
+
+def _place_faces(
+    model: Model,
+    camera: Camera,
+    light: Light,
+    pose: tuple[float, float, float],
+    keyed: list[tuple[float, int, Patch]],
+) -> None:
+    faces = model.faces
+    if not faces:
+        return
+    world = model_to_world(np.concatenate([face.points for face in faces]), *pose)
+    in_camera = camera.to_camera(world)
+    pixels = to_fixed(camera.to_image(in_camera))
+    starts = np.cumsum([0] + [len(face.points) for face in faces])
+    first = world[starts[:-1]]
+    normals = np.cross(world[starts[:-1] + 1] - first, world[starts[:-1] + 2] - first)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
+    centers = model_to_world(np.stack([face.center for face in faces]), *pose)
+    middles = np.add.reduceat(world, starts[:-1]) / np.diff(starts)[:, None]
+    outward = np.where(((middles - centers) * normals).sum(1) < 0, -1.0, 1.0)[:, None]
+    normals *= outward
+    towards_viewer = ((camera.position - middles) * normals).sum(1) > 0
+    shades = light.shade(np.where(towards_viewer[:, None], normals, -normals))
+    depths = np.add.reduceat(in_camera[:, 2], starts[:-1]) / np.diff(starts)
+    nearest = np.minimum.reduceat(in_camera[:, 2], starts[:-1])
+    visible = [False] * len(faces)
+    for index, face in enumerate(faces):
+        parent = face.parent
+        visible[index] = bool(face.two_sided or towards_viewer[index])
+        if parent >= 0:
+            visible[index] = visible[parent]
+            depths[index] = depths[parent]
+        if not visible[index]:
+            continue
+        polygon = pixels[starts[index] : starts[index + 1]]
+        if nearest[index] < NEAR_PLANE_METRES:
+            clipped = _clip_near(in_camera[starts[index] : starts[index + 1]])
+            if clipped is None:
+                continue
+            polygon = to_fixed(camera.to_image(clipped))
+        color = face.color if face.glow else shaded(face.color, shades[index])
+        thickness = 0
+        if face.ring_metres:
+            thickness = max(1, round(face.ring_metres * camera.focal / depths[index]))
+        patch = Patch((polygon,), color, thickness, face.solid)
+        keyed.append((float(depths[index]), index, patch))
+
+
+def _place_capsules(
+    model: Model,
+    camera: Camera,
+    light: Light,
+    pose: tuple[float, float, float],
+    keyed: list[tuple[float, int, Patch]],
+) -> None:
+    bars = model.capsules
+    ends = np.asarray([[bar[0], bar[1]] for bar in bars], dtype=np.float64)  # [B, 2, 3]
+    in_camera = camera.to_camera(model_to_world(ends, *pose))
+    pixels = camera.to_image(in_camera)
+    depth = np.maximum(in_camera[..., 2], NEAR_PLANE_METRES)
+    radii = np.asarray([[bar[2], bar[3]] for bar in bars]) * camera.focal / depth
+    axis = pixels[:, 1] - pixels[:, 0]
+    angle = np.arctan2(axis[:, 1], axis[:, 0])
+    turn = np.linspace(-np.pi / 2, np.pi / 2, CAPSULE_CORNERS)
+    start_arc = angle[:, None] + np.pi + turn
+    end_arc = angle[:, None] + turn
+    outlines = np.concatenate(
+        [_arc(pixels[:, 0], radii[:, 0], start_arc), _arc(pixels[:, 1], radii[:, 1], end_arc)], 1
+    )
+    fixed = to_fixed(outlines)
+    # A second, smaller outline shifted towards the sun makes the bar look round.
+    sun = camera.rotation @ light.sun
+    shift = np.asarray([np.sign(sun[0]) * 0.25, -0.2]) * radii.max(1)[:, None]
+    inner = np.concatenate(
+        [
+            _arc(pixels[:, 0] + shift, 0.65 * radii[:, 0], start_arc),
+            _arc(pixels[:, 1] + shift, 0.65 * radii[:, 1], end_arc),
+        ],
+        1,
+    )
+    inner_fixed = to_fixed(inner)
+    base = light.ambient + 0.35 * light.diffuse
+    tint = np.asarray(light.tint)
+    for index, bar in enumerate(bars):
+        if in_camera[index, :, 2].min() < NEAR_PLANE_METRES:
+            continue
+        key = float(in_camera[index, :, 2].mean())
+        keyed.append((key, index, Patch((fixed[index],), shaded(bar[4], 0.8 * base * tint))))
+        if radii[index].max() > 1.2:
+            lit = Patch((inner_fixed[index],), shaded(bar[4], 1.12 * base * tint), solid=False)
+            keyed.append((key, index, lit))
+
+
+def _arc(center: Array, radius: Array, angles: Array) -> Array:
+    """Points [B, A, 2] on circles of centres [B, 2] and radii [B] at angles [B, A]."""
+    offset = np.stack([np.cos(angles), np.sin(angles)], -1) * radius[:, None, None]
+    return center[:, None] + offset
+
+
+def shaded(color: Color, factor: Array) -> Color:
+    """A colour times a factor per channel, cut at 255."""
+    return (
+        min(255.0, color[0] * float(factor[0])),
+        min(255.0, color[1] * float(factor[1])),
+        min(255.0, color[2] * float(factor[2])),
+    )
+
+
+def shadow_hull(vertices: Array, camera: Camera, sun: Array, stretch: float) -> Array | None:
+    """The outline [M, 2] (fixed-point) of a solid's shadow on the ground, or None if out of view.
+
+    Args:
+        vertices: [V, 3] corners of the solid, world frame.
+        camera: projects the shadow.
+        sun: [3], towards the sun.
+        stretch: 1 for the sun's shadow, near 0 for the dark patch right under the solid.
+    """
+    slope = -sun[[0, 2]] / max(float(sun[1]), 0.2) * stretch
+    ground = np.zeros_like(vertices)
+    ground[:, [0, 2]] = vertices[:, [0, 2]] + vertices[:, 1:2] * slope
+    in_camera = camera.to_camera(ground)
+    in_camera = in_camera[in_camera[:, 2] > NEAR_PLANE_METRES]
+    if len(in_camera) < 3:
+        return None
+    points = to_fixed(camera.to_image(in_camera))
+    return cv2.convexHull(points.reshape(-1, 1, 2)).reshape(-1, 2)
