@@ -29,8 +29,8 @@ def sample_rois(
 ) -> Tensor:
     """Reads one sample at the centre of each of the h x w bins of every box.
 
-    This is the RoI sampling of the Seamless reference. A cell with index i covers [i, i + 1) and its centre is i + 0.5. There is no smallest box; boxes
-    may lie outside.
+    This is the RoI sampling of the Seamless reference. A cell with index i covers [i, i + 1) and
+    its centre is i + 0.5. There is no smallest box, and boxes may lie outside the map.
 
     Args:
         features: [N, C, H, W]; any layout, channels_last is the fastest. Integers only with
