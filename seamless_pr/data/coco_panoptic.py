@@ -10,7 +10,6 @@ from typing import Any, TypeGuard
 
 from seamless_pr.data.faults import Fault, FaultyDataError
 from seamless_pr.data.files import write_whole
-from seamless_pr.data.id_pngs import MAX_SEGMENT_ID
 from seamless_pr.data.label_spaces import parse_categories
 from seamless_pr.data.panoptic_records import (
     AnnotationRecord,
@@ -19,6 +18,7 @@ from seamless_pr.data.panoptic_records import (
     PanopticDataset,
     SegmentRecord,
 )
+from seamless_pr.ops.segments import MAX_SEGMENT_ID
 
 
 def read_panoptic_json(

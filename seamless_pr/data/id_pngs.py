@@ -13,8 +13,7 @@ from PIL import Image
 
 from seamless_pr.data.files import write_whole
 from seamless_pr.ops.id_png import PngError, decode_id_png
-
-MAX_SEGMENT_ID = 2**24 - 1
+from seamless_pr.ops.segments import MAX_SEGMENT_ID
 
 
 def read_id_png(path: str | os.PathLike[str]) -> NDArray[np.int32]:
