@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ast
 import fnmatch
+import io
 import re
+import runpy
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,7 +26,10 @@ TEXT_SUFFIXES = {".py", ".md", ".sh", ".yaml", ".yml", ".toml", ".cfg", ".txt", 
 MACHINE_PATH = re.compile(
     r"(?<![\w.$}~-])/(?:home/(?!ray\b)|root/|Users/|work/|mnt/|tmp/(?!ray\b))"
 )
-COMMAND = re.compile(r"(?:python|bash) ((?:pipelines|tools)/[\w./-]+|-m [\w.]+)([^\n|`]*)")
+COMMAND = re.compile(
+    r"(?:python|bash|torchrun(?: --[\w-]+ \w+)*) "
+    r"((?:pipelines|tools)/[\w./-]+|-m seamless_pr[\w.]+)([^\n|`]*)"
+)
 FILE = re.compile(
     r"(?<![\w./-])((?:pipelines|tools|configs|checkpoints|docs|tests)/[\w./-]*\w\.\w+)"
 )
@@ -45,20 +53,49 @@ def missing_files(text: str, root: Path) -> list[str]:
     return [name for name in FILE.findall(text) if not (root / name).exists()]
 
 
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """(script, arguments) of each command of this repository; comment signs of YAML are dropped."""
+    joined = re.sub(r"\\\n[ #]*", " ", text)
+    found = []
+    for target, arguments in COMMAND.findall(joined):
+        module = target.removeprefix("-m ")
+        script = target if module == target else module.replace(".", "/") + ".py"
+        found.append((script, arguments.partition("#")[0].split()))
+    return found
+
+
 def command_faults(text: str, root: Path) -> list[str]:
-    """Commands whose script is missing, or which use an option that no pipeline or tool defines."""
+    """Commands whose script or sub-command is missing, or whose options --help does not know."""
     faults = []
-    for target, arguments in COMMAND.findall(text.replace("\\\n", " ")):
-        name = target.removeprefix("-m ").replace(".", "/") + ".py" if target[0] == "-" else target
-        script = root / name
-        if not script.exists():
-            if not target.startswith("-m ") or target.startswith("-m seamless_pr"):
-                faults.append(f"{target}: no such script")
+    for script, arguments in commands(text):
+        if not (root / script).exists():
+            faults.append(f"{script}: no such script")
             continue
-        source = "".join(p.read_text() for p in [script, *sorted(script.parent.glob("*.py"))])
-        options = re.findall(r"(?<=\s)--[a-z][a-z-]*", arguments) if script.suffix == ".py" else []
-        faults += [f"{target}: no option {option}" for option in options if option not in source]
+        if not script.endswith(".py"):
+            continue
+        sub_command = [word for word in arguments[:1] if re.fullmatch(r"[a-z_]+", word)]
+        help_text = help_of(root / script, *sub_command)
+        if help_text is None:
+            faults.append(f"{script}: no sub-command {sub_command[0]}")
+            continue
+        options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+        faults += [f"{script}: no option {name}" for name in options if name not in help_text]
     return faults
+
+
+@cache
+def help_of(script: Path, *sub_command: str) -> str | None:
+    """What `script [sub_command] --help` prints; None if it does not know the sub-command."""
+    printed = io.StringIO()
+    arguments, sys.argv = sys.argv, [str(script), *sub_command, "--help"]
+    try:
+        with redirect_stdout(printed), redirect_stderr(io.StringIO()):
+            runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as end:
+        return None if end.code else printed.getvalue()
+    finally:
+        sys.argv = arguments
+    raise AssertionError(f"{script} --help ran on instead of ending")
 
 
 def unpackaged_files(root: Path, patterns: list[str]) -> list[str]:
@@ -97,6 +134,7 @@ def test_each_config_loads_and_says_how_to_run_it(path: Path):
     assert config.training.steps > 0
     text = path.read_text(encoding="utf-8")
     assert config_header_faults(text) == []
+    assert command_faults(text, ROOT) == []
     assert str(path.relative_to(ROOT)) in text, "the command in the header names another config"
 
 
@@ -112,26 +150,34 @@ def test_links_files_and_commands_of_each_text_exist(path: Path):
     assert command_faults(text, ROOT) == []
 
 
-def test_a_dead_link_a_missing_file_and_a_wrong_option_are_found(tmp_path: Path):
-    (tmp_path / "pipelines").mkdir()
-    (tmp_path / "pipelines/train.py").write_text('add_argument("--config")')
-    text = """See [this](docs/none.md) and [that](https://example.org/x.md), `configs/none.yaml`.
+def test_dead_links_and_missing_files_are_found(tmp_path: Path):
+    text = "See [this](docs/none.md), [that](https://example.org/x.md) and `configs/none.yaml`."
+    assert missing_links(text, tmp_path) == ["docs/none.md"]
+    assert missing_files(text, tmp_path) == ["docs/none.md", "configs/none.yaml"]
 
-        python pipelines/train.py --config a.yaml \\
-            --turbo
+
+def test_commands_that_do_not_exist_are_found(tmp_path: Path):
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines/train.py").write_text(
+        """import argparse
+parser = argparse.ArgumentParser()
+commands = parser.add_subparsers(required=True)
+commands.add_parser("city").add_argument("--root")
+parser.parse_args()
+"""
+    )
+    text = """
+        torchrun --nproc-per-node 8 pipelines/train.py city --root R \\
+        #    --turbo 9   # much faster
+        python pipelines/train.py village
         python pipelines/none.py
         python -m seamless_pr.none
     """
-    assert missing_links(text, tmp_path) == ["docs/none.md"]
-    assert missing_files(text, tmp_path) == [
-        "docs/none.md",
-        "configs/none.yaml",
-        "pipelines/none.py",
-    ]
     assert command_faults(text, tmp_path) == [
         "pipelines/train.py: no option --turbo",
+        "pipelines/train.py: no sub-command village",
         "pipelines/none.py: no such script",
-        "-m seamless_pr.none: no such script",
+        "seamless_pr/none.py: no such script",
     ]
 
 

@@ -37,7 +37,7 @@ heading "Installing"
 install_package
 
 heading "Drawing street scenes"
-run -m seamless_pr.data.street_scenes --output "$DATA" --height 256 --width 512 \
+run -m seamless_pr.data.street_scenes --root "$DATA" --size 256x512 \
     --train 400 --val 60 --workers "$WORKERS"
 
 heading "Preparing them: Cityscapes files to COCO panoptic"
