@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seamless_pr.layers.abn_function import InPlaceNormAct, batch_statistics, num_workers
+from seamless_pr.layers.abn_function import InPlaceNormAct
+from seamless_pr.layers.batch_statistics import batch_statistics, num_workers
 
 ACTIVATIONS = ("leaky_relu", "identity")
 LEAKY_SLOPE = 0.01

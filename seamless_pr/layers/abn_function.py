@@ -7,12 +7,11 @@ pre-activation from it: the leaky ReLU is inverted, and (x - mean) / sqrt(var + 
 scale. Bulo et al., In-Place Activated BatchNorm, CVPR 2018; the arithmetic is that of the
 inplace_abn package.
 
-Letters: N images or RoIs, C channels, W workers; `*` is any number of spatial axes, also none.
+Letters: N images or RoIs, C channels; `*` is any number of spatial axes, also none.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,68 +19,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class BatchStatistics:
-    """Mean and variance of a batch per channel.
-
-    Attributes:
-        mean, var: [C] float32 (float64 for float64 input); var is biased, that is the mean squared
-            deviation.
-        count: elements per channel behind them, over all workers if shared; 0 = no data, mean and
-            var are 0.
-        local_count: the elements per channel of this worker.
-        is_shared: whether other workers contributed.
-    """
-
-    mean: Tensor
-    var: Tensor
-    count: int
-    local_count: int
-    is_shared: bool
-
-
-def num_workers() -> int:
-    """Workers of the default torch.distributed group; 1 without one."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def batch_statistics(x: Tensor, shared: bool) -> BatchStatistics:
-    """Statistics of x, [N, C, *], over everything but the channels.
-
-    Args:
-        x: any float dtype; may be empty.
-        shared: combine with the other workers; each of them must call this.
-    """
-    count = x.numel() // x.shape[1]
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    if count == 0:
-        mean = var = torch.zeros(x.shape[1], dtype=dtype, device=x.device)
-    else:
-        # The buffers only tell the kernel in which precision to answer.
-        ignored = torch.zeros(2, x.shape[1], dtype=dtype, device=x.device)
-        mean, var = torch.batch_norm_update_stats(x, ignored[0], ignored[1], 0.0)
-    if not shared or num_workers() == 1:
-        return BatchStatistics(mean, var, count, count, is_shared=False)
-    return _combine_over_workers(mean, var, count)
-
-
-def _combine_over_workers(mean: Tensor, var: Tensor, count: int) -> BatchStatistics:
-    # Means and variances are merged instead of sums of squares: no cancellation when the mean is
-    # large. Gathering (not reducing) fixes the order of the additions, so every worker gets the
-    # same bits.
-    local = torch.cat([mean, var, mean.new_tensor([count])]).double()
-    gathered = [torch.empty_like(local) for _ in range(num_workers())]
-    dist.all_gather(gathered, local)
-    # [W, 2 C + 1] -> [W, C], [W, C], [W, 1]
-    means, variances, counts = torch.stack(gathered).split([len(mean), len(var), 1], dim=1)
-    total = int(counts.sum().item())
-    shares = counts / max(total, 1)
-    joint_mean = (shares * means).sum(0)
-    joint_var = (shares * (variances + (means - joint_mean) ** 2)).sum(0)
-    return BatchStatistics(
-        joint_mean.to(mean.dtype), joint_var.to(var.dtype), total, count, is_shared=True
-    )
+from seamless_pr.layers.batch_statistics import BatchStatistics
 
 
 class InPlaceNormAct(torch.autograd.Function):
