@@ -130,8 +130,7 @@ class _Plan:
 
     def in_crossing(self, z: float, margin: float = 0.0) -> bool:
         return (
-            self.crossing is not None
-            and self.crossing[0] - margin < z < self.crossing[1] + margin
+            self.crossing is not None and self.crossing[0] - margin < z < self.crossing[1] + margin
         )
 
     def add(self, placement: Placement) -> None:
@@ -173,8 +172,16 @@ def lay_out_scene(rng: np.random.Generator, style: CityStyle, size: tuple[int, i
     strips = [float(rng.uniform(0.8, 2.2)) if rng.random() < 0.4 else 0.0 for _ in range(2)]
     sidewalks = [float(rng.uniform(1.8, 4.5)) for _ in range(2)]
     plan = _Plan(
-        rng, style, camera, light, lanes, road_half, parking,
-        (strips[0], strips[1]), (sidewalks[0], sidewalks[1]), crossing,
+        rng,
+        style,
+        camera,
+        light,
+        lanes,
+        road_half,
+        parking,
+        (strips[0], strips[1]),
+        (sidewalks[0], sidewalks[1]),
+        crossing,
         tram_x=float(rng.choice([-0.5, 0.5]) * LANE_METRES) if rng.random() < 0.35 else None,
     )
     ground, marks = _ground(plan)
@@ -187,33 +194,61 @@ def lay_out_scene(rng: np.random.Generator, style: CityStyle, size: tuple[int, i
     _plant_and_furnish(plan)
     _populate(plan)
     return Scene(
-        camera, light, ground, marks, sort_far_to_near(plan.placements, camera),
-        sky, haze_metres, cloudiness,
+        camera,
+        light,
+        ground,
+        marks,
+        sort_far_to_near(plan.placements, camera),
+        sky,
+        haze_metres,
+        cloudiness,
         style.ego_height * float(rng.uniform(0.85, 1.15)) if rng.random() < 0.85 else 0.0,
     )
 
 
 def _weather(rng: np.random.Generator) -> tuple[Light, tuple[Color, Color], float, float]:
     azimuth, elevation = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.45, 1.1))
-    sun = np.asarray([np.cos(azimuth) * np.cos(elevation), np.sin(elevation),
-                      np.sin(azimuth) * np.cos(elevation)])
+    sun = np.asarray(
+        [
+            np.cos(azimuth) * np.cos(elevation),
+            np.sin(elevation),
+            np.sin(azimuth) * np.cos(elevation),
+        ]
+    )
     kind = rng.random()
     if kind < 0.5:  # sunny
         warm = float(rng.uniform(0, 0.08))
-        light = Light(sun, float(rng.uniform(0.5, 0.66)), float(rng.uniform(0.4, 0.6)),
-                      (1 + warm, 1.0, 1 - warm))
+        light = Light(
+            sun,
+            float(rng.uniform(0.5, 0.66)),
+            float(rng.uniform(0.4, 0.6)),
+            (1 + warm, 1.0, 1 - warm),
+        )
         zenith, horizon = pick(rng, ((70, 124, 200), (96, 150, 214))), (206, 222, 238)
         return light, (zenith, horizon), float(rng.uniform(160, 420)), float(rng.uniform(0, 0.7))
     if kind < 0.85:  # overcast
-        light = Light(sun, float(rng.uniform(0.78, 0.95)), float(rng.uniform(0.02, 0.12)),
-                      (0.97, 1.0, 1.03))
+        light = Light(
+            sun, float(rng.uniform(0.78, 0.95)), float(rng.uniform(0.02, 0.12)), (0.97, 1.0, 1.03)
+        )
         grey = float(rng.uniform(170, 228))
-        return (light, ((grey - 24, grey - 16, grey - 6), (grey + 6, grey + 9, grey + 12)),
-                float(rng.uniform(90, 240)), 1.0)
-    light = Light(sun, float(rng.uniform(0.42, 0.55)), float(rng.uniform(0.15, 0.3)),  # evening
-                  (1.1, 0.97, 0.88))
-    return (light, ((92, 112, 158), (236, 196, 158)), float(rng.uniform(120, 300)),
-            float(rng.uniform(0.2, 0.9)))
+        return (
+            light,
+            ((grey - 24, grey - 16, grey - 6), (grey + 6, grey + 9, grey + 12)),
+            float(rng.uniform(90, 240)),
+            1.0,
+        )
+    light = Light(
+        sun,
+        float(rng.uniform(0.42, 0.55)),
+        float(rng.uniform(0.15, 0.3)),  # evening
+        (1.1, 0.97, 0.88),
+    )
+    return (
+        light,
+        ((92, 112, 158), (236, 196, 158)),
+        float(rng.uniform(120, 300)),
+        float(rng.uniform(0.2, 0.9)),
+    )
 
 
 def _flat(x0: float, x1: float, z0: float, z1: float, up: float = 0.0) -> Array:
@@ -287,9 +322,12 @@ def _road_marks(plan: _Plan, lit: Callable[[Color], Color], curb: Color) -> list
     if plan.tram_x is not None:
         for offset in (-0.75, 0.75):
             x = plan.tram_x + offset
-            marks.extend(polygon_patch(camera, _flat(x - 0.13, x + 0.13, 1, 140), lit((84, 82, 80))))
-            marks.extend(polygon_patch(camera, _flat(x - 0.035, x + 0.035, 1, 140),
-                                       lit((168, 166, 164))))
+            marks.extend(
+                polygon_patch(camera, _flat(x - 0.13, x + 0.13, 1, 140), lit((84, 82, 80)))
+            )
+            marks.extend(
+                polygon_patch(camera, _flat(x - 0.035, x + 0.035, 1, 140), lit((168, 166, 164)))
+            )
     stretches = [(1.0, 120.0)]
     if plan.crossing:
         stretches = [(1.0, plan.crossing[0] - 3.5), (plan.crossing[1] + 3.5, 120.0)]
@@ -342,15 +380,16 @@ def _line_with_plots(plan: _Plan) -> None:
             z += length + (float(rng.uniform(0.5, 4)) if rng.random() < 0.25 else 0.02)
 
 
-def _house(
-    plan: _Plan, side: int, front: float, span: tuple[float, float], skyline: float
-) -> None:
+def _house(plan: _Plan, side: int, front: float, span: tuple[float, float], skyline: float) -> None:
     rng = plan.rng
     style = surroundings.random_facade_style(rng, plan.style.facades)
     height = max(4.0, skyline + float(rng.normal(0, 2.2)))
     depth = float(rng.uniform(9, 14))
-    plan.add(surroundings.building(rng, (front, front + side * depth), span, height, style,
-                                   plan.camera, plan.light))
+    plan.add(
+        surroundings.building(
+            rng, (front, front + side * depth), span, height, style, plan.camera, plan.light
+        )
+    )
 
 
 def _open_plot(
@@ -370,8 +409,17 @@ def _open_plot(
         facade = Facade((facade_x, start), (facade_x, end), float(rng.uniform(0.9, 2.0)))
         plan.add(surroundings.fence(rng, facade, camera, light))
     elif border < 0.92:
-        plan.add(surroundings.hedge(rng, front + side * 0.7, (max(2.0, start), end),
-                                    float(rng.uniform(0.9, 1.8)), plan.style.green, camera, light))
+        plan.add(
+            surroundings.hedge(
+                rng,
+                front + side * 0.7,
+                (max(2.0, start), end),
+                float(rng.uniform(0.9, 1.8)),
+                plan.style.green,
+                camera,
+                light,
+            )
+        )
     for _ in range(rng.poisson(0.16 * (span[1] - span[0]))):
         x = front + side * float(rng.uniform(1.6, 6.5))
         z = float(rng.uniform(max(5, span[0]), max(6, span[1])))
@@ -388,12 +436,23 @@ def _close_vista(plan: _Plan) -> None:
             style = surroundings.random_facade_style(rng, plan.style.facades)
             height = float(rng.uniform(7, 22))
             plan.placements.append(
-                surroundings.building(rng, (x, x + width), (FAR_END_METRES, FAR_END_METRES + 8),
-                                      height, style, camera, light))
+                surroundings.building(
+                    rng,
+                    (x, x + width),
+                    (FAR_END_METRES, FAR_END_METRES + 8),
+                    height,
+                    style,
+                    camera,
+                    light,
+                )
+            )
         else:
             for at in np.arange(x, x + width, 6.0):
-                plan.placements.append(surroundings.tree(
-                    rng, float(at), FAR_END_METRES + 2, plan.style.green, camera, light))
+                plan.placements.append(
+                    surroundings.tree(
+                        rng, float(at), FAR_END_METRES + 2, plan.style.green, camera, light
+                    )
+                )
         x += width
     if plan.crossing:
         z = (plan.crossing[0] + plan.crossing[1]) / 2
@@ -401,8 +460,11 @@ def _close_vista(plan: _Plan) -> None:
             at = side * float(rng.uniform(38, 70))
             style = surroundings.random_facade_style(rng, plan.style.facades)
             span = (z - 14.0, z + 14.0)
-            plan.placements.append(surroundings.building(
-                rng, (at, at + side * 10), span, float(rng.uniform(7, 16)), style, camera, light))
+            plan.placements.append(
+                surroundings.building(
+                    rng, (at, at + side * 10), span, float(rng.uniform(7, 16)), style, camera, light
+                )
+            )
 
 
 def _stand(
@@ -490,8 +552,12 @@ def _drive(plan: _Plan) -> None:
     if plan.crossing and rng.random() < 0.75:
         middle = (plan.crossing[0] + plan.crossing[1]) / 2
         for _ in range(rng.integers(1, 4)):
-            kind = str(rng.choice(["car", "bus", "truck", "bicycle", "motorcycle"],
-                                  p=[0.55, 0.12, 0.13, 0.12, 0.08]))
+            kind = str(
+                rng.choice(
+                    ["car", "bus", "truck", "bicycle", "motorcycle"],
+                    p=[0.55, 0.12, 0.13, 0.12, 0.08],
+                )
+            )
             eastward = rng.random() < 0.5
             z = middle + (-1.8 if eastward else 1.8)
             heading = np.pi / 2 if eastward else -np.pi / 2
@@ -499,8 +565,12 @@ def _drive(plan: _Plan) -> None:
     for lane in lanes:
         z = float(rng.uniform(7, 30))
         while z < 110:
-            kind = str(rng.choice(["car", "truck", "bus", "bicycle", "motorcycle"],
-                                  p=[0.84, 0.05, 0.03, 0.04, 0.04]))
+            kind = str(
+                rng.choice(
+                    ["car", "truck", "bus", "bicycle", "motorcycle"],
+                    p=[0.84, 0.05, 0.03, 0.04, 0.04],
+                )
+            )
             x = plan.lane_x(lane) + float(rng.normal(0, 0.2))
             _vehicle(plan, kind, x, z, AWAY if lane > 0 else TOWARDS, near=True)
             z += float(rng.gamma(2.0, 9.0)) + 6
@@ -573,8 +643,12 @@ def _plant_and_furnish(plan: _Plan) -> None:
         for _ in range(rng.poisson(1.0)):
             x = plan.front(side) - side * float(rng.uniform(0.4, 1.0))
             heading = -side * np.pi / 2
-            _stand(plan, [("static", surroundings.furniture_model(rng))],
-                   (x, float(rng.uniform(5, 35)), float(heading)), (0.4, 0.6))
+            _stand(
+                plan,
+                [("static", surroundings.furniture_model(rng))],
+                (x, float(rng.uniform(5, 35)), float(heading)),
+                (0.4, 0.6),
+            )
     _traffic_lights(plan)
 
 
@@ -586,16 +660,24 @@ def _sign(plan: _Plan, x: float, z: float) -> None:
     heading = TOWARDS + float(rng.normal(0, 0.15))
     if rng.random() < 0.15:
         heading += np.pi / 2
-    _stand(plan, [("pole", pole), ("traffic sign", surroundings.sign_model(rng, top - 0.3))],
-           (x, z, heading), (0.2, 0.3))
+    _stand(
+        plan,
+        [("pole", pole), ("traffic sign", surroundings.sign_model(rng, top - 0.3))],
+        (x, z, heading),
+        (0.2, 0.3),
+    )
 
 
 def _traffic_lights(plan: _Plan) -> None:
     """Signals before the crossing, or a pedestrian signal somewhere along the street."""
     rng = plan.rng
     if plan.crossing and rng.random() < 0.85:
-        spots = [(1, plan.crossing[0] - 1.5), (-1, plan.crossing[1] + 1.0),
-                 (1, plan.crossing[1] + 1.0), (-1, plan.crossing[0] - 1.5)]
+        spots = [
+            (1, plan.crossing[0] - 1.5),
+            (-1, plan.crossing[1] + 1.0),
+            (1, plan.crossing[1] + 1.0),
+            (-1, plan.crossing[0] - 1.5),
+        ]
     elif rng.random() < 0.4:
         z = float(rng.uniform(9, 30))
         spots = [(1, z), (-1, z)]
@@ -614,8 +696,12 @@ def _traffic_lights(plan: _Plan) -> None:
         inward = side if facing else -side
         if overhead:
             pole.capsule((0, 0, height), (0, inward * 3.2, height + 0.15), 0.07, 0.05, color)
-            parts.append(("traffic light", surroundings.traffic_light_model(
-                rng, inward * 3.0, height - 0.4, facing)))
+            parts.append(
+                (
+                    "traffic light",
+                    surroundings.traffic_light_model(rng, inward * 3.0, height - 0.4, facing),
+                )
+            )
         parts.append(("traffic light", surroundings.traffic_light_model(rng, 0.0, 2.6, facing)))
         x = side * (plan.road_half + 0.5)
         _stand(plan, parts, (x, z, heading), (0.2, 0.2), force=True)
@@ -624,7 +710,7 @@ def _traffic_lights(plan: _Plan) -> None:
 def _populate(plan: _Plan) -> None:
     """People on the sidewalks and crossings, parked two-wheelers, groups."""
     rng = plan.rng
-    for _ in range(rng.poisson(rng.choice([2.0, 6.0, 12.0], p=[0.3, 0.45, 0.25])) + 1):
+    for _ in range(rng.poisson(rng.choice([4.0, 12.0, 28.0], p=[0.3, 0.45, 0.25])) + 2):
         side = 1 if rng.random() < 0.5 else -1
         index = (side + 1) // 2
         inner = plan.road_half + plan.strip[index]
@@ -632,29 +718,40 @@ def _populate(plan: _Plan) -> None:
         z = float(4.5 + rng.gamma(2.0, 9.0))
         heading = float(rng.choice([AWAY, TOWARDS, np.pi / 2, -np.pi / 2], p=[0.4, 0.4, 0.1, 0.1]))
         for companion in range(1 + int(rng.random() < 0.3)):
-            height = float(rng.uniform(1.58, 1.9)) if rng.random() > 0.12 else float(
-                rng.uniform(1.0, 1.4))
-            pose = (x + 0.6 * companion, z + float(rng.normal(0, 0.2)),
-                    heading + float(rng.normal(0, 0.4)))
+            height = (
+                float(rng.uniform(1.58, 1.9))
+                if rng.random() > 0.12
+                else float(rng.uniform(1.0, 1.4))
+            )
+            pose = (
+                x + 0.6 * companion,
+                z + float(rng.normal(0, 0.2)),
+                heading + float(rng.normal(0, 0.4)),
+            )
             _stand(plan, [("person", walking_person(rng, height))], pose, (0.3, 0.3), margin=0.05)
         if rng.random() < 0.06:
             _stand(plan, [("dynamic", stroller(rng))], (x, z + 0.9, heading), (0.3, 0.3))
     if rng.random() < 0.4:
         z = plan.crossing[0] - 1.8 if plan.crossing else float(rng.uniform(8, 30))
         for _ in range(rng.integers(1, 5)):
-            pose = (float(rng.uniform(-plan.road_half, plan.road_half)),
-                    z + float(rng.normal(0, 0.8)),
-                    float(rng.choice([-np.pi / 2, np.pi / 2])) + float(rng.normal(0, 0.3)))
+            pose = (
+                float(rng.uniform(-plan.road_half, plan.road_half)),
+                z + float(rng.normal(0, 0.8)),
+                float(rng.choice([-np.pi / 2, np.pi / 2])) + float(rng.normal(0, 0.3)),
+            )
             height = float(rng.uniform(1.55, 1.9))
             _stand(plan, [("person", walking_person(rng, height))], pose, (0.3, 0.3))
-    for kind, chance in (("bicycle", 0.6), ("motorcycle", 0.28)):
+    for kind, chance in (("bicycle", 0.65), ("bicycle", 0.4), ("motorcycle", 0.36)):
         if rng.random() < chance:
             side = 1 if rng.random() < 0.5 else -1
             start = float(rng.uniform(4, 24))
             heading = float(rng.choice([AWAY, TOWARDS, np.pi / 2])) + float(rng.normal(0, 0.3))
             on_curb = rng.random() < 0.5
-            x = side * (plan.road_half + 0.5) if on_curb else (
-                plan.front(side) - side * float(rng.uniform(0.4, 0.9)))
+            x = (
+                side * (plan.road_half + 0.5)
+                if on_curb
+                else (plan.front(side) - side * float(rng.uniform(0.4, 0.9)))
+            )
             for offset in range(int(rng.integers(1, 5))):
                 model = bicycle(rng) if kind == "bicycle" else motorcycle(rng)
                 spread = 0.75 if abs(np.sin(heading)) > 0.7 else 1.9

@@ -46,9 +46,14 @@ WHEEL_CORNERS = 18
 
 def pick(rng: np.random.Generator, colors: Sequence[Color], spread: float = 10.0) -> Color:
     """One of the colours, a little changed."""
-    base = np.asarray(colors[rng.integers(len(colors))]) + rng.normal(0, spread, 3)
-    red, green, blue = np.clip(base, 8, 248)
-    return float(red), float(green), float(blue)
+    red, green, blue = colors[rng.integers(len(colors))]
+    # Mostly brightness: independent noise on the channels would turn grey houses purple.
+    brightness, warmth, tint = rng.normal(0, spread), *rng.normal(0, 0.3 * spread, 2)
+    return (
+        min(248.0, max(8.0, red + brightness + warmth)),
+        min(248.0, max(8.0, green + brightness + tint)),
+        min(248.0, max(8.0, blue + brightness - warmth)),
+    )
 
 
 def walking_person(rng: np.random.Generator, height: float) -> Model:
@@ -79,9 +84,7 @@ def walking_person(rng: np.random.Generator, height: float) -> Model:
         model.capsule((0, 0, hip), (0, 0, coat_end), 0.17 * unit * girth, 0.2 * unit * girth, top)
     if rng.random() < 0.25:
         bag = pick(rng, CLOTH_COLORS)
-        model.capsule(
-            (-0.2 * unit, 0, 1.35 * unit), (-0.2 * unit, 0, 1.08 * unit), 0.13, 0.14, bag
-        )
+        model.capsule((-0.2 * unit, 0, 1.35 * unit), (-0.2 * unit, 0, 1.08 * unit), 0.13, 0.14, bag)
     elif rng.random() < 0.25:
         side = 1 if rng.random() < 0.5 else -1
         bag = pick(rng, CLOTH_COLORS)
@@ -235,9 +238,7 @@ def bicycle(rng: np.random.Generator) -> Model:
 def motorcycle(rng: np.random.Generator) -> Model:
     """A motorcycle or scooter: fat wheels, tank, seat, engine, fork, lamp."""
     model = Model(center=(0.0, 0.0, 0.5))
-    paint = pick(
-        rng, ((24, 24, 28), (170, 28, 30), (36, 60, 130), (220, 220, 216), (200, 110, 30))
-    )
+    paint = pick(rng, ((24, 24, 28), (170, 28, 30), (36, 60, 130), (220, 220, 216), (200, 110, 30)))
     scooter = rng.random() < 0.4
     radius = 0.24 if scooter else 0.31
     base = 0.6 if scooter else 0.7

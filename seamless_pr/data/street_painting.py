@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from seamless_pr.data.street_layout import Scene
 from seamless_pr.data.street_render import (
-    Camera,
     Color,
     Patch,
     paint_patches,
@@ -55,10 +54,13 @@ THING_LABELS = frozenset(
     ("person", "rider", "car", "truck", "bus", "trailer", "train", "motorcycle", "bicycle")
 )
 GROUND_LABELS = ("road", "sidewalk", "parking", "terrain")
+# Crowns of trees at their places, by the id() of the sprite: rows, columns, opacity, brightness.
+Crowns = dict[int, tuple[slice, slice, np.ndarray, np.ndarray] | None]
 MAX_INSTANCES = 60
 # A thing is left out where fewer pixels than this share of the image would show it (12 px of 256x512).
 MIN_VISIBLE_FRACTION = 12 / (256 * 512)
 OUTLINE_TOLERANCE_PIXELS = 0.6
+MAX_GROUND_METRES = 400.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,10 @@ class PaintedScene:
     instance_ids: NDArray[np.uint16]
     objects: tuple[PolygonObject, ...]
 
+    @property
+    def num_instances(self) -> int:
+        return sum(item.label in THING_LABELS for item in self.objects)
+
 
 def paint_scene(scene: Scene, rng: np.random.Generator) -> PaintedScene:
     """Paints image and ground truth; things that would show as a crumb are left out of both."""
@@ -102,10 +108,17 @@ def paint_scene(scene: Scene, rng: np.random.Generator) -> PaintedScene:
     standing = [item for placement in scene.placements for item in placement.items]
     frame = _frame_items(scene, rng)
     items = [*base, *standing, *frame]
-    outlines = [_outline(item, (height, width)) for item in items]
+    crowns = {
+        id(sprite): warp_sprite(sprite, (height, width))
+        for item in items
+        for sprite in item.sprites
+    }
+    outlines = [_outline(item, (height, width), crowns) for item in items]
     kept, index_map = _visible_items(items, outlines, (height, width))
     hidden = {id(items[i]) for i in range(len(items)) if i not in kept}
-    image = _paint_image(scene, [i for i in standing if id(i) not in hidden], index_map, items, rng)
+    image = _paint_image(
+        scene, [i for i in standing if id(i) not in hidden], index_map, items, crowns, rng
+    )
     paint_patches(image, [patch for item in frame for patch in item.patches])
     objects = [
         PolygonObject(items[i].label, polygon) for i in sorted(kept) for polygon in outlines[i]
@@ -114,11 +127,11 @@ def paint_scene(scene: Scene, rng: np.random.Generator) -> PaintedScene:
     return PaintedScene(image, label_ids, instance_ids, tuple(objects))
 
 
-def _outline(item: Item, size: tuple[int, int]) -> list[NDArray[np.int32]]:
+def _outline(item: Item, size: tuple[int, int], crowns: Crowns) -> list[NDArray[np.int32]]:
     """The outer outlines of an item; a thing has one, its largest, or none if it is out of view."""
     patches = item.patches if item.outline is None else item.outline
     solid = [p for patch in patches if patch.solid for p in patch.polygons]
-    warped = [w for w in (warp_sprite(sprite, size) for sprite in item.sprites) if w is not None]
+    warped = [w for w in (crowns[id(sprite)] for sprite in item.sprites) if w is not None]
     boxes = [(p.min(0) >> 4, (p.max(0) >> 4) + 1) for p in solid]
     boxes += [
         (np.asarray([w[1].start, w[0].start]), np.asarray([w[1].stop, w[0].stop])) for w in warped
@@ -138,7 +151,9 @@ def _outline(item: Item, size: tuple[int, int]) -> list[NDArray[np.int32]]:
     ]
     paint_silhouette(mask, moved)
     for rows, columns, alpha, _ in warped:
-        target = mask[rows.start - low[1] : rows.stop - low[1], columns.start - low[0] : columns.stop - low[0]]
+        target = mask[
+            rows.start - low[1] : rows.stop - low[1], columns.start - low[0] : columns.stop - low[0]
+        ]
         np.maximum(target, (alpha > 127).astype(np.uint8), out=target)
     contours, _ = cv2.findContours(
         mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(int(low[0]), int(low[1]))
@@ -235,8 +250,14 @@ def _frame_items(scene: Scene, rng: np.random.Generator) -> list[Item]:
             outer = np.asarray([[edge, height + 4.0], [edge, -4.0]])
             points = np.concatenate([np.stack([x, y], 1), outer])
             items.append(Item("rectification border", [Patch((to_fixed(points),), (2, 2, 3))]))
-        floor = np.asarray([[0, height - 1 - margin * 0.6], [width - 1, height - 1 - margin * 0.6],
-                            [width - 1, height + 4.0], [0, height + 4.0]])
+        floor = np.asarray(
+            [
+                [0, height - 1 - margin * 0.6],
+                [width - 1, height - 1 - margin * 0.6],
+                [width - 1, height + 4.0],
+                [0, height + 4.0],
+            ]
+        )
         items.append(Item("rectification border", [Patch((to_fixed(floor),), (2, 2, 3))]))
     return items
 
@@ -246,6 +267,7 @@ def _paint_image(
     standing: Sequence[Item],
     index_map: NDArray[np.int16],
     items: Sequence[Item],
+    crowns: Crowns,
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     image = _paint_sky(scene, rng)
@@ -253,12 +275,13 @@ def _paint_image(
         paint_patches(image, item.patches)
     paint_patches(image, scene.marks)
     kept = {id(item) for item in standing}
-    _shade_ground(scene, image, kept, rng)
+    ground_x, ground_z = scene.camera.ground_coordinates()
+    _shade_ground(scene, image, kept, (ground_x, ground_z), rng)
     for item in standing:
         paint_patches(image, item.patches)
         for sprite in item.sprites:
-            _paste_sprite(image, warp_sprite(sprite, scene.camera.size), sprite.color)
-    return _finish(scene, image, index_map, items, rng)
+            _paste_sprite(image, crowns[id(sprite)], sprite.color)
+    return _finish(scene, image, index_map, items, ground_z, rng)
 
 
 def _paint_sky(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -274,12 +297,18 @@ def _paint_sky(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
         y = ((np.arange(limit) / height) ** 0.8 * 900 + y0).astype(np.int64) % TILE
         amount = np.clip((cloud[y][:, x] + 1.1 * scene.cloudiness - 0.55) * 1.5, 0, 1)[..., None]
         white = np.asarray([min(250.0, c + 34) for c in scene.sky[1]], np.float32)
-        image[:limit] += 0.75 * amount * (white - image[:limit]) * (0.5 if scene.cloudiness == 1.0 else 1)
+        image[:limit] += (
+            0.75 * amount * (white - image[:limit]) * (0.5 if scene.cloudiness == 1.0 else 1)
+        )
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def _shade_ground(
-    scene: Scene, image: NDArray[np.uint8], kept: set[int], rng: np.random.Generator
+    scene: Scene,
+    image: NDArray[np.uint8],
+    kept: set[int],
+    ground: tuple[NDArray[np.float32], NDArray[np.float32]],
+    rng: np.random.Generator,
 ) -> None:
     """Roughness of the ground and the shadows that fall on it, in place."""
     camera, light = scene.camera, scene.light
@@ -305,27 +334,30 @@ def _shade_ground(
     depth = light.diffuse / (light.diffuse + light.ambient)
     factor = 1 - (0.85 * depth / 255) * sun_shadow.astype(np.float32)
     factor *= 1 - np.float32(0.5 / 255) * contact
-    noise = _ground_noise(camera, top, rng)
+    noise = _ground_noise(ground[0][top:], ground[1][top:], rng)
     factor *= 1 + noise
     part = image[top:]
-    image[top:] = np.clip(part * factor[..., None], 0, 255).astype(np.uint8)
+    image[top:] = cv2.multiply(part, cv2.merge([factor] * 3), dtype=cv2.CV_8U)
 
 
-def _ground_noise(camera: Camera, top: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Roughness in world coordinates [H - top, W]; it fades where a pixel spans much ground."""
-    world_x, world_z = camera.ground_coordinates()
-    world_x, world_z = world_x[top:], np.minimum(world_z[top:], 1e4)
+def _ground_noise(
+    world_x: NDArray[np.float32], world_z: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Roughness at world coordinates [H, W]; it fades where a pixel spans much ground."""
+    world_x = np.clip(world_x, -MAX_GROUND_METRES, MAX_GROUND_METRES)
+    world_z = np.minimum(world_z, MAX_GROUND_METRES)
     textures = load_textures()
     x0, z0 = rng.uniform(0, TILE, 2)
-    fine_x = np.mod(world_x * 40 + np.float32(x0), TILE).astype(np.float32)
-    fine_z = np.mod(world_z * 40 + np.float32(z0), TILE).astype(np.float32)
+    fine_x = world_x * 40 + np.float32(x0)
+    fine_z = world_z * 40 + np.float32(z0)
     fine = cv2.remap(textures.grain, fine_x, fine_z, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    coarse_x = np.mod(world_x * 9 + np.float32(z0), TILE).astype(np.float32)
-    coarse_z = np.mod(world_z * 4 + np.float32(x0), TILE).astype(np.float32)
-    coarse = cv2.remap(textures.cloud, coarse_x, coarse_z, cv2.INTER_LINEAR,
-                       borderMode=cv2.BORDER_WRAP)
+    coarse_x = world_x * 9 + np.float32(z0)
+    coarse_z = world_z * 4 + np.float32(x0)
+    coarse = cv2.remap(
+        textures.cloud, coarse_x, coarse_z, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+    )
     fade = 1 / (1 + world_z / 9)
-    return (0.16 * fade * fine + 0.1 * np.sqrt(fade) * coarse).astype(np.float32)
+    return 0.16 * fade * fine + 0.1 * np.sqrt(fade) * coarse
 
 
 def _paste_sprite(
@@ -339,7 +371,9 @@ def _paste_sprite(
     target = image[rows, columns]
     leaf = cv2.merge([cv2.convertScaleAbs(shade, alpha=c / 118.0) for c in color])
     weight = cv2.merge([alpha, alpha, alpha])
-    blended = cv2.multiply(leaf, weight, scale=1 / 255) + cv2.multiply(target, 255 - weight, scale=1 / 255)
+    blended = cv2.multiply(leaf, weight, scale=1 / 255) + cv2.multiply(
+        target, 255 - weight, scale=1 / 255
+    )
     target[...] = blended
 
 
@@ -348,18 +382,17 @@ def _finish(
     image: NDArray[np.uint8],
     index_map: NDArray[np.int16],
     items: Sequence[Item],
+    world_z: NDArray[np.float32],
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """Haze by distance, surface stains, lens blur, vignetting, exposure and sensor noise."""
     height, width = scene.camera.size
     textures = load_textures()
-    table = np.asarray([1 - np.exp(-item.depth / scene.haze_metres) for item in items], np.float32)
+    depths = np.asarray([-item.depth / scene.haze_metres for item in items], np.float32)
     ground = np.asarray([item.label in GROUND_LABELS for item in items])
     rough = np.asarray([_roughness(item.label) for item in items], np.float32)
-    haze = table[index_map]
-    world_z = scene.camera.ground_coordinates()[1]
-    on_ground = ground[index_map]
-    haze[on_ground] = 1 - np.exp(-np.minimum(world_z[on_ground], 400) / scene.haze_metres)
+    world_z = np.minimum(world_z, MAX_GROUND_METRES) * np.float32(-1 / scene.haze_metres)
+    haze = 1 - cv2.exp(np.where(ground[index_map], world_z, depths[index_map]))
     y0, x0 = rng.integers(0, TILE, 2)
     scale = 512 / height
     rows = ((np.arange(height) * scale).astype(np.int64) + y0) % TILE
@@ -371,9 +404,8 @@ def _finish(
     vignette = exposure * (1 - np.float32(rng.uniform(0.1, 0.45)) * (x * x + y * y))
     gain = stains * (1 - haze) * vignette
     veil = haze * vignette
-    result = image.astype(np.float32)
-    result *= gain[..., None]
-    result += veil[..., None] * np.asarray(scene.sky[1], np.float32)
+    result = cv2.multiply(image, cv2.merge([gain] * 3), dtype=cv2.CV_32F)
+    result += cv2.merge([veil * np.float32(c) for c in scene.sky[1]])
     sigma = float(rng.choice([0.35, 0.55, 0.8])) * max(0.6, height / 512)
     if sigma > 0.3:
         result = cv2.GaussianBlur(result, (0, 0), sigma)
@@ -383,8 +415,10 @@ def _finish(
     noise = textures.sensor
     if height + y0 > side or width + x0 > side:
         noise = np.tile(noise, (-(-(height + TILE) // side), -(-(width + TILE) // side), 1))
-    result += strength * noise[y0 : y0 + height, x0 : x0 + width]
-    return np.clip(result, 0, 255).astype(np.uint8)
+    result = cv2.scaleAdd(
+        np.ascontiguousarray(noise[y0 : y0 + height, x0 : x0 + width]), strength, result
+    )
+    return cv2.convertScaleAbs(np.maximum(result, 0, out=result))
 
 
 def _roughness(label: str) -> float:

@@ -21,7 +21,7 @@ Color = tuple[float, float, float]
 SUBPIXEL_BITS = 4
 NEAR_PLANE_METRES = 0.4
 # OpenCV's fixed-point rasteriser overflows beyond about 2^15 pixels.
-MAX_ABS_COORDINATE = 12000.0
+MAX_ABS_FIXED = 12000 << SUBPIXEL_BITS
 CAPSULE_CORNERS = 5
 
 
@@ -49,33 +49,33 @@ class Camera:
 
     def to_image(self, points: Array) -> Array:
         """Camera-frame points [..., 3] in front of the near plane to pixels [..., 2]."""
-        depth = np.maximum(points[..., 2:], NEAR_PLANE_METRES)
-        pixels = points[..., :2] * (self.focal / depth)
-        pixels = np.stack([self.center[0] + pixels[..., 0], self.center[1] - pixels[..., 1]], -1)
-        return np.clip(pixels, -MAX_ABS_COORDINATE, MAX_ABS_COORDINATE)
+        scale = self.focal / np.maximum(points[..., 2], NEAR_PLANE_METRES)
+        pixels = np.empty((*points.shape[:-1], 2))
+        pixels[..., 0] = self.center[0] + points[..., 0] * scale
+        pixels[..., 1] = self.center[1] - points[..., 1] * scale
+        return pixels
 
     def project_polygon(self, points: Array) -> Array | None:
         """World polygon [M, 3] to pixels [M', 2], cut at the near plane; None if behind it."""
-        clipped = _clip_near(self.to_camera(points))
-        return None if clipped is None else self.to_image(clipped)
+        clipped = _clip_below(self.to_camera(points), 2, NEAR_PLANE_METRES)
+        return None if clipped is None else _clip_to_view(self.to_image(clipped), self.size)
 
     def ground_coordinates(self) -> tuple[Array, Array]:
         """World x and z [H, W] where each pixel's ray meets the ground; z is inf above the horizon."""
         height, width = self.size
-        x, y = np.meshgrid(
-            np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-        )
+        x = np.arange(width, dtype=np.float32)[None]
+        y = np.arange(height, dtype=np.float32)[:, None]
         rotation = self.rotation.astype(np.float32)
         ray_x = (x - np.float32(self.center[0])) / np.float32(self.focal)
         ray_y = (np.float32(self.center[1]) - y) / np.float32(self.focal)
         down = -(rotation[0, 1] * ray_x + rotation[1, 1] * ray_y + rotation[2, 1])
         above = down <= 1e-4
-        distance = np.float32(self.position[1]) / np.where(above, 1, down)
-        world_x = self.position[0] + distance * (
+        distance = np.float32(self.position[1]) / np.where(above, np.float32(1), down)
+        world_x = np.float32(self.position[0]) + distance * (
             rotation[0, 0] * ray_x + rotation[1, 0] * ray_y + rotation[2, 0]
         )
         world_z = distance * (rotation[0, 2] * ray_x + rotation[1, 2] * ray_y + rotation[2, 2])
-        return world_x.astype(np.float32), np.where(above, np.inf, world_z).astype(np.float32)
+        return world_x, np.where(above, np.float32(np.inf), world_z)
 
 
 def make_camera(
@@ -109,22 +109,39 @@ def _rotation(angle: float, first: int, second: int) -> Array:
     return matrix
 
 
-def _clip_near(points: Array) -> Array | None:
-    """Cuts a camera-frame polygon [M, 3] at the near plane (one step of Sutherland-Hodgman)."""
-    inside = points[:, 2] >= NEAR_PLANE_METRES
+def _clip_below(points: Array, axis: int, limit: float, sign: float = 1.0) -> Array | None:
+    """Cuts off the part of a polygon [M, D] where sign * coordinate < sign * limit.
+
+    One step of Sutherland-Hodgman; None if nothing is left.
+    """
+    distance = sign * (points[:, axis] - limit)
+    inside = distance >= 0
     if inside.all():
         return points
     if not inside.any():
         return None
     kept = []
     for index in range(len(points)):
-        current, following = points[index], points[(index + 1) % len(points)]
+        after = (index + 1) % len(points)
         if inside[index]:
-            kept.append(current)
-        if inside[index] != inside[(index + 1) % len(points)]:
-            t = (NEAR_PLANE_METRES - current[2]) / (following[2] - current[2])
-            kept.append(current + t * (following - current))
+            kept.append(points[index])
+        if inside[index] != inside[after]:
+            t = distance[index] / (distance[index] - distance[after])
+            kept.append(points[index] + t * (points[after] - points[index]))
     return np.asarray(kept)
+
+
+def _clip_to_view(pixels: Array, size: tuple[int, int]) -> Array | None:
+    """Cuts a polygon [M, 2] to the image and a margin of its size around it.
+
+    The rasteriser's fixed-point numbers overflow far outside of the image.
+    """
+    polygon: Array | None = pixels
+    for axis, extent in ((0, size[1]), (1, size[0])):
+        for limit, sign in ((-float(extent), 1.0), (2.0 * extent, -1.0)):
+            if polygon is not None:
+                polygon = _clip_below(polygon, axis, limit, sign)
+    return polygon
 
 
 @dataclass(frozen=True)
@@ -169,7 +186,8 @@ class Patch:
 
 def to_fixed(points: Array) -> NDArray[np.int32]:
     """Pixels to the rasteriser's fixed-point numbers."""
-    return np.round(points * (1 << SUBPIXEL_BITS)).astype(np.int32)
+    fixed = np.rint(points * (1 << SUBPIXEL_BITS))
+    return np.clip(fixed, -MAX_ABS_FIXED, MAX_ABS_FIXED).astype(np.int32)
 
 
 def paint_patches(canvas: NDArray[np.uint8], patches: Sequence[Patch]) -> None:
@@ -292,10 +310,12 @@ class Model:
 def model_to_world(points: Array, x: float, z: float, heading: float) -> Array:
     """Model points [..., 3] to the world; heading 0 looks along +z (away), pi at the viewer."""
     sine, cosine = np.sin(heading), np.cos(heading)
-    forward, right, up = points[..., 0], points[..., 1], points[..., 2]
-    return np.stack(
-        [x + forward * sine + right * cosine, up, z + forward * cosine - right * sine], -1
-    )
+    forward, right = points[..., 0], points[..., 1]
+    world = np.empty(points.shape)
+    world[..., 0] = x + forward * sine + right * cosine
+    world[..., 1] = points[..., 2]
+    world[..., 2] = z + forward * cosine - right * sine
+    return world
 
 
 def place_model(
@@ -324,11 +344,14 @@ def _place_faces(
     in_camera = camera.to_camera(world)
     pixels = to_fixed(camera.to_image(in_camera))
     starts = np.cumsum([0] + [len(face.points) for face in faces])
-    first = world[starts[:-1]]
-    normals = np.cross(world[starts[:-1] + 1] - first, world[starts[:-1] + 2] - first)
+    middles = np.add.reduceat(world, starts[:-1]) / np.diff(starts)[:, None]
+    # Newell's normal: a car's side is not quite flat, so three of its corners would mislead.
+    spokes = world - np.repeat(middles, np.diff(starts), 0)
+    following = np.arange(1, len(world) + 1)
+    following[starts[1:] - 1] = starts[:-1]
+    normals = np.add.reduceat(np.cross(spokes, spokes[following]), starts[:-1])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     centers = model_to_world(np.stack([face.center for face in faces]), *pose)
-    middles = np.add.reduceat(world, starts[:-1]) / np.diff(starts)[:, None]
     outward = np.where(((middles - centers) * normals).sum(1) < 0, -1.0, 1.0)[:, None]
     normals *= outward
     towards_viewer = ((camera.position - middles) * normals).sum(1) > 0
@@ -345,11 +368,11 @@ def _place_faces(
         if not visible[index]:
             continue
         polygon = pixels[starts[index] : starts[index + 1]]
-        if nearest[index] < NEAR_PLANE_METRES:
-            clipped = _clip_near(in_camera[starts[index] : starts[index + 1]])
+        if nearest[index] < 2 * NEAR_PLANE_METRES:
+            clipped = camera.project_polygon(world[starts[index] : starts[index + 1]])
             if clipped is None:
                 continue
-            polygon = to_fixed(camera.to_image(clipped))
+            polygon = to_fixed(clipped)
         color = face.color if face.glow else shaded(face.color, shades[index])
         thickness = 0
         if face.ring_metres:

@@ -50,6 +50,7 @@ COLORS_BY_ID_FILE = {
 }  # fmt: skip
 # Quick and about 10 % larger than the best: writing must not cost more than drawing.
 PNG_COMPRESSION = 2
+MIN_INSTANCES = 5
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,10 @@ class ScenePaths:
 
     def are_complete(self) -> bool:
         # The polygons are written last, so they stand for the whole set.
-        return all(path.is_file() for path in (self.polygons, self.image, self.label_ids,
-                                               self.instance_ids, self.color))
+        return all(
+            path.is_file()
+            for path in (self.polygons, self.image, self.label_ids, self.instance_ids, self.color)
+        )
 
 
 def scene_city(split: str, index: int) -> str:
@@ -135,11 +138,13 @@ def draw_street_scene(
     if min(size) < 64:
         raise ValueError(f"size must be at least 64x64 pixels; got {size[0]}x{size[1]}")
     style = city_style(scene_city(split, index))
-    layout_rng, paint_rng = (
-        np.random.default_rng(child)
-        for child in np.random.SeedSequence([seed, zlib.crc32(split.encode()), index]).spawn(2)
-    )
-    return paint_scene(lay_out_scene(layout_rng, style, size), paint_rng)
+    sequence = np.random.SeedSequence([seed, zlib.crc32(split.encode()), index])
+    while True:
+        layout_rng, paint_rng = (np.random.default_rng(child) for child in sequence.spawn(2))
+        scene = paint_scene(lay_out_scene(layout_rng, style, size), paint_rng)
+        # About one street in a hundred is nearly empty; it is laid out anew.
+        if scene.num_instances >= MIN_INSTANCES:
+            return scene
 
 
 def write_street_scenes(

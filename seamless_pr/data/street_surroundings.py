@@ -10,6 +10,7 @@ import numpy as np
 from seamless_pr.data.street_objects import pick
 from seamless_pr.data.street_render import (
     NEAR_PLANE_METRES,
+    SUBPIXEL_BITS,
     Array,
     Camera,
     Color,
@@ -23,6 +24,9 @@ from seamless_pr.data.street_render import (
 from seamless_pr.data.street_textures import NUM_LEAF_SPRITES, SPRITE, load_textures
 
 POLE_COLORS: tuple[Color, ...] = ((96, 100, 102), (62, 66, 68), (140, 142, 140), (50, 70, 58))
+# Facades begin here: nearer ones are outside every view, and nothing then needs cutting at the lens.
+NEAREST_FACADE_METRES = 3.5
+MIN_DETAILED_PIXELS = 3.0
 SIGN_BLUE: Color = (28, 82, 168)
 SIGN_RED: Color = (190, 28, 34)
 SIGN_WHITE: Color = (236, 236, 230)
@@ -86,6 +90,8 @@ def polygon_patch(
 
 def quads_patch(camera: Camera, quads: Array, color: Color, min_pixels: float) -> list[Patch]:
     """Many separate world quads [Q, 4, 3] of one colour; those too small or too near are left out."""
+    if not len(quads):
+        return []
     in_camera = camera.to_camera(quads)
     pixels = camera.to_image(in_camera)
     extent = pixels.max(1) - pixels.min(1)
@@ -113,9 +119,11 @@ class Facade:
     def points(self, along: Array, up: Array) -> Array:
         """World points for distances along the wall and heights, both metres."""
         share = np.asarray(along) / max(self.length, 1e-6)
-        start, end = np.asarray(self.start), np.asarray(self.end)
-        flat = start + share[..., None] * (end - start)
-        return np.stack([flat[..., 0], np.asarray(up) + 0 * share, flat[..., 1]], -1)
+        points = np.empty((*share.shape, 3))
+        points[..., 0] = self.start[0] + share * (self.end[0] - self.start[0])
+        points[..., 1] = up
+        points[..., 2] = self.start[1] + share * (self.end[1] - self.start[1])
+        return points
 
     def rectangles(self, along: Array, up: Array) -> Array:
         """[Q, 4, 3] from spans [Q, 2] along and up."""
@@ -151,7 +159,7 @@ def random_facade_style(rng: np.random.Generator, palette: tuple[Color, ...]) ->
     return FacadeStyle(
         wall=pick(rng, palette, 12),
         trim=pick(rng, ((214, 208, 196), (120, 112, 104), (236, 234, 228))),
-        glass=tuple(min(250.0, bright * c) for c in pick(rng, ((58, 70, 84), (84, 98, 112)), 6)),
+        glass=shaded(pick(rng, ((58, 70, 84), (84, 98, 112)), 6), np.full(3, bright)),
         roof=pick(rng, ((124, 62, 48), (74, 74, 80), (96, 84, 76))),
         floor_height=float(rng.uniform(2.9, 3.7)),
         window_pitch=float(rng.uniform(1.9, 3.6)),
@@ -179,26 +187,32 @@ def facade_patches(
         return polygon_patch(camera, quad, shaded(color, factor), solid=solid)
 
     patches = band(0.0, height, style.wall, True)
-    if not patches or not windows:
+    if not patches or not windows or not _shows_detail(patches[0], camera.size):
         return patches
-    darker = tuple(0.86 * c for c in style.wall)
+    darker = shaded(style.wall, np.full(3, 0.86))
+
+    def bands(lows: Array, thickness: float, color: Color, min_pixels: float) -> list[Patch]:
+        ups = np.stack([lows, lows + thickness], 1)
+        quads = facade.rectangles(np.tile([[0.0, length]], (len(lows), 1)), ups)
+        return quads_patch(camera, quads, shaded(color, factor), min_pixels)
+
     if style.is_bricked:
-        for low in np.arange(0.4, height, 0.8):
-            patches += band(low, low + 0.3, tuple(0.93 * c for c in style.wall))
-    patches += band(0.0, 0.5, tuple(0.7 * c for c in style.wall))
+        courses = np.arange(0.4, height - 0.4, 0.8)
+        patches += bands(courses, 0.3, shaded(style.wall, np.full(3, 0.93)), 1.0)
+    patches += band(0.0, 0.5, shaded(style.wall, np.full(3, 0.7)))
     num_floors = max(1, int((height - 0.8) / style.floor_height))
     num_columns = max(1, int(length / style.window_pitch))
     pitch = length / num_columns
-    window_width, window_height = pitch * style.window_share[0], (
-        style.floor_height * style.window_share[1]
+    window_width, window_height = (
+        pitch * style.window_share[0],
+        (style.floor_height * style.window_share[1]),
     )
     first_floor = 1 if style.has_shops else 0
     columns = (np.arange(num_columns) + 0.5) * pitch
     floors = np.arange(first_floor, num_floors) * style.floor_height + style.floor_height * 0.32
     along = np.repeat(columns, len(floors))
     up = np.tile(floors, len(columns))
-    for low in np.arange(1, num_floors) * style.floor_height:
-        patches += band(low - 0.08, low + 0.08, darker)
+    patches += bands(np.arange(1, num_floors) * style.floor_height - 0.08, 0.16, darker, 0.5)
 
     def grid(grow: float, low: float, high: float, keep: Array | None = None) -> Array:
         half = window_width / 2 + grow
@@ -212,7 +226,7 @@ def facade_patches(
         patches += quads_patch(camera, grid(0.09, -0.12, window_height + 0.1), trim, 1.5)
         patches += quads_patch(camera, grid(0.0, 0.0, window_height), glass, 0.7)
         reflecting = rng.random(len(along)) < 0.3
-        sky = tuple(min(255.0, 1.5 * c + 14) for c in glass)
+        sky = shaded(glass, np.full(3, 1.7))
         patches += quads_patch(
             camera, grid(0.0, window_height * 0.45, window_height, reflecting), sky, 1.0
         )
@@ -220,7 +234,9 @@ def facade_patches(
         patches += quads_patch(
             camera, grid(-0.05, 0.1, window_height * 0.9, curtains), (186, 180, 166), 1.5
         )
-        patches += quads_patch(camera, grid(-window_width / 2 + 0.03, 0.0, window_height), trim, 0.8)
+        patches += quads_patch(
+            camera, grid(-window_width / 2 + 0.03, 0.0, window_height), trim, 0.8
+        )
     if style.has_shops:
         patches += _shop_patches(rng, facade, style, camera, factor)
     else:
@@ -229,6 +245,13 @@ def facade_patches(
         patches += quads_patch(camera, quad, shaded((84, 60, 44), factor), 1.0)
     patches += band(height - 0.35, height, shaded(style.trim, np.full(3, 0.9)))
     return patches
+
+
+def _shows_detail(patch: Patch, size: tuple[int, int]) -> bool:
+    """Whether a wall is in view and wide enough for its windows to be seen."""
+    points = patch.polygons[0] / (1 << SUBPIXEL_BITS)
+    low, high = np.maximum(points.min(0), 0), np.minimum(points.max(0), [size[1], size[0]])
+    return bool((high - low).min() > MIN_DETAILED_PIXELS)
 
 
 def _shop_patches(
@@ -240,7 +263,7 @@ def _shop_patches(
         width = min(float(rng.uniform(2.5, 6.0)), length - position - 0.3)
         spans = np.asarray([[position, position + width]])
         sign = pick(rng, (SIGN_RED, SIGN_BLUE, SIGN_YELLOW, (40, 44, 48), (60, 120, 70)), 20)
-        glass = tuple(c * float(rng.uniform(0.7, 2.0)) for c in style.glass)
+        glass = shaded(style.glass, np.full(3, rng.uniform(0.6, 1.4)))
         window = facade.rectangles(spans, np.asarray([[0.45, 2.6]]))
         panel = facade.rectangles(spans, np.asarray([[2.65, 3.15]]))
         patches += quads_patch(camera, window, glass, 1.0)
@@ -262,7 +285,7 @@ def building(
 ) -> Placement:
     """A house on x span (street side first) and z span, with the walls that the viewer can see."""
     inner, outer = span_x
-    near, far = span_z
+    near, far = max(span_z[0], NEAREST_FACADE_METRES), span_z[1]
     patches: list[Patch] = []
     pitched = rng.random() < 0.45
     rise = float(rng.uniform(1.8, 3.5)) if pitched else 0.0
@@ -270,10 +293,14 @@ def building(
     roof_color = shaded(style.roof, light.shade(np.asarray([np.sign(-inner) * 0.6, 0.8, 0.0])))
     if pitched:
         eave = inner - np.sign(inner) * 0.3
-        roof = [(eave, height - 0.1, near), (eave, height - 0.1, far),
-                (middle, height + rise, far), (middle, height + rise, near)]
+        roof = [
+            (eave, height - 0.1, near),
+            (eave, height - 0.1, far),
+            (middle, height + rise, far),
+            (middle, height + rise, near),
+        ]
         patches += polygon_patch(camera, np.asarray(roof), roof_color)
-    if near > camera.position[2]:
+    if near > NEAREST_FACADE_METRES:
         front = Facade((inner, near), (outer, near), height)
         if pitched:
             gable = [(inner, height, near), (outer, height, near), (middle, height + rise, near)]
@@ -284,14 +311,13 @@ def building(
     patches += facade_patches(rng, side, style, camera, light)
     footprint = (min(inner, outer), max(inner, outer), near, far)
     depth = max(1.0, (max(near, 0.0) + far) / 2)
-    base = np.asarray([(x, y, z) for x in span_x for z in (max(near, 1.0), far)
-                       for y in (0.0, height)])
+    base = np.asarray(
+        [(x, y, z) for x in span_x for z in (max(near, 1.0), far) for y in (0.0, height)]
+    )
     return Placement([Item("building", patches, depth=depth)], footprint, base)
 
 
-def wall(
-    rng: np.random.Generator, facade: Facade, camera: Camera, light: Light
-) -> Placement:
+def wall(rng: np.random.Generator, facade: Facade, camera: Camera, light: Light) -> Placement:
     """A free-standing wall of concrete, plaster, brick or stone with a coping."""
     base = pick(rng, ((150, 146, 138), (176, 168, 150), (138, 84, 66), (120, 116, 112)), 8)
     factor = light.shade(facade.normal(camera.position))
@@ -302,7 +328,7 @@ def wall(
         return polygon_patch(camera, quad, shaded(color, factor), solid=solid)
 
     patches = rectangles([0, length], [0, height], base, True)
-    joint = tuple(0.8 * c for c in base)
+    joint = shaded(base, np.full(3, 0.8))
     if rng.random() < 0.55:
         for low in np.arange(0.35, height - 0.1, 0.35):
             patches += rectangles([0, length], [low, low + 0.04], joint)
@@ -318,14 +344,13 @@ def wall(
         quads = np.asarray([[spot + 0.5 * i, spot + 0.5 * i + 0.35] for i in range(6)])
         ups = np.sort(rng.uniform(0.3, max(0.5, 0.75 * height), (6, 2)), 1)
         patches += quads_patch(camera, facade.rectangles(quads, ups), tag, 1.0)
-    patches += rectangles([0, length], [height - 0.12, height + 0.03],
-                          tuple(min(255.0, 1.15 * c) for c in base), True)
+    patches += rectangles(
+        [0, length], [height - 0.12, height + 0.03], shaded(base, np.full(3, 1.15)), True
+    )
     return _facade_placement("wall", patches, facade)
 
 
-def fence(
-    rng: np.random.Generator, facade: Facade, camera: Camera, light: Light
-) -> Placement:
+def fence(rng: np.random.Generator, facade: Facade, camera: Camera, light: Light) -> Placement:
     """A see-through fence: posts with rails, pickets or mesh; its whole front is labelled."""
     color = pick(rng, ((52, 56, 58), (150, 152, 150), (60, 84, 62), (122, 90, 60), (214, 212, 204)))
     factor = light.shade(facade.normal(camera.position))
@@ -350,7 +375,7 @@ def fence(
     bars(np.arange(0, length, 2.2), 0.0, height + 0.05, 0.09, 0.0)
     if kind < 0.6:
         pitch, width = (0.16, 0.035) if kind < 0.35 else (0.2, 0.12)
-        bars(np.arange(0, length, pitch), 0.1, height, width, 0.15)
+        bars(np.arange(0, length, pitch), 0.1, height, width, 0.5)
     placement = _facade_placement("fence", patches, facade)
     placement.items[0].outline = outline
     return placement
@@ -359,8 +384,9 @@ def fence(
 def _facade_placement(label: str, patches: list[Patch], facade: Facade) -> Placement:
     xs, zs = sorted((facade.start[0], facade.end[0])), sorted((facade.start[1], facade.end[1]))
     footprint = (xs[0] - 0.1, xs[1] + 0.1, zs[0], zs[1])
-    corners = facade.points(np.asarray([0.0, facade.length] * 2),
-                            np.asarray([0.0, 0.0, facade.height, facade.height]))
+    corners = facade.points(
+        np.asarray([0.0, facade.length] * 2), np.asarray([0.0, 0.0, facade.height, facade.height])
+    )
     depth = max(1.0, (max(zs[0], 0) + zs[1]) / 2)
     return Placement([Item(label, patches, depth=depth)], footprint, corners)
 
@@ -377,26 +403,41 @@ def tree(
     model = Model()
     model.capsule((0, 0, 0), (0, 0, clear + 0.3 * crown), radius, radius * 0.7, bark)
     for side in (-1, 1):
-        model.capsule((0, 0, clear * 0.95), (0, side * 0.22 * crown, clear + 0.4 * crown),
-                      radius * 0.5, radius * 0.25, bark)
+        model.capsule(
+            (0, 0, clear * 0.95),
+            (0, side * 0.22 * crown, clear + 0.4 * crown),
+            radius * 0.5,
+            radius * 0.25,
+            bark,
+        )
     item = Item("vegetation", place_model(model, camera, light, x, z, 0.0), depth=z)
     for _ in range(rng.integers(1, 4)):
-        center = np.asarray([x + rng.normal(0, 0.12) * crown,
-                             clear + crown * rng.uniform(0.4, 0.62), z])
+        center = np.asarray(
+            [x + rng.normal(0, 0.12) * crown, clear + crown * rng.uniform(0.4, 0.62), z]
+        )
         spread = crown * float(rng.uniform(0.75, 1.1))
-        sprite = leaf_sprite(rng, center, (spread, crown * rng.uniform(0.8, 1.0)), green,
-                             camera, light)
+        sprite = leaf_sprite(
+            rng, center, (spread, crown * rng.uniform(0.8, 1.0)), green, camera, light
+        )
         item.sprites += sprite
     reach = 0.35 * crown
-    around = [(x + reach * np.cos(a), clear + crown * h, z + reach * np.sin(a))
-              for a in np.linspace(0, 6.28, 7) for h in (0.15, 0.85)]
+    around = [
+        (x + reach * np.cos(a), clear + crown * h, z + reach * np.sin(a))
+        for a in np.linspace(0, 6.28, 7)
+        for h in (0.15, 0.85)
+    ]
     footprint = (x - 0.3, x + 0.3, z - 0.3, z + 0.3)
     return Placement([item], footprint, np.asarray(around))
 
 
 def hedge(
-    rng: np.random.Generator, x: float, span_z: tuple[float, float], height: float, green: Color,
-    camera: Camera, light: Light,
+    rng: np.random.Generator,
+    x: float,
+    span_z: tuple[float, float],
+    height: float,
+    green: Color,
+    camera: Camera,
+    light: Light,
 ) -> Placement:
     """A row of bushes along the street."""
     item = Item("vegetation", depth=(span_z[0] + span_z[1]) / 2)
@@ -441,17 +482,20 @@ def warp_sprite(
     """Scales a sprite to its place: (rows, columns, alpha uint8, shade uint8), None if unseen."""
     height, width = size
     half_width, half_height = sprite.size[0] / 2 * 1.1, sprite.size[1] / 2 * 1.1
-    left, right = int(max(0, sprite.center[0] - half_width)), int(
-        min(width, sprite.center[0] + half_width + 2)
+    left, right = (
+        int(max(0, sprite.center[0] - half_width)),
+        int(min(width, sprite.center[0] + half_width + 2)),
     )
-    top, bottom = int(max(0, sprite.center[1] - half_height)), int(
-        min(height, sprite.center[1] + half_height + 2)
+    top, bottom = (
+        int(max(0, sprite.center[1] - half_height)),
+        int(min(height, sprite.center[1] + half_height + 2)),
     )
     if right - left < 1 or bottom - top < 1:
         return None
     textures = load_textures()
-    level = int(np.clip(np.floor(np.log2(SPRITE / max(4.0, *sprite.size))), 0,
-                        len(textures.leaf_alpha) - 1))
+    level = int(
+        np.clip(np.floor(np.log2(SPRITE / max(4.0, *sprite.size))), 0, len(textures.leaf_alpha) - 1)
+    )
     side = SPRITE >> level
     scale_x, scale_y = 2 * half_width / side, 2 * half_height / side
     offset_x = sprite.center[0] - half_width - left
@@ -475,7 +519,7 @@ def pole_model(rng: np.random.Generator, height: float, arm: float, color: Color
     if arm:
         model.capsule((0, 0, height), (0, arm, height + 0.3), radius * 0.7, radius * 0.5, color)
         end = (0, arm + np.sign(arm) * 0.5, height + 0.32)
-        model.capsule((0, arm, height + 0.28), end, 0.11, 0.09, tuple(0.8 * c for c in color))
+        model.capsule((0, arm, height + 0.28), end, 0.11, 0.09, shaded(color, np.full(3, 0.8)))
     return model
 
 
@@ -490,9 +534,15 @@ def traffic_light_model(
         colors = ((230, 40, 36), (250, 180, 40), (50, 220, 110))
         for lamp in range(3):
             angle = np.linspace(0, 2 * np.pi, 10, endpoint=False)
-            circle = np.stack([np.full(10, 0.15), right + 0.12 * np.cos(angle),
-                               up + 0.31 - 0.31 * lamp + 0.12 * np.sin(angle)], -1)
-            color = colors[lamp] if lamp == lit else tuple(0.26 * c for c in colors[lamp])
+            circle = np.stack(
+                [
+                    np.full(10, 0.15),
+                    right + 0.12 * np.cos(angle),
+                    up + 0.31 - 0.31 * lamp + 0.12 * np.sin(angle),
+                ],
+                -1,
+            )
+            color = colors[lamp] if lamp == lit else shaded(colors[lamp], np.full(3, 0.26))
             model.face(circle, color, parent=faces["front"], glow=True)
     return model
 
@@ -505,8 +555,9 @@ def sign_model(rng: np.random.Generator, up: float) -> Model:
 
     def shape(corners: int, turn: float, size: float, color: Color, parent: int = -1) -> int:
         angle = np.linspace(0, 2 * np.pi, corners, endpoint=False) + turn
-        points = np.stack([np.full(corners, 0.05), size * np.cos(angle), up + size * np.sin(angle)],
-                          -1)
+        points = np.stack(
+            [np.full(corners, 0.05), size * np.cos(angle), up + size * np.sin(angle)], -1
+        )
         return model.face(points, color, parent=parent, two_sided=parent < 0)
 
     if kind == 0:
@@ -527,13 +578,21 @@ def sign_model(rng: np.random.Generator, up: float) -> Model:
         shape(3, 0.5, radius * 0.55, SIGN_WHITE, face)
     else:
         half, board = float(rng.uniform(0.3, 0.9)), pick(rng, (SIGN_BLUE, SIGN_WHITE, SIGN_YELLOW))
-        corners = [(0.05, -half, up - 0.32), (0.05, half, up - 0.32), (0.05, half, up + 0.32),
-                   (0.05, -half, up + 0.32)]
+        corners = [
+            (0.05, -half, up - 0.32),
+            (0.05, half, up - 0.32),
+            (0.05, half, up + 0.32),
+            (0.05, -half, up + 0.32),
+        ]
         face = model.face(corners, board, two_sided=True)
         ink = (30, 32, 36) if sum(board) > 400 else SIGN_WHITE
         for low in (-0.15, 0.08):
-            line = [(0.05, -0.75 * half, up + low), (0.05, 0.6 * half, up + low),
-                    (0.05, 0.6 * half, up + low + 0.09), (0.05, -0.75 * half, up + low + 0.09)]
+            line = [
+                (0.05, -0.75 * half, up + low),
+                (0.05, 0.6 * half, up + low),
+                (0.05, 0.6 * half, up + low + 0.09),
+                (0.05, -0.75 * half, up + low + 0.09),
+            ]
             model.face(line, ink, parent=face)
     return model
 
@@ -545,7 +604,7 @@ def furniture_model(rng: np.random.Generator) -> Model:
     if kind == 0:
         color = pick(rng, ((60, 62, 64), (40, 84, 52), (190, 110, 30)))
         model.capsule((0, 0, 0.2), (0, 0, 0.85), 0.24, 0.27, color)
-        model.capsule((0, 0, 0.9), (0, 0, 0.95), 0.25, 0.2, tuple(0.6 * c for c in color))
+        model.capsule((0, 0, 0.9), (0, 0, 0.95), 0.25, 0.2, shaded(color, np.full(3, 0.6)))
     elif kind == 1:
         faces = model.box((-0.25, -0.5, 0.0), (0.25, 0.5, 1.25), pick(rng, ((150, 154, 148),)))
         quad = model.faces[faces["left"]].points
@@ -558,6 +617,6 @@ def furniture_model(rng: np.random.Generator) -> Model:
             model.capsule((-0.1, side, 0), (-0.1, side, 0.45), 0.04, 0.04, (50, 50, 52))
     else:
         color = pick(rng, ((70, 74, 60), (60, 64, 70), (44, 90, 130)))
-        model.box((-0.45, -0.4, 0.08), (0.45, 0.4, 1.1), color, tuple(1.2 * c for c in color))
-        model.box((-0.45, -0.42, 1.05), (0.5, 0.42, 1.18), tuple(0.75 * c for c in color))
+        model.box((-0.45, -0.4, 0.08), (0.45, 0.4, 1.1), color, shaded(color, np.full(3, 1.2)))
+        model.box((-0.45, -0.42, 1.05), (0.5, 0.42, 1.18), shaded(color, np.full(3, 0.75)))
     return model

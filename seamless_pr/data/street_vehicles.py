@@ -91,9 +91,7 @@ CAR_SHAPES: tuple[CarShape, ...] = (
     _car_shape(
         (-0.495, -0.48), (-0.42, 0.07, 1.72), 0.2, 0.98, (4.3, 4.8), (1.82, 1.95), belt=1.08
     ),
-    _car_shape(
-        (-0.498, -0.49), (-0.46, 0.16, 1.92), 0.34, 1.06, (4.4, 5.2), (1.85, 2.0), belt=1.1
-    ),
+    _car_shape((-0.498, -0.49), (-0.46, 0.16, 1.92), 0.34, 1.06, (4.4, 5.2), (1.85, 2.0), belt=1.1),
 )
 
 
@@ -108,10 +106,10 @@ def car(rng: np.random.Generator) -> tuple[Model, float, float]:
         [(forward * length, half * width / 2, up) for forward, up, half in shape.profile]
     )
     mirror = np.asarray([1, -1, 1])
-    glass = tuple(c * float(rng.uniform(0.8, 1.3)) for c in GLASS)
+    glass = _scaled(GLASS, float(rng.uniform(0.8, 1.5)))
     colors = {"p": paint, "g": glass, "d": PLASTIC, "t": paint, "n": paint}
     if rng.random() < 0.5:
-        colors["d"] = tuple(0.8 * c for c in paint)
+        colors["d"] = _scaled(paint, 0.8)
     for index, material in enumerate(shape.materials):
         low, high = outline[index], outline[index + 1]
         quad = np.stack([low, high, high * mirror, low * mirror])
@@ -149,29 +147,47 @@ def _car_side(
     gap = 0.03 * (inset[3] - inset[0])
     model.face([inset[0], inset[1], upper - gap, lower - gap], glass, parent=cabin)
     model.face([lower + gap, upper + gap, inset[2], inset[3]], glass, parent=cabin)
-    dark = tuple(0.55 * c for c in paint)
+    dark = _scaled(paint, 0.55)
     across = side * width / 2 * 0.97
     door = [(-0.06 * length, across, 0.3), (-0.055 * length, across, 0.9)]
     seam = 0.012 * length
-    model.face([*door, (door[1][0] + seam, across, 0.9), (door[0][0] + seam, across, 0.3)], dark,
-               parent=body_face)
-    sill = [(-0.46 * length, across, 0.24), (0.46 * length, across, 0.24),
-            (0.46 * length, across, 0.34), (-0.46 * length, across, 0.34)]
+    model.face(
+        [*door, (door[1][0] + seam, across, 0.9), (door[0][0] + seam, across, 0.3)],
+        dark,
+        parent=body_face,
+    )
+    sill = [
+        (-0.46 * length, across, 0.24),
+        (0.46 * length, across, 0.24),
+        (0.46 * length, across, 0.34),
+        (-0.46 * length, across, 0.34),
+    ]
     model.face(sill, PLASTIC, parent=body_face)
     radius = 0.32 if shape.profile[5][1] < 1.6 else 0.36
     for forward in (-0.3 * length, 0.31 * length):
         _wheel(model, forward, across, radius, body_face)
     mirror_at = (front_belt[0] - 0.25, side * (width / 2 + 0.06), front_belt[2] + 0.05)
-    model.capsule(mirror_at, (mirror_at[0], mirror_at[1] + side * 0.1, mirror_at[2]), 0.07, 0.06,
-                  dark)
+    model.capsule(
+        mirror_at, (mirror_at[0], mirror_at[1] + side * 0.1, mirror_at[2]), 0.07, 0.06, dark
+    )
 
 
 def _wheel(model: Model, forward: float, across: float, radius: float, parent: int) -> None:
     angle = np.linspace(0, 2 * np.pi, WHEEL_CORNERS, endpoint=False)
-    for scale, color in ((1.18, (20, 20, 22)), (1.0, TYRE), (0.62, (150, 152, 156)),
-                         (0.25, (70, 70, 74))):
-        circle = np.stack([forward + scale * radius * np.cos(angle), np.full_like(angle, across),
-                           radius + scale * radius * np.sin(angle)], -1)
+    for scale, color in (
+        (1.18, (20, 20, 22)),
+        (1.0, TYRE),
+        (0.62, (150, 152, 156)),
+        (0.25, (70, 70, 74)),
+    ):
+        circle = np.stack(
+            [
+                forward + scale * radius * np.cos(angle),
+                np.full_like(angle, across),
+                radius + scale * radius * np.sin(angle),
+            ],
+            -1,
+        )
         circle[:, 2] = np.maximum(circle[:, 2], 0.0)
         model.face(circle, color, parent=parent, solid=color is TYRE)
 
@@ -183,12 +199,20 @@ def _underbody(model: Model, length: float, width: float, radius: float, height:
         for side in (-1, 1):
             outer, inner = side * width / 2 * 0.96, side * (width / 2 * 0.96 - 0.2)
             low, high = min(outer, inner), max(outer, inner)
-            model.box((forward - radius * 0.8, low, 0.0),
-                      (forward + radius * 0.8, high, radius * 1.4), TYRE)
+            model.box(
+                (forward - radius * 0.8, low, 0.0),
+                (forward + radius * 0.8, high, radius * 1.4),
+                TYRE,
+            )
     model.center = (0.0, 0.0, height)
-    model.box((-0.45 * length, -0.42 * width, 0.16), (0.45 * length, 0.42 * width, height),
-              (16, 16, 18))
+    model.box(
+        (-0.45 * length, -0.42 * width, 0.16), (0.45 * length, 0.42 * width, height), (16, 16, 18)
+    )
     model.center = kept
+
+
+def _scaled(color: Color, factor: float) -> Color:
+    return color[0] * factor, color[1] * factor, color[2] * factor
 
 
 def _between(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
@@ -205,12 +229,14 @@ def _quad_panel(
     glow: bool = False,
 ) -> int:
     """A smaller panel on a four-cornered face; corners run up one side and down the other."""
+
     def at(u: float, v: float) -> np.ndarray:
         return _between(_between(quad[0], quad[1], v), _between(quad[3], quad[2], v), u)
 
     (u0, u1), (v0, v1) = across, along
-    return model.face([at(u0, v0), at(u0, v1), at(u1, v1), at(u1, v0)], color, parent=parent,
-                      glow=glow)
+    return model.face(
+        [at(u0, v0), at(u0, v1), at(u1, v1), at(u1, v0)], color, parent=parent, glow=glow
+    )
 
 
 def _lights(model: Model, parent: int, quad: np.ndarray, color: Color, reach: float) -> None:
@@ -249,7 +275,7 @@ def bus(rng: np.random.Generator) -> tuple[Model, float, float]:
     roof = pick(rng, ((200, 200, 198), (150, 152, 154)))
     faces = model.box((-length / 2, -width / 2, 0.32), (length / 2, width / 2, height), paint, roof)
     stripe = pick(rng, (*BUS_COLORS, (240, 240, 236)))
-    glass = tuple(c * float(rng.uniform(0.8, 1.4)) for c in GLASS)
+    glass = _scaled(GLASS, float(rng.uniform(0.8, 1.5)))
     for side in ("left", "right"):
         quad = _face_quad(model, faces[side])
         _quad_panel(model, faces[side], quad, (0.0, 1.0), (0.12, 0.22), stripe)
@@ -278,8 +304,17 @@ def truck(rng: np.random.Generator) -> tuple[Model, float, float]:
     length, width = float(rng.uniform(6, 10)), float(rng.uniform(2.2, 2.5))
     height, cab = float(rng.uniform(2.7, 3.7)), float(rng.uniform(1.7, 2.1))
     paint = pick(rng, CAR_COLORS)
-    box_paint = pick(rng, ((228, 228, 224), (204, 206, 208), (60, 90, 150), (170, 60, 46),
-                           (84, 120, 84), (196, 170, 90)))
+    box_paint = pick(
+        rng,
+        (
+            (228, 228, 224),
+            (204, 206, 208),
+            (60, 90, 150),
+            (170, 60, 46),
+            (84, 120, 84),
+            (196, 170, 90),
+        ),
+    )
     model = Model(center=(0.0, 0.0, 1.3))
     _underbody(model, length, width, 0.48, 0.55)
     half, bed_end = width / 2, length / 2 - cab - 0.25
@@ -289,7 +324,7 @@ def truck(rng: np.random.Generator) -> tuple[Model, float, float]:
     body = model.box((-length / 2, -half, 0.75), (bed_end, half, body_height), box_paint)
     model.box((-length / 2, -half * 0.8, 0.5), (length / 2 - 0.3, half * 0.8, 0.8), (30, 30, 32))
     rear = _face_quad(model, body["rear"])
-    dark_box = tuple(0.7 * c for c in box_paint)
+    dark_box = _scaled(box_paint, 0.7)
     _quad_panel(model, body["rear"], rear, (0.49, 0.51), (0.0, 1.0), dark_box)
     for across in ((0.02, 0.14), (0.86, 0.98)):
         _quad_panel(model, body["rear"], rear, across, (0.0, 0.08), TAIL_LIGHT, True)
@@ -325,14 +360,15 @@ def tram(rng: np.random.Generator, colors: Sequence[Color]) -> tuple[Model, floa
     length = sections * section
     paint, lower = pick(rng, colors), pick(rng, colors)
     model = Model(center=(0.0, 0.0, 1.6))
-    glass = tuple(c * float(rng.uniform(0.8, 1.5)) for c in GLASS)
+    glass = _scaled(GLASS, float(rng.uniform(0.8, 1.6)))
     for index in range(sections):
         start = -length / 2 + index * section
         first, last = index == 0, index == sections - 1
         low = (start + (0.0 if first else 0.25), -width / 2, 0.25)
         high = (start + section - (0.0 if last else 0.25), width / 2, height)
-        model.box((low[0] + 0.3, -width / 2.2, 0.05), (high[0] - 0.3, width / 2.2, 0.3),
-                  (24, 24, 26))
+        model.box(
+            (low[0] + 0.3, -width / 2.2, 0.05), (high[0] - 0.3, width / 2.2, 0.3), (24, 24, 26)
+        )
         faces = model.box(low, high, paint, (170, 172, 174))
         for side in ("left", "right"):
             quad = _face_quad(model, faces[side])
@@ -345,13 +381,17 @@ def tram(rng: np.random.Generator, colors: Sequence[Color]) -> tuple[Model, floa
             if present:
                 _tram_end(model, faces[end], lower, glass, end == "front")
         if not last:
-            model.box((high[0], -width / 2.3, 0.3), (high[0] + 0.5, width / 2.3, height - 0.2),
-                      (40, 40, 42))
+            model.box(
+                (high[0], -width / 2.3, 0.3),
+                (high[0] + 0.5, width / 2.3, height - 0.2),
+                (40, 40, 42),
+            )
         if index == sections // 2:
             peak = (start + section / 2, 0.0, height + 1.1)
             model.capsule((start + section / 3, 0, height), peak, 0.04, 0.04, (70, 70, 72))
-            model.capsule((peak[0], -0.7, peak[2]), (peak[0], 0.7, peak[2]), 0.04, 0.04,
-                          (70, 70, 72))
+            model.capsule(
+                (peak[0], -0.7, peak[2]), (peak[0], 0.7, peak[2]), 0.04, 0.04, (70, 70, 72)
+            )
     return model, length, width
 
 
@@ -369,8 +409,11 @@ def trailer(rng: np.random.Generator) -> tuple[Model, float, float]:
     """A caravan or box trailer; void in Cityscapes; returns model, length, width."""
     length, width, height = float(rng.uniform(3.5, 5.5)), 2.1, float(rng.uniform(2.2, 2.6))
     model = Model(center=(0.0, 0.0, 1.2))
-    faces = model.box((-length / 2, -width / 2, 0.4), (length / 2, width / 2, height),
-                      pick(rng, ((232, 230, 222), (214, 212, 200))))
+    faces = model.box(
+        (-length / 2, -width / 2, 0.4),
+        (length / 2, width / 2, height),
+        pick(rng, ((232, 230, 222), (214, 212, 200))),
+    )
     for side in ("left", "right"):
         _window_row(model, faces[side], 3, (0.5, 0.8), GLASS, gap=0.5)
         _wheel(model, 0.0, width / 2 * (-1 if side == "left" else 1), 0.33, faces[side])
