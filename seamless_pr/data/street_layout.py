@@ -710,7 +710,7 @@ def _traffic_lights(plan: _Plan) -> None:
 def _populate(plan: _Plan) -> None:
     """People on the sidewalks and crossings, parked two-wheelers, groups."""
     rng = plan.rng
-    for _ in range(rng.poisson(rng.choice([4.0, 12.0, 28.0], p=[0.3, 0.45, 0.25])) + 2):
+    for _ in range(rng.poisson(rng.choice([4.0, 12.0, 28.0, 70.0], p=[0.3, 0.4, 0.2, 0.1])) + 2):
         side = 1 if rng.random() < 0.5 else -1
         index = (side + 1) // 2
         inner = plan.road_half + plan.strip[index]
@@ -763,7 +763,7 @@ def _populate(plan: _Plan) -> None:
 def _groups(plan: _Plan) -> None:
     """A knot of people or a bicycle stand that is labelled as a whole."""
     rng = plan.rng
-    for label, chance in (("persongroup", 0.28), ("bicyclegroup", 0.18)):
+    for label, chance in (("persongroup", 0.4), ("bicyclegroup", 0.25)):
         if rng.random() > chance:
             continue
         side = 1 if rng.random() < 0.5 else -1

@@ -23,6 +23,7 @@ NEAR_PLANE_METRES = 0.4
 # OpenCV's fixed-point rasteriser overflows beyond about 2^15 pixels.
 MAX_ABS_FIXED = 12000 << SUBPIXEL_BITS
 CAPSULE_CORNERS = 5
+UNDERLAY_METRES = 1000.0
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,7 @@ class _Face:
     glow: bool
     ring_metres: float
     solid: bool
+    underlay: bool
 
 
 @dataclass
@@ -232,10 +234,13 @@ class Model:
     """A solid made of flat faces and capsules (limbs, bars), in its own frame (forward, right, up).
 
     Faces are seen from outside only: outside is the side away from `center`. A face with a `parent`
-    (a window on a door) is painted right after it and shares its visibility.
+    (a window on a door) is painted right after it and shares its visibility. While `underlay` is set,
+    faces are added that the rest of the solid always covers: sorting a long body by its middle
+    would show its far wheels through the near side.
     """
 
     center: tuple[float, float, float] = (0.0, 0.0, 0.8)
+    underlay: bool = False
     faces: list[_Face] = field(default_factory=list)
     capsules: list[tuple[Sequence[float], Sequence[float], float, float, Color]] = field(
         default_factory=list
@@ -260,7 +265,11 @@ class Model:
         array = np.asarray(points, dtype=np.float64)
         center = np.asarray(self.center)
         solid = solid or parent < 0
-        self.faces.append(_Face(array, color, parent, center, two_sided, glow, ring_metres, solid))
+        self.faces.append(
+            _Face(
+                array, color, parent, center, two_sided, glow, ring_metres, solid, self.underlay
+            )
+        )
         return len(self.faces) - 1
 
     def capsule(
@@ -378,7 +387,8 @@ def _place_faces(
         if face.ring_metres:
             thickness = max(1, round(face.ring_metres * camera.focal / depths[index]))
         patch = Patch((polygon,), color, thickness, face.solid)
-        keyed.append((float(depths[index]), index, patch))
+        key = float(depths[index]) + (UNDERLAY_METRES if face.underlay else 0.0)
+        keyed.append((key, index, patch))
 
 
 def _place_capsules(

@@ -1,4 +1,4 @@
-"""Solid models of cars, trucks, buses, trams, caravans, in metres, in the frame (forward, right, up)."""
+"""Solid models of cars, trucks, buses, trams, caravans: metres, frame (forward, right, up)."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _wheel(model: Model, forward: float, across: float, radius: float, parent: i
 
 def _underbody(model: Model, length: float, width: float, radius: float, height: float) -> None:
     """Tyres as seen from front and rear, and the dark space between them."""
-    kept = model.center
+    kept, model.underlay = model.center, True
     for forward in (-0.3 * length, 0.31 * length):
         for side in (-1, 1):
             outer, inner = side * width / 2 * 0.96, side * (width / 2 * 0.96 - 0.2)
@@ -208,7 +208,7 @@ def _underbody(model: Model, length: float, width: float, radius: float, height:
     model.box(
         (-0.45 * length, -0.42 * width, 0.16), (0.45 * length, 0.42 * width, height), (16, 16, 18)
     )
-    model.center = kept
+    model.center, model.underlay = kept, False
 
 
 def _scaled(color: Color, factor: float) -> Color:
@@ -322,7 +322,9 @@ def truck(rng: np.random.Generator) -> tuple[Model, float, float]:
     open_bed = rng.random() < 0.25
     body_height = 1.7 if open_bed else height
     body = model.box((-length / 2, -half, 0.75), (bed_end, half, body_height), box_paint)
+    model.underlay = True
     model.box((-length / 2, -half * 0.8, 0.5), (length / 2 - 0.3, half * 0.8, 0.8), (30, 30, 32))
+    model.underlay = False
     rear = _face_quad(model, body["rear"])
     dark_box = _scaled(box_paint, 0.7)
     _quad_panel(model, body["rear"], rear, (0.49, 0.51), (0.0, 1.0), dark_box)
