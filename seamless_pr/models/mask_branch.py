@@ -12,11 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seamless_pr.layers.abn import NormAct
+from seamless_pr.layers.abn import NormActFactory
+from seamless_pr.layers.conv_norm_act import (
+    ConvNormAct,
+    init_before_activation,
+    init_predictor,
+)
 from seamless_pr.models.box_branch import SampledRoIs
 from seamless_pr.ops.masks import nearest_mask_targets
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
+
+_PREDICTOR_GAIN = 0.01
 
 
 @dataclass(frozen=True)
@@ -69,30 +76,30 @@ class MaskHead(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_things: int, norm_act: NormAct, *, hidden_channels: int = 256
+        self,
+        in_channels: int,
+        num_things: int,
+        norm_act: NormActFactory,
+        *,
+        hidden_channels: int = 256,
     ) -> None:
         super().__init__()
         inputs = [in_channels] + [hidden_channels] * 3
-        self.convs = nn.ModuleList(
-            nn.Conv2d(channels, hidden_channels, 3, padding=1, bias=False) for channels in inputs
+        self.convs = nn.Sequential(
+            *(ConvNormAct(channels, hidden_channels, 3, norm_act) for channels in inputs)
         )
-        self.norms = nn.ModuleList(norm_act(hidden_channels) for _ in inputs)
         self.upsample = nn.ConvTranspose2d(
             hidden_channels, hidden_channels, 2, stride=2, bias=False
         )
         self.upsample_norm = norm_act(hidden_channels)
-        self.prediction = nn.Conv2d(hidden_channels, num_things, 1)
-        gain = nn.init.calculate_gain("leaky_relu", 0.01)
-        for module in (*self.convs, self.upsample):
-            nn.init.xavier_normal_(module.weight, gain)
-        nn.init.xavier_normal_(self.prediction.weight, 0.01)
-        nn.init.zeros_(self.prediction.bias)
+        self.predictor = nn.Conv2d(hidden_channels, num_things, 1)
+        init_before_activation(self.upsample)
+        init_predictor(self.predictor, _PREDICTOR_GAIN)
 
     def forward(self, roi_features: Tensor) -> Tensor:
-        hidden = roi_features
-        for conv, norm in zip(self.convs, self.norms):
-            hidden = norm(conv(hidden))
-        return self.prediction(self.upsample_norm(self.upsample(hidden)))
+        upsampled = self.upsample_norm(self.upsample(self.convs(roi_features)))
+        logits: Tensor = self.predictor(upsampled)
+        return logits
 
 
 def mask_loss(

@@ -227,7 +227,7 @@ class PanopticNet(nn.Module):
         generators: Sequence[torch.Generator],
     ) -> dict[str, LossSum]:
         logits = self.semantic_head(levels)
-        losses = semantic_loss(logits, targets, batch.padded_size, self.semantic)
+        losses = semantic_loss(logits, targets, batch.image_sizes, batch.padded_size, self.semantic)
         if self.semantic_point_head is not None:
             losses |= semantic_point_loss(
                 self.semantic_point_head,
