@@ -1,4 +1,4 @@
-"""Prediction over many image files: read, label and write at the same time, and continue a stopped run.
+"""Prediction over many image files, reading and writing beside the network.
 
 `predict_images` works on any share of the images, so that several workers may fill one folder;
 `predict_folder` is the whole job on one machine.
@@ -150,7 +150,7 @@ def _label(
 def _predict(
     predictor: Predictor, images: Sequence[_LoadedImage]
 ) -> list[tuple[PanopticSegmentation, Detections] | str]:
-    """Predictions of a batch; an image that does not fit the device's memory alone gets the reason."""
+    """Predictions of a batch; a reason for an image too large for the device's memory."""
     if not images:
         return []
     try:

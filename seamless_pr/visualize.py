@@ -5,10 +5,12 @@ from __future__ import annotations
 import colorsys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -25,11 +27,14 @@ OBJECT_CONTOUR = (255, 255, 255)
 REGION_CONTOUR = (16, 18, 22)
 OBJECT_CONTOUR_OPACITY = 0.9
 REGION_CONTOUR_OPACITY = 0.45
-# Successive multiples of the golden ratio, modulo 1, never come close to each other.
-GOLDEN_RATIO = 0.618034
+# Multiples of 1 / g and 1 / g^2 (g = 1.3247, the real root of g^3 = g + 1), modulo 1, spread
+# evenly over a square, so that the first few shades differ most.
+HUE_STEP, LIGHTNESS_STEP = 0.7548777, 0.5698403
 HUE_SPREAD = 0.09
-LIGHTNESS_SPREAD = 0.28
+# Upward more than downward: many class colours are dark.
+DARKER, LIGHTER = 0.08, 0.16
 GAP_PIXELS = 6
+MAX_TABLE_ID = 1 << 16
 
 
 def draw_panoptic(
@@ -66,11 +71,12 @@ def draw_panoptic(
             f"image is {pixels.shape[:2]} but segmentation {segmentation.image_size} "
             "(height, width); draw a map over the image it was made of"
         )
+    segmentation = _with_small_ids(segmentation)
     picture = _coloured(pixels, segmentation, alpha)
     if contours:
         picture = _with_contours(picture, segmentation)
     if legend:
-        strip = _legend(picture.shape[1], [segmentation])
+        strip = _legend(picture.shape[1], [segmentation], _scale(picture.shape[1]))
         picture = np.concatenate([picture, strip])
     return picture
 
@@ -100,14 +106,16 @@ def draw_comparison(
     for title, segmentation in segmentations.items():
         panels[title] = draw_panoptic(pixels, segmentation, alpha=alpha, legend=False)
     grid = draw_grid(panels, columns=columns)
-    return np.concatenate([grid, _legend(grid.shape[1], list(segmentations.values()))])
+    scale = _scale(pixels.shape[1]) * _zoom(min(columns or len(panels), len(panels)))
+    shown = [_with_small_ids(segmentation) for segmentation in segmentations.values()]
+    return np.concatenate([grid, _legend(grid.shape[1], shown, scale)])
 
 
 def draw_grid(panels: Mapping[str, Picture], *, columns: int | None = None) -> Picture:
     """Puts pictures of one size beside each other, each under its title.
 
     Args:
-        panels: title -> [H, W, 3] uint8; an empty title takes no space when all are empty.
+        panels: title -> [H, W, 3] uint8.
         columns: panels in a row; all in one row if None.
 
     Returns:
@@ -115,13 +123,12 @@ def draw_grid(panels: Mapping[str, Picture], *, columns: int | None = None) -> P
     """
     if not panels:
         raise ValueError("a grid needs at least one panel")
-    titled = [_titled(title, panel) for title, panel in panels.items()]
-    if len({panel.shape for panel in titled}) != 1:
+    if len({panel.shape for panel in panels.values()}) != 1:
         raise ValueError("panels of a grid must have one size; resize them before")
-    columns = columns or len(titled)
+    columns = min(columns or len(panels), len(panels))
+    titled = [_titled(title, panel, _zoom(columns)) for title, panel in panels.items()]
     height, width = titled[0].shape[:2]
     rows = -(-len(titled) // columns)
-    columns = min(columns, len(titled))
     grid = _canvas(
         rows * height + (rows - 1) * GAP_PIXELS, columns * width + (columns - 1) * GAP_PIXELS
     )
@@ -146,16 +153,28 @@ def segment_colors(segmentation: PanopticSegmentation) -> dict[int, tuple[int, i
     return colors
 
 
+def _with_small_ids(segmentation: PanopticSegmentation) -> PanopticSegmentation:
+    """The same map with ids small enough to be positions in a table; COCO's have 24 bits."""
+    ids = segmentation.id_map.numpy()
+    if ids.size == 0 or ids.max() <= MAX_TABLE_ID:
+        return segmentation
+    order = sorted(segment.segment_id for segment in segmentation.segments)
+    compact = np.searchsorted([LabelSpace.VOID_SEGMENT_ID, *order], ids).astype(np.int32)
+    segments = tuple(
+        replace(segment, segment_id=order.index(segment.segment_id) + 1)
+        for segment in segmentation.segments
+    )
+    return PanopticSegmentation(torch.from_numpy(compact), segments, segmentation.label_space)
+
+
 def _shade(color: tuple[int, int, int], index: int) -> tuple[int, int, int]:
     """The index-th variation of a colour; the colour itself at 0, all of one family."""
     if index == 0:
         return color
     hue, lightness, saturation = colorsys.rgb_to_hls(*(channel / 255 for channel in color))
-    hue += HUE_SPREAD * ((index * GOLDEN_RATIO) % 1 - 0.5)
-    # A second sequence, so that hue and lightness do not rise together.
-    step = (index * GOLDEN_RATIO**2 + 0.5) % 1
-    lowest = min(max(lightness - LIGHTNESS_SPREAD / 2, 0.22), 0.75 - LIGHTNESS_SPREAD)
-    lightness = lowest + LIGHTNESS_SPREAD * step
+    hue += HUE_SPREAD * ((index * HUE_STEP) % 1 - 0.5)
+    step = (index * LIGHTNESS_STEP) % 1
+    lightness = float(np.clip(lightness - DARKER + (DARKER + LIGHTER) * step, 0.12, 0.85))
     red, green, blue = colorsys.hls_to_rgb(hue % 1, lightness, saturation)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -166,7 +185,7 @@ def _coloured(pixels: Picture, segmentation: PanopticSegmentation, alpha: float)
     for segment_id, color in colors.items():
         table[segment_id] = color
     ids = segmentation.id_map.numpy()
-    picture = cv2.addWeighted(table[ids], alpha, pixels, 1 - alpha, 0)
+    picture: Picture = cv2.addWeighted(table[ids], alpha, pixels, 1 - alpha, 0).astype(np.uint8)
     void = ids == LabelSpace.VOID_SEGMENT_ID
     if void.any():
         picture[void] = _hatched(pixels)[void]
@@ -237,10 +256,13 @@ def _font(size: float) -> Any:
     return ImageFont.load_default(size)
 
 
-def _titled(title: str, panel: Picture) -> Picture:
-    if not title:
-        return panel
-    size = 15 * _scale(panel.shape[1])
+def _zoom(columns: int) -> float:
+    """Wide grids are looked at from further away, so their letters are larger."""
+    return float(np.sqrt(columns))
+
+
+def _titled(title: str, panel: Picture, zoom: float) -> Picture:
+    size = 13.5 * _scale(panel.shape[1]) * zoom
     bar = Image.fromarray(_canvas(round(1.9 * size), panel.shape[1]))
     ImageDraw.Draw(bar).text(
         (round(0.6 * size), bar.height / 2), title, TEXT, _font(size), anchor="lm"
@@ -248,10 +270,10 @@ def _titled(title: str, panel: Picture) -> Picture:
     return np.concatenate([np.asarray(bar), panel])
 
 
-def _legend(width: int, segmentations: Sequence[PanopticSegmentation]) -> Picture:
+def _legend(width: int, segmentations: Sequence[PanopticSegmentation], scale: float) -> Picture:
     """Swatches and names of the classes present, in rows that fit the width."""
     entries = _legend_entries(segmentations)
-    size = 13.5 * _scale(width)
+    size = 13.5 * scale
     font = _font(size)
     swatch, space, row_height = round(1.05 * size), round(0.45 * size), round(1.75 * size)
     margin, gap = round(0.7 * size), round(1.3 * size)
@@ -284,7 +306,7 @@ def _legend(width: int, segmentations: Sequence[PanopticSegmentation]) -> Pictur
 def _legend_entries(
     segmentations: Sequence[PanopticSegmentation],
 ) -> list[tuple[tuple[int, int, int] | None, str, str]]:
-    """(colour, name, number of objects as text) of each class present, in train-id order; void last."""
+    """(colour, name, number of objects) of each class present, by train id; void last."""
     counts: Counter[int] = Counter()
     has_void = False
     for segmentation in segmentations:

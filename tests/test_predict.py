@@ -136,7 +136,7 @@ def test_folder_of_other_weights_is_refused_by_name_of_the_difference(
     other = make_predictor(settings={"weights_sha256": "2"}, shortest_side_pixels=16)
     with pytest.raises(
         ValueError,
-        match="shortest_side_pixels was 32 and is 16; weights_sha256 was '1' and is '2'.*--output",
+        match=r"shortest_side_pixels was 32 and is 16; weights_sha256 was '1' and is '2'.*--output",
     ):
         predict_folder(other, items, output)
 

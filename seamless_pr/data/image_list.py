@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-IMAGE_EXTENSIONS = (
-    ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
-)  # fmt: skip
+from seamless_pr.data.image_files import IMAGE_SUFFIXES, find_image_files, list_image_files
+from seamless_pr.data.panoptic_records import ImageRecord
+
 LIST_EXTENSIONS = (".txt", ".lst")
 
 
@@ -44,7 +44,8 @@ def list_images(
             single image.
         id_from: "path": the path without extension, relative to the folder, to the fixed part of
             the pattern, or to the text file; "name": the file name without extension; otherwise a
-            COCO panoptic JSON whose "images" give the id of each file name, and only these files.
+            COCO panoptic JSON whose "images" give the ids; `source` is then the folder of these
+            images, and only they are listed (see `image_files.find_image_files`).
         remove_suffix: taken off the end of ids by path and name, so that `_leftImg8bit` turns
             names of Cityscapes files into Cityscapes ids.
 
@@ -53,13 +54,13 @@ def list_images(
 
     Raises:
         FileNotFoundError: no such folder or file, or no image there.
-        ValueError: two images with one id.
+        ValueError: two images with one id, or a JSON whose images are not all there.
     """
-    paths, root = _find_images(os.fspath(source))
     if id_from in ("path", "name"):
+        paths, root = _find_images(os.fspath(source))
         items = [_item_of_path(path, root, id_from, remove_suffix) for path in paths]
     else:
-        items = _items_of_json(paths, Path(id_from), os.fspath(source))
+        items = _items_of_json(Path(id_from), os.fspath(source))
     _check_unique(items)
     return items
 
@@ -68,25 +69,23 @@ def _find_images(source: str) -> tuple[list[Path], Path]:
     """Sorted image files and the folder that ids are relative to."""
     path = Path(source)
     if path.is_dir():
-        found = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-        root = path
+        paths, root = list_image_files(path), path
     elif path.is_file() and path.suffix.lower() in LIST_EXTENSIONS:
         return _read_list(path)
     elif path.is_file():
         return [path], path.parent
     elif glob.has_magic(source):
         found = (Path(name) for name in glob.iglob(source, recursive=True) if os.path.isfile(name))
+        paths = sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
         root = _fixed_folder(source)
     else:
         raise FileNotFoundError(
             f"no images at {source}: it is neither a folder, a glob pattern, a list file "
             f"({', '.join(LIST_EXTENSIONS)}) nor an image; check the path"
         )
-    paths = sorted(file for file in found if file.suffix.lower() in IMAGE_EXTENSIONS)
     if not paths:
-        raise FileNotFoundError(
-            f"no image files in {source}; looked for names ending in {', '.join(IMAGE_EXTENSIONS)}"
-        )
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise FileNotFoundError(f"no image files in {source}; looked for names ending in {suffixes}")
     return paths, root
 
 
@@ -121,28 +120,30 @@ def _item_of_path(path: Path, root: Path, id_from: str, remove_suffix: str) -> I
     return ImageItem(path, name, name)
 
 
-def _items_of_json(paths: Iterable[Path], json_path: Path, source: str) -> list[ImageItem]:
+def _items_of_json(json_path: Path, images_dir: str) -> list[ImageItem]:
     """Only the files that a COCO JSON lists, with its ids."""
     records = _read_json_images(json_path)
-    path_of_name = _unique_tails(paths)
-    items = []
-    missing = []
-    for record in records:
-        file_name = Path(record["file_name"])
-        path = path_of_name.get(file_name.as_posix()) or path_of_name.get(file_name.name)
-        if path is None:
-            missing.append(file_name.as_posix())
-        else:
-            items.append(ImageItem(path, record["id"], file_name.with_suffix("").as_posix()))
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(records)} images of {json_path} are not in {source}, "
-            f"for example {missing[0]}; give the folder that holds all of them"
+    files, faults = find_image_files(records, images_dir)
+    if faults:
+        raise ValueError(
+            f"{len(faults)} of {len(records)} images of {json_path} cannot be found in "
+            f"{images_dir}; give the folder that holds all of them; first: {faults[0]}"
         )
+    items = [
+        ImageItem(files[record.image_id], record.image_id, _result_name(record))
+        for record in records
+    ]
     return sorted(items, key=lambda item: item.path)
 
 
-def _read_json_images(json_path: Path) -> list[dict[str, str]]:
+def _result_name(record: ImageRecord) -> str:
+    """Ids in words name the files of the results; numbers are left to the image's own name."""
+    if isinstance(record.image_id, str):
+        return record.image_id
+    return Path(record.file_name).with_suffix("").as_posix()
+
+
+def _read_json_images(json_path: Path) -> list[ImageRecord]:
     if not json_path.is_file():
         raise FileNotFoundError(
             f"image ids come from 'path', 'name' or a COCO JSON file; there is no file {json_path}"
@@ -151,21 +152,11 @@ def _read_json_images(json_path: Path) -> list[dict[str, str]]:
         content = json.loads(json_path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{json_path} is not JSON ({error}); give a COCO panoptic JSON") from error
-    records = content.get("images") if isinstance(content, Mapping) else None
-    if not records or any("id" not in record or "file_name" not in record for record in records):
+    images = content.get("images") if isinstance(content, Mapping) else None
+    if not images or any("id" not in image or "file_name" not in image for image in images):
         raise ValueError(f"{json_path} has no 'images' with 'id' and 'file_name'")
-    return list(records)
-
-
-def _unique_tails(paths: Iterable[Path]) -> dict[str, Path]:
-    """Every ending of every path (c.png, b/c.png, a/b/c.png) that belongs to one path only."""
-    found: dict[str, Path | None] = {}
-    for path in paths:
-        parts = path.parts
-        for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            found[tail] = None if tail in found else path
-    return {tail: path for tail, path in found.items() if path is not None}
+    # Sizes are read from the files themselves.
+    return [ImageRecord(image["id"], image["file_name"], 0, 0) for image in images]
 
 
 def _check_unique(items: Iterable[ImageItem]) -> None:

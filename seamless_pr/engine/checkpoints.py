@@ -70,6 +70,33 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, metadata
 
 
+def find_weights(path: str | Path) -> Path:
+    """The weights file that a path means: itself, or the best (else the last) one of a folder.
+
+    Args:
+        path: a .safetensors file, the folder of a run, its `checkpoints/` or one of its steps.
+
+    Raises:
+        FileNotFoundError: no such path, or a folder without weights.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no weights at {path}; give a .safetensors file or the folder of a run"
+        )
+    if not path.is_dir():
+        return path
+    names = ("best.safetensors", "last.safetensors", WEIGHTS_NAME)
+    for folder in (path, path / "checkpoints"):
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+    raise FileNotFoundError(
+        f"no weights in {path} or its checkpoints/ (looked for {', '.join(names)}); give a "
+        ".safetensors file, or train the run until its first checkpoint"
+    )
+
+
 class CheckpointFolder:
     """The checkpoints of one run: the newest ones to go on from, and the best weights.
 
@@ -127,6 +154,11 @@ class CheckpointFolder:
         """Folder of the checkpoint with the most steps; None when there is none."""
         steps = self._steps()
         return steps[-1] if steps else None
+
+    def publish(self, path: Path) -> None:
+        """Gives the best weights, or the last ones where none were judged, another name."""
+        best, last = self.folder / "best.safetensors", self.folder / "last.safetensors"
+        _link(best if best.exists() else last, path)
 
     def _steps(self) -> list[Path]:
         if not self.folder.is_dir():

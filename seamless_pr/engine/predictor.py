@@ -17,10 +17,10 @@ from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 
-PRECISIONS: Mapping[str, torch.dtype | None] = {
-    "float32": None,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
+AMP_TYPES: Mapping[str, torch.dtype | None] = {
+    "none": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
 }
 
 
@@ -43,7 +43,7 @@ class Predictor:
     Attributes:
         label_space: classes of the results.
         device: where the network runs; results are on the CPU.
-        settings: plain values that decide the result (weights digest, sizes, precision, ...), for
+        settings: plain values that decide the result (weights digest, sizes, amp, ...), for
             the record of a prediction folder; see `describe`.
     """
 
@@ -55,7 +55,7 @@ class Predictor:
         longest_side_pixels: int | None = None,
         device: torch.device | str = "cpu",
         batch_size: int = 1,
-        precision: str = "float32",
+        amp: str = "none",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         """Moves the network to the device and puts it into evaluation mode.
@@ -66,18 +66,18 @@ class Predictor:
             longest_side_pixels: cap on the longer side; None: no cap.
             device: a torch device.
             batch_size: most images in one pass of the network.
-            precision: "float32", or "bfloat16" / "float16" by autocast.
+            amp: arithmetic of the network: "none" (float32), "bf16" or "fp16".
             settings: more values for `describe`.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got '{precision}'")
+        if amp not in AMP_TYPES:
+            raise ValueError(f"amp must be one of {', '.join(AMP_TYPES)}; got '{amp}'")
         self.device = torch.device(device)
         self.shortest_side_pixels = shortest_side_pixels
         self.longest_side_pixels = longest_side_pixels
         self.batch_size = batch_size
-        self.precision = precision
+        self.amp = amp
         self._settings = dict(settings or {})
         self._network: Any = network.to(self.device).eval()
 
@@ -92,14 +92,15 @@ class Predictor:
             "label_space": self.label_space.name,
             "shortest_side_pixels": self.shortest_side_pixels,
             "longest_side_pixels": self.longest_side_pixels,
-            "precision": self.precision,
+            "amp": self.amp,
         }
 
     def __call__(self, image: ImageLike) -> PanopticSegmentation:
         """Labels one image; see `image_tensor` for the forms an image may have.
 
         Returns:
-            Segmentation at the size of the image.
+            Segmentation at the size of the image, without crowd: what looks like objects, but
+            belongs to none that was found, is void.
         """
         return self.predict([image])[0][0]
 
@@ -148,10 +149,13 @@ class Predictor:
         batch = ImageBatch.from_images(images).to(self.device)
         with torch.inference_mode(), self._autocast():
             predictions = self._network.predict(batch, list(original_sizes))
-        return [(segmentation, detections.to("cpu")) for segmentation, detections in predictions]
+        return [
+            (segmentation.without_crowd(), detections.to("cpu"))
+            for segmentation, detections in predictions
+        ]
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = PRECISIONS[self.precision]
+        dtype = AMP_TYPES[self.amp]
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
 

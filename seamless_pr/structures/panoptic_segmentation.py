@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,3 +64,17 @@ class PanopticSegmentation:
         for segment in self.segments:
             lookup[segment.segment_id] = segment.train_id
         return lookup[self.id_map.long()]
+
+    def without_crowd(self) -> PanopticSegmentation:
+        """The same map with crowd regions turned into void.
+
+        In a prediction, crowd is what the semantic branch calls a thing and no object claims; the
+        official evaluators know crowd in ground truth only.
+        """
+        crowd = [segment.segment_id for segment in self.segments if segment.is_crowd]
+        if not crowd:
+            return self
+        is_crowd = torch.isin(self.id_map, torch.tensor(crowd, dtype=torch.int32))
+        segments = tuple(segment for segment in self.segments if not segment.is_crowd)
+        id_map = self.id_map.masked_fill(is_crowd, LabelSpace.VOID_SEGMENT_ID)
+        return replace(self, id_map=id_map, segments=segments)

@@ -75,11 +75,21 @@ def test_json_names_are_found_below_the_folder_even_if_their_names_repeat(tmp_pa
     assert item.path == tmp_path / "images/b/1.jpg"
 
 
+def test_official_cityscapes_json_finds_files_by_id(tmp_path: Path) -> None:
+    touch(tmp_path, "val/ulm/ulm_000001_000019_leftImg8bit.png")
+    image = {"id": "ulm_000001_000019", "file_name": "ulm_000001_000019_gtFine_leftImg8bit.png"}
+    json_path = tmp_path / "val.json"
+    json_path.write_text(json.dumps({"images": [image]}))
+    (item,) = list_images(tmp_path / "val", id_from=str(json_path))
+    assert (item.image_id, item.name) == ("ulm_000001_000019", "ulm_000001_000019")
+    assert item.path.name == "ulm_000001_000019_leftImg8bit.png"
+
+
 def test_json_that_lists_missing_images_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "images/a.jpg")
     json_path = tmp_path / "val.json"
     json_path.write_text(json.dumps({"images": [{"id": 1, "file_name": "b.jpg"}]}))
-    with pytest.raises(FileNotFoundError, match="1 of 1 images .* for example b.jpg"):
+    with pytest.raises(ValueError, match=r"1 of 1 images of .*val.json cannot be found .*'b\.jpg'"):
         list_images(tmp_path / "images", id_from=str(json_path))
 
 
@@ -120,7 +130,7 @@ def test_two_images_with_one_id_are_refused(
 def test_sources_without_images_are_errors(tmp_path: Path) -> None:
     touch(tmp_path, "notes.md")
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
-    with pytest.raises(FileNotFoundError, match=r"no image files in .* names ending in .png"):
+    with pytest.raises(FileNotFoundError, match=r"no image files in .* names ending in .bmp"):
         list_images(tmp_path)
     with pytest.raises(FileNotFoundError, match="no image files in"):
         list_images(tmp_path / "*.png")

@@ -89,7 +89,7 @@ def test_settings_are_described_for_the_record_of_a_run() -> None:
         "label_space": "toy",
         "shortest_side_pixels": 16,
         "longest_side_pixels": None,
-        "precision": "float32",
+        "amp": "none",
     }
 
 
@@ -116,8 +116,8 @@ def test_other_forms_of_images_are_refused(
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         predictor(batch_size=0)
-    with pytest.raises(ValueError, match="precision must be one of float32"):
-        predictor(precision="half")
+    with pytest.raises(ValueError, match="amp must be one of none"):
+        predictor(amp="half")
 
 
 def test_images_of_two_sizes_are_refused_in_one_batch() -> None:

@@ -1,0 +1,149 @@
+"""Labels images with a trained network: panoptic PNGs and one COCO panoptic JSON.
+
+examples:
+  # a folder, with its sub-folders
+  python pipelines/predict.py --weights runs/city/checkpoints/best.safetensors \\
+      --images photos --output predictions
+
+  # Cityscapes validation images, ids as in its ground truth, coloured pictures, instances for AP
+  python pipelines/predict.py --weights W --images "leftImg8bit/val/*/*.png" --output predictions \\
+      --image-ids name --image-id-suffix _leftImg8bit --overlays --instances
+
+  # the images of a COCO panoptic JSON, under its ids
+  python pipelines/predict.py --weights W --images val2017 --output predictions \\
+      --image-ids annotations/panoptic_val2017.json
+
+A run that was stopped goes on where it was when the same command is given again.
+Images that cannot be read are listed in OUTPUT/errors.jsonl and do not stop the run.
+
+exit codes: 0 all images done; 1 nothing done, the message says why; 2 wrong arguments;
+3 done, but some images failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from seamless_pr.build import load_predictor
+from seamless_pr.data.image_list import list_images
+from seamless_pr.data.prediction_folder import FolderSummary
+from seamless_pr.engine.predictor import AMP_TYPES, Predictor
+from seamless_pr.predict import ImageOutcome, predict_folder
+
+EXIT_ERROR, EXIT_SOME_FAILED = 1, 3
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    summary, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--weights", required=True, metavar="W", help=".safetensors file, run or checkpoint folder"
+    )
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="DIR|GLOB|LIST",
+        help="folder, glob pattern in quotes, text file with one path a line, or one image",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument(
+        "--batch-size", type=int, default=1, help="images of one size per pass (default: 1)"
+    )
+    parser.add_argument(
+        "--amp", choices=tuple(AMP_TYPES), default="none", help="16-bit arithmetic (default: none)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=2, help="for reading and for writing (default: 2 each)"
+    )
+    parser.add_argument("--overlays", action="store_true", help="also write coloured pictures")
+    parser.add_argument(
+        "--instances", action="store_true", help="also write instances.json with scores, for AP"
+    )
+    parser.add_argument(
+        "--image-ids",
+        default="path",
+        metavar="path|name|JSON",
+        help="id of an image: its path below --images, its file name, or what this COCO JSON says "
+        "(then only its images are labelled) (default: path)",
+    )
+    parser.add_argument(
+        "--image-id-suffix",
+        default="",
+        metavar="TEXT",
+        help="taken off the end of ids, as _leftImg8bit for Cityscapes",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="changes of the network's config, as model.fusion.score_threshold=0.4",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        items = list_images(
+            options.images, id_from=options.image_ids, remove_suffix=options.image_id_suffix
+        )
+        predictor = load_predictor(
+            options.weights,
+            options.device,
+            overrides=options.overrides,
+            batch_size=options.batch_size,
+            amp=options.amp,
+        )
+        summary = run(predictor, items, options)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    print(last_line(summary, options.output))
+    return EXIT_SOME_FAILED if summary.failures else 0
+
+
+def run(predictor: Predictor, items: Sequence, options: argparse.Namespace) -> FolderSummary:
+    """Predicts with a progress bar that shows images a second and the time left."""
+    print(f"{len(items)} images, network on {predictor.device}, results in {options.output}")
+    with tqdm(total=len(items), unit="image", smoothing=0.1, dynamic_ncols=True) as bar:
+
+        def on_start(num_unfinished: int, num_finished: int) -> None:
+            if num_finished:
+                bar.write(f"{num_finished} images are finished and skipped")
+            # Skipped images must not count as speed.
+            bar.reset(total=num_unfinished)
+
+        def on_image(outcome: ImageOutcome) -> None:
+            if outcome.error is not None:
+                bar.write(f"failed: {outcome.item.path}: {outcome.error}")
+            bar.update()
+
+        return predict_folder(
+            predictor,
+            items,
+            options.output,
+            instances=options.instances,
+            overlays=options.overlays,
+            num_threads=options.threads,
+            on_start=on_start,
+            on_image=on_image,
+        )
+
+
+def last_line(summary: FolderSummary, output: str) -> str:
+    done = f"{summary.num_images} images in {summary.panoptic_json}"
+    if not summary.failures:
+        return done
+    reasons = f"reasons in {output}/errors.jsonl, first: {summary.failures[0][1]}"
+    return f"{done}; {len(summary.failures)} images failed, {reasons}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
