@@ -288,7 +288,7 @@ def _paint_sky(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
     height, width = scene.camera.size
     share = np.clip(np.arange(height) / max(1.0, scene.camera.center[1]), 0, 1)[:, None]
     rows = np.asarray(scene.sky[0]) * (1 - share) + np.asarray(scene.sky[1]) * share
-    image = np.repeat(rows[:, None], width, 1).astype(np.float32)
+    image = np.repeat(rows[:, None].astype(np.float32), width, 1)
     if scene.cloudiness:
         limit = int(min(height, scene.camera.center[1] + 0.1 * height))
         cloud = load_textures().cloud
@@ -297,10 +297,9 @@ def _paint_sky(scene: Scene, rng: np.random.Generator) -> NDArray[np.uint8]:
         y = ((np.arange(limit) / height) ** 0.8 * 900 + y0).astype(np.int64) % TILE
         amount = np.clip((cloud[y][:, x] + 1.1 * scene.cloudiness - 0.55) * 1.5, 0, 1)[..., None]
         white = np.asarray([min(250.0, c + 34) for c in scene.sky[1]], np.float32)
-        image[:limit] += (
-            0.75 * amount * (white - image[:limit]) * (0.5 if scene.cloudiness == 1.0 else 1)
-        )
-    return np.clip(image, 0, 255).astype(np.uint8)
+        amount *= 0.375 if scene.cloudiness == 1.0 else 0.75
+        image[:limit] += amount * (white - image[:limit])
+    return cv2.convertScaleAbs(image)
 
 
 def _shade_ground(
@@ -415,9 +414,7 @@ def _finish(
     noise = textures.sensor
     if height + y0 > side or width + x0 > side:
         noise = np.tile(noise, (-(-(height + TILE) // side), -(-(width + TILE) // side), 1))
-    result = cv2.scaleAdd(
-        np.ascontiguousarray(noise[y0 : y0 + height, x0 : x0 + width]), strength, result
-    )
+    result = cv2.scaleAdd(noise[y0 : y0 + height, x0 : x0 + width], strength, result)
     return cv2.convertScaleAbs(np.maximum(result, 0, out=result))
 
 

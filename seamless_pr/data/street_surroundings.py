@@ -27,6 +27,7 @@ POLE_COLORS: tuple[Color, ...] = ((96, 100, 102), (62, 66, 68), (140, 142, 140),
 # Facades begin here: nearer ones are outside every view, and nothing then needs cutting at the lens.
 NEAREST_FACADE_METRES = 3.5
 MIN_DETAILED_PIXELS = 3.0
+FAR_FACADE_METRES = 75.0
 SIGN_BLUE: Color = (28, 82, 168)
 SIGN_RED: Color = (190, 28, 34)
 SIGN_WHITE: Color = (236, 236, 230)
@@ -196,7 +197,8 @@ def facade_patches(
         quads = facade.rectangles(np.tile([[0.0, length]], (len(lows), 1)), ups)
         return quads_patch(camera, quads, shaded(color, factor), min_pixels)
 
-    if style.is_bricked:
+    is_far = min(facade.start[1], facade.end[1]) > FAR_FACADE_METRES
+    if style.is_bricked and not is_far:
         courses = np.arange(0.4, height - 0.4, 0.8)
         patches += bands(courses, 0.3, shaded(style.wall, np.full(3, 0.93)), 1.0)
     patches += band(0.0, 0.5, shaded(style.wall, np.full(3, 0.7)))
@@ -222,6 +224,8 @@ def facade_patches(
         return quads if keep is None else quads[keep]
 
     trim, glass = shaded(style.trim, factor), style.glass
+    if is_far:
+        return patches + quads_patch(camera, grid(0.0, 0.0, window_height), glass, 0.7)
     if len(along):
         patches += quads_patch(camera, grid(0.09, -0.12, window_height + 0.1), trim, 1.5)
         patches += quads_patch(camera, grid(0.0, 0.0, window_height), glass, 0.7)
