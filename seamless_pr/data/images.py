@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
+WIDE_PILLOW_MODES = ("I", "F")
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:
@@ -83,13 +84,15 @@ def _decode_with_pillow(data: bytes, path: Path) -> NDArray[np.generic]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode in WIDE_PILLOW_MODES:  # converting them to RGB would clip, not scale
+                raise ValueError("32 bits a pixel; expected 8 or 16 bit integers")
             if upright.mode.startswith("I;16"):
                 return np.repeat(np.asarray(upright)[..., None], 3, axis=2)
             return np.asarray(upright.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"{path} cannot be read as an image ({error}); it is damaged or not an image: "
-            "copy it again or leave it out"
+            f"{path} cannot be read as an image ({error}); it is damaged or of another kind: "
+            "copy it again, convert it to PNG or leave it out"
         ) from error
 
 
