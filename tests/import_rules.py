@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 # Rooms above all others: they put the parts together.
-COMPOSING = {"build", "predict", "validation", "integrations", "top"}
+COMPOSING = {"build", "evaluation", "predict", "validation", "integrations", "top"}
 
 # Never, not even inside a function: distribution belongs to the pipelines.
 FORBIDDEN = {"ray", "pipelines", "tools", "tests"}

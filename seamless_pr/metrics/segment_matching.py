@@ -87,11 +87,13 @@ def match_segments(
     pred: SegmentTable,
     num_classes: int,
     rules: PQRules = PQ_RULES["official"],
+    *,
+    boundary: Overlap | None = None,
 ) -> SegmentMatches:
     """Matches the segments of one image.
 
-    IoU = I / (A(pred) + A(gt) - I - V(pred)): pixels that are void in the ground truth leave the union,
-    pixels that are void in the prediction do not. A predicted segment without a pixel is no
+    IoU is I / (A(pred) + A(gt) - I - V(pred)): pixels that are void in the ground truth leave the
+    union, pixels that are void in the prediction do not. A predicted segment without a pixel is no
     segment; the same holds for a true one whose area is counted in the map.
 
     Args:
@@ -100,7 +102,12 @@ def match_segments(
             nobody.
         num_classes: K, above all train ids.
         rules: see `PQ_RULES`.
+        boundary: `boundary_overlap` of the two maps, for Boundary PQ (Cheng et al. 2021): a pair is
+            as good as the worse of its IoU and the IoU of its two bands. What is excused does not
+            depend on it.
     """
+    if boundary is not None and rules.crowd_is_void:
+        raise ValueError(f"Boundary PQ is not defined for the rules '{rules.name}'")
     gt_index, pred_index = gt.find(overlap.gt_ids), pred.find(overlap.pred_ids)
     on_void = overlap.gt_ids == VOID_SEGMENT_ID
     if rules.crowd_is_void:
@@ -126,6 +133,8 @@ def match_segments(
             "recompute the areas or leave them out"
         )
     pair_iou = shared / unions
+    if boundary is not None:
+        pair_iou = np.minimum(pair_iou, _band_iou(boundary, gt, pred, pair_gt, pair_pred))
     pair_is_match = pair_iou > MATCH_IOU
 
     gt_is_open = gt_exists.copy()
@@ -155,6 +164,30 @@ def match_segments(
         excused_pred=np.flatnonzero(pred_is_open & is_excused_pred),
         counted_gt=np.flatnonzero(gt_exists & ~gt.is_crowd),
     )
+
+
+def _band_iou(
+    boundary: Overlap,
+    gt: SegmentTable,
+    pred: SegmentTable,
+    pair_gt: NDArray[np.int64],
+    pair_pred: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """[P] IoU of the bands of each pair; void in the truth leaves the union."""
+    gt_index, pred_index = gt.find(boundary.gt_ids), pred.find(boundary.pred_ids)
+    on_void = boundary.gt_ids == VOID_SEGMENT_ID
+    gt_areas = _sum_by(gt_index, boundary.pixels, len(gt))
+    pred_areas = _sum_by(pred_index, boundary.pixels, len(pred))
+    pred_void = _sum_by(np.where(on_void, pred_index, -1), boundary.pixels, len(pred))
+    both = np.flatnonzero((gt_index >= 0) & (pred_index >= 0))
+    keys = gt_index[both] * len(pred) + pred_index[both]
+    order = np.argsort(keys)
+    keys, pixels = np.append(keys[order], -1), np.append(boundary.pixels[both[order]], 0)
+    wanted = pair_gt * len(pred) + pair_pred
+    places = np.searchsorted(keys[:-1], wanted)
+    shared = np.where(keys[places] == wanted, pixels[places], 0)
+    unions = gt_areas[pair_gt] + pred_areas[pair_pred] - shared - pred_void[pair_pred]
+    return shared / np.maximum(unions, 1)
 
 
 def _is_crowd(segments: SegmentTable, index: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -1,0 +1,194 @@
+"""Scores predictions against ground truth: all images, any number of processes, one result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from seamless_pr.data.faults import Fault, FaultyDataError
+from seamless_pr.data.parallel import map_in_processes
+from seamless_pr.evaluation.image_evaluation import (
+    EvaluationSettings,
+    ImageOutcome,
+    SetCounts,
+    evaluate_image,
+)
+from seamless_pr.evaluation.panoptic_json import ImageId
+from seamless_pr.evaluation.sources import Source, pair_images
+from seamless_pr.metrics.boundary import compute_boundary_iou
+from seamless_pr.metrics.panoptic_quality import (
+    PanopticScores,
+    PQCounts,
+    compute_panoptic_scores,
+)
+from seamless_pr.metrics.segment_matching import PQ_RULES
+from seamless_pr.metrics.semantic_iou import SemanticScores, compute_semantic_scores
+from seamless_pr.structures.label_space import LabelSpace
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Counts of one class in one image; what PQ of any set of images is made of.
+
+    Attributes:
+        train_id: the class.
+        tp, fp, fn, num_gt: as in `PQCounts`.
+        iou_sum, all_iou_sum: as in `PQCounts`, as float64.
+    """
+
+    train_id: int
+    tp: int
+    fp: int
+    fn: int
+    num_gt: int
+    iou_sum: float
+    all_iou_sum: float
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Counts of one image; classes that do not occur are left out."""
+
+    image_id: ImageId
+    classes: tuple[ClassCounts, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that came out of an evaluation.
+
+    Attributes:
+        label_space: classes of the ground truth.
+        settings: what was counted.
+        counts: sums over all images.
+        images: counts of each image, in the order of the ground truth.
+        notes: oddities of the input that did not stop the evaluation.
+    """
+
+    label_space: LabelSpace
+    settings: EvaluationSettings
+    counts: SetCounts
+    images: tuple[ImageCounts, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def panoptic(self) -> PanopticScores:
+        """PQ and its companions."""
+        return self._panoptic(self.counts.pq)
+
+    @property
+    def boundary(self) -> PanopticScores | None:
+        """Boundary PQ, if it was asked for."""
+        if self.counts.boundary_pq is None:
+            return None
+        return self._panoptic(self.counts.boundary_pq)
+
+    @property
+    def semantic(self) -> SemanticScores:
+        """IoU of the classes of the panoptic map."""
+        return compute_semantic_scores(self.counts.confusion)
+
+    @property
+    def boundary_iou(self) -> tuple[float | None, ...] | None:
+        """Boundary IoU of each class, if it was asked for."""
+        if self.counts.boundary_iou is None:
+            return None
+        return compute_boundary_iou(self.counts.boundary_iou)
+
+    @property
+    def trimaps(self) -> dict[int, SemanticScores]:
+        """Width in pixels -> IoU of classes near borders."""
+        return {
+            width: compute_semantic_scores(counts)
+            for width, counts in zip(self.settings.trimap_widths, self.counts.trimaps)
+        }
+
+    def _panoptic(self, counts: PQCounts) -> PanopticScores:
+        rules = PQ_RULES[self.settings.rules]
+        return compute_panoptic_scores(counts, self.label_space.num_stuff, rules)
+
+
+def evaluate(
+    gt: Source,
+    pred: Source,
+    settings: EvaluationSettings | None = None,
+    *,
+    num_workers: int | None = 1,
+    show_progress: bool = False,
+) -> Evaluation:
+    """Scores all images of the ground truth.
+
+    Args:
+        gt, pred: from `open_ground_truth` and `open_predictions`.
+        settings: what to count; None: PQ, PQ† and mean IoU by the official rules.
+        num_workers: processes; None: one per core. The result does not depend on it.
+        show_progress: draw a bar with the time left.
+
+    Raises:
+        FaultyDataError: lists every fault of every image.
+    """
+    label_space = require_label_space(gt)
+    settings = settings or EvaluationSettings()
+    pairs, notes = pair_images(gt, pred)
+    outcomes = map_in_processes(
+        partial(evaluate_image, label_space=label_space, settings=settings),
+        pairs,
+        num_workers=num_workers,
+        title="evaluate",
+        show_progress=show_progress,
+    )
+    return gather(outcomes, label_space, settings, notes)
+
+
+def require_label_space(gt: Source) -> LabelSpace:
+    """The classes of the ground truth; an error if it names none."""
+    if gt.label_space is None:
+        raise ValueError(f"{gt.name} does not name its classes; give it 'categories'")
+    return gt.label_space
+
+
+def gather(
+    outcomes: Iterable[ImageOutcome],
+    label_space: LabelSpace,
+    settings: EvaluationSettings,
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """Adds up the outcomes of images, in any order of arrival.
+
+    Raises:
+        FaultyDataError: at least one image has faults; all faults of all images are listed.
+    """
+    counts = SetCounts.zeros(label_space.num_classes, settings)
+    images: list[ImageCounts] = []
+    faults: list[Fault] = []
+    oddities: Counter[str] = Counter()
+    for outcome in outcomes:
+        faults += outcome.faults
+        oddities.update(outcome.notes)
+        if outcome.counts is not None:
+            counts = counts + outcome.counts
+            images.append(ImageCounts(outcome.image_id, class_counts(outcome.counts.pq)))
+    if faults:
+        raise FaultyDataError("the images cannot be scored", faults)
+    lines = [*notes, *(f"{number} {kind}" for kind, number in oddities.items())]
+    return Evaluation(label_space, settings, counts, tuple(images), tuple(lines))
+
+
+def class_counts(counts: PQCounts) -> tuple[ClassCounts, ...]:
+    """One row per class that occurs."""
+    occurs = (counts.tp + counts.fp + counts.fn + counts.num_gt).nonzero()[0]
+    iou_sum, all_iou_sum = counts.iou_sum, counts.all_iou_sum
+    return tuple(
+        ClassCounts(
+            train_id=train_id,
+            tp=int(counts.tp[train_id]),
+            fp=int(counts.fp[train_id]),
+            fn=int(counts.fn[train_id]),
+            num_gt=int(counts.num_gt[train_id]),
+            iou_sum=float(iou_sum[train_id]),
+            all_iou_sum=float(all_iou_sum[train_id]),
+        )
+        for train_id in occurs.tolist()
+    )

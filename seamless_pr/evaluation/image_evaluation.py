@@ -1,0 +1,296 @@
+"""One image from files to counts; what is wrong with it is returned, not raised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seamless_pr.data.faults import Fault
+from seamless_pr.evaluation.panoptic_json import NO_AREA, ImageId
+from seamless_pr.evaluation.sources import ImagePair, LoadedMap, MapFile
+from seamless_pr.metrics.boundary import (
+    BoundaryIoUCounts,
+    boundary_overlap,
+    count_boundary_iou,
+    count_trimaps,
+)
+from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, Overlap, count_overlap
+from seamless_pr.metrics.panoptic_quality import PQCounts, count_matches
+from seamless_pr.metrics.segment_matching import PQ_RULES, match_segments
+from seamless_pr.metrics.segment_table import SegmentTable
+from seamless_pr.metrics.semantic_iou import ConfusionCounts, count_confusion
+from seamless_pr.ops.id_png import PngError
+from seamless_pr.structures.label_space import LabelSpace
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is counted, and how.
+
+    Attributes:
+        rules: name of one of `PQ_RULES`.
+        is_lenient: a missing prediction counts as empty, and listed segments without a pixel as
+            absent; both are noted.
+        boundary_ratio: width of the bands of Boundary PQ and Boundary IoU as a share of the image's
+            diagonal;
+            None: not computed.
+        trimap_widths: widths in pixels for trimap mIoU.
+    """
+
+    rules: str = "official"
+    is_lenient: bool = False
+    boundary_ratio: float | None = None
+    trimap_widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rules not in PQ_RULES:
+            raise ValueError(f"no rules '{self.rules}'; choose one of {', '.join(PQ_RULES)}")
+        if self.boundary_ratio is not None and not 0 < self.boundary_ratio < 1:
+            raise ValueError(f"boundary_ratio must be in (0, 1); got {self.boundary_ratio}")
+        if any(width < 1 for width in self.trimap_widths):
+            raise ValueError(f"trimap_widths are pixels, at least 1; got {self.trimap_widths}")
+
+
+@dataclass(frozen=True)
+class SetCounts:
+    """Everything that adds up over images.
+
+    Attributes:
+        pq: by the chosen rules.
+        confusion: of the classes of the panoptic maps.
+        boundary_pq, boundary_iou: None unless asked for.
+        trimaps: one per width.
+    """
+
+    pq: PQCounts
+    confusion: ConfusionCounts
+    boundary_pq: PQCounts | None = None
+    boundary_iou: BoundaryIoUCounts | None = None
+    trimaps: tuple[ConfusionCounts, ...] = ()
+
+    def __add__(self, other: SetCounts) -> SetCounts:
+        return SetCounts(
+            self.pq + other.pq,
+            self.confusion + other.confusion,
+            _optional_sum(self.boundary_pq, other.boundary_pq),
+            _optional_sum(self.boundary_iou, other.boundary_iou),
+            tuple(a + b for a, b in zip(self.trimaps, other.trimaps)),
+        )
+
+    @classmethod
+    def zeros(cls, num_classes: int, settings: EvaluationSettings) -> SetCounts:
+        """The sum over no image."""
+        has_boundary = settings.boundary_ratio is not None
+        return cls(
+            PQCounts.zeros(num_classes),
+            ConfusionCounts.zeros(num_classes),
+            PQCounts.zeros(num_classes) if has_boundary else None,
+            BoundaryIoUCounts.zeros(num_classes) if has_boundary else None,
+            tuple(ConfusionCounts.zeros(num_classes) for _ in settings.trimap_widths),
+        )
+
+
+def _optional_sum(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else a + b
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What became of one image.
+
+    Attributes:
+        image_id: of the ground truth.
+        counts: None if there are faults.
+        faults: what makes the image unusable.
+        notes: (kind, number) of oddities that do not.
+    """
+
+    image_id: ImageId
+    counts: SetCounts | None = None
+    faults: tuple[Fault, ...] = ()
+    notes: dict[str, int] = field(default_factory=dict)
+
+
+NOTE_MISSING = "images have no prediction and count as empty"
+NOTE_NO_PIXEL = "predicted segments have no pixel and are left out"
+NOTE_GT_AREA = (
+    "true segments have another area in the JSON than in the PNG; "
+    "the official rules believe the JSON"
+)
+NOTE_GT_UNLISTED = "regions of the true PNGs are not in the JSON; they belong to no segment"
+
+
+def evaluate_image(
+    pair: ImagePair, label_space: LabelSpace, settings: EvaluationSettings
+) -> ImageOutcome:
+    """Reads both maps of an image, checks them and counts.
+
+    Args:
+        pair: the files.
+        label_space: classes of the ground truth.
+        settings: what to count.
+    """
+    check = _ImageCheck(pair, settings)
+    gt, pred = check.load(pair.gt), check.load_prediction()
+    if gt is None or (pred is None and not check.prediction_is_empty):
+        return check.outcome(None)
+    if pred is None:
+        pred = LoadedMap(np.zeros_like(gt.id_map), np.zeros((0, 4), dtype=np.int64))
+    gt_table = check.table(pair.gt.path, gt, label_space)
+    pred_table = check.table(check.pred_path, pred, label_space)
+    if not check.sizes_agree(gt, pred):
+        return check.outcome(None)
+    overlap = count_overlap(gt.id_map, pred.id_map)
+    if gt_table is not None:
+        check.note_gt(overlap, gt_table)
+    if pred_table is not None:
+        check.check_prediction(overlap, pred_table)
+    if check.faults or gt_table is None or pred_table is None:
+        return check.outcome(None)
+    try:
+        counts = count_image(
+            gt.id_map, pred.id_map, overlap, gt_table, pred_table, label_space, settings
+        )
+    except ValueError as error:  # a stated area that cannot be
+        check.fault(pair.gt.path, str(error))
+        return check.outcome(None)
+    return check.outcome(counts)
+
+
+def count_image(
+    gt_map: NDArray[np.uint32],
+    pred_map: NDArray[np.uint32],
+    overlap: Overlap,
+    gt: SegmentTable,
+    pred: SegmentTable,
+    label_space: LabelSpace,
+    settings: EvaluationSettings,
+) -> SetCounts:
+    """All counts of one sound image."""
+    num_classes, rules = label_space.num_classes, PQ_RULES[settings.rules]
+    matches = match_segments(overlap, gt, pred, num_classes, rules)
+    counts = SetCounts(
+        pq=count_matches(matches, gt, pred, num_classes),
+        confusion=count_confusion(overlap, gt, pred, num_classes),
+        trimaps=count_trimaps(gt_map, pred_map, gt, pred, num_classes, settings.trimap_widths)
+        if settings.trimap_widths
+        else (),
+    )
+    if settings.boundary_ratio is None:
+        return counts
+    ratio = settings.boundary_ratio
+    band = boundary_overlap(gt_map, pred_map, ratio)
+    band_matches = match_segments(overlap, gt, pred, num_classes, rules, boundary=band)
+    return SetCounts(
+        counts.pq,
+        counts.confusion,
+        count_matches(band_matches, gt, pred, num_classes),
+        count_boundary_iou(gt_map, pred_map, gt, pred, num_classes, ratio),
+        counts.trimaps,
+    )
+
+
+class _ImageCheck:
+    """Collects what is wrong with one image, so that all of it can be said at once."""
+
+    def __init__(self, pair: ImagePair, settings: EvaluationSettings) -> None:
+        self.pair = pair
+        self.settings = settings
+        self.faults: list[Fault] = []
+        self.notes: dict[str, int] = {}
+        self.prediction_is_empty = False
+
+    @property
+    def pred_path(self) -> Path:
+        return self.pair.pred.path if self.pair.pred is not None else Path("predictions")
+
+    def fault(self, path: Path, message: str, segment_id: int | None = None) -> None:
+        place = f"image {self.pair.gt.image_id!r}: {message}"
+        self.faults.append(Fault(str(path), place, segment_id))
+
+    def note(self, kind: str, number: int = 1) -> None:
+        if number:
+            self.notes[kind] = self.notes.get(kind, 0) + number
+
+    def outcome(self, counts: SetCounts | None) -> ImageOutcome:
+        return ImageOutcome(self.pair.gt.image_id, counts, tuple(self.faults), self.notes)
+
+    def load(self, file: MapFile) -> LoadedMap | None:
+        try:
+            return file.load()
+        except FileNotFoundError:
+            self.fault(file.path, "no such file")
+        except (PngError, OSError) as error:
+            self.fault(file.path, str(error))
+        return None
+
+    def load_prediction(self) -> LoadedMap | None:
+        file = self.pair.pred
+        if file is not None and (file.path.is_file() or not self.settings.is_lenient):
+            return self.load(file)
+        if self.settings.is_lenient:
+            self.prediction_is_empty = True
+            self.note(NOTE_MISSING)
+        else:
+            self.fault(
+                self.pred_path, "no prediction for this image (--lenient counts it as empty)"
+            )
+        return None
+
+    def table(self, path: Path, loaded: LoadedMap, label_space: LabelSpace) -> SegmentTable | None:
+        segment_ids, category_ids, areas, is_crowd = loaded.segments.T
+        train_ids = [label_space.train_id_of.get(value, -1) for value in category_ids.tolist()]
+        if -1 in train_ids:
+            for segment_id, category_id, train_id in zip(segment_ids, category_ids, train_ids):
+                if train_id < 0:
+                    self.fault(
+                        path,
+                        f"category {category_id} is not among the categories of the ground truth",
+                        int(segment_id),
+                    )
+            return None
+        return SegmentTable(
+            np.ascontiguousarray(segment_ids),
+            np.array(train_ids, dtype=np.int64),
+            is_crowd == 1,
+            None if NO_AREA in areas else np.ascontiguousarray(areas),
+        )
+
+    def sizes_agree(self, gt: LoadedMap, pred: LoadedMap) -> bool:
+        gt_size, pred_size = gt.id_map.shape, pred.id_map.shape
+        if gt_size == pred_size:
+            return True
+        self.fault(
+            self.pred_path,
+            f"the prediction is {pred_size[0]}x{pred_size[1]} pixels (height x width), the ground "
+            f"truth {gt_size[0]}x{gt_size[1]}; predict at the size of the ground truth",
+        )
+        return False
+
+    def note_gt(self, overlap: Overlap, gt: SegmentTable) -> None:
+        ids, starts = np.unique(overlap.gt_ids, return_index=True)  # pairs come sorted by true id
+        pixels = np.add.reduceat(overlap.pixels, starts) if len(starts) else overlap.pixels
+        index = gt.find(ids)
+        self.note(NOTE_GT_UNLISTED, int(((index < 0) & (ids != VOID_SEGMENT_ID)).sum()))
+        if gt.areas is not None:
+            counted = np.zeros(len(gt), dtype=np.int64)
+            counted[index[index >= 0]] = pixels[index >= 0]
+            self.note(NOTE_GT_AREA, int((counted != gt.areas).sum()))
+
+    def check_prediction(self, overlap: Overlap, pred: SegmentTable) -> None:
+        ids = np.unique(overlap.pred_ids)
+        index = pred.find(ids)
+        for segment_id in ids[(index < 0) & (ids != VOID_SEGMENT_ID)].tolist():
+            self.fault(self.pred_path, "the id is in the PNG and not in the JSON", segment_id)
+        has_pixels = np.zeros(len(pred), dtype=bool)
+        has_pixels[index[index >= 0]] = True
+        missing = pred.segment_ids[~has_pixels].tolist()
+        if self.settings.is_lenient:
+            self.note(NOTE_NO_PIXEL, len(missing))
+            return
+        for segment_id in missing:
+            self.fault(self.pred_path, "the id is in the JSON and not in the PNG", segment_id)

@@ -1,0 +1,166 @@
+"""Tables of an evaluation for people: console, CSV, Markdown, LaTeX. Numbers are in percent."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seamless_pr.data.files import write_whole
+
+DASH = "–"
+CLASS_COLUMNS = {"PQ": "pq", "SQ": "sq", "RQ": "rq", "PQ†": "pq_dagger", "IoU": "iou"}
+BOUNDARY_COLUMNS = {"Boundary PQ": "boundary_pq", "Boundary IoU": "boundary_iou"}
+COUNT_COLUMNS = {"TP": "tp", "FP": "fp", "FN": "fn"}
+GROUP_NAMES = {"all": "all", "things": "things", "stuff": "stuff"}
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Rows of texts under a heading; the first column names, the others are numbers."""
+
+    heading: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def percent(value: float | None) -> str:
+    """0.4567 -> 45.7; a dash where there is nothing to measure."""
+    return DASH if value is None else f"{100 * value:.1f}"
+
+
+def summary_table(evaluation: dict[str, Any]) -> TextTable:
+    """Means over all classes, things and stuff.
+
+    Args:
+        evaluation: content of evaluation.json.
+    """
+    boundary = evaluation.get("boundary")
+    heading = ["", "PQ", "SQ", "RQ", "PQ†"] + (["Boundary PQ"] if boundary else []) + ["classes"]
+    rows = []
+    for group, name in GROUP_NAMES.items():
+        means = evaluation[group]
+        cells = [percent(means[key]) for key in ("pq", "sq", "rq")]
+        cells.append(percent(evaluation["pq_dagger"][group]))
+        if boundary:
+            cells.append(percent(boundary[group]["pq"]))
+        rows.append((name, *cells, str(means["num_categories"])))
+    return TextTable(tuple(heading), tuple(rows))
+
+
+def class_table(evaluation: dict[str, Any]) -> TextTable:
+    """Scores and counts of each class."""
+    columns = dict(CLASS_COLUMNS)
+    if evaluation.get("boundary"):
+        columns |= BOUNDARY_COLUMNS
+    rows = []
+    for row in evaluation["per_category"]:
+        occurs = row["is_counted"]
+        scores = [
+            percent(row[key] if occurs or key not in ("pq", "sq", "rq", "boundary_pq") else None)
+            for key in columns.values()
+        ]
+        rows.append((row["name"], *scores, *(str(row[key]) for key in COUNT_COLUMNS.values())))
+    return TextTable(("class", *columns, *COUNT_COLUMNS), tuple(rows))
+
+
+def other_lines(evaluation: dict[str, Any]) -> list[str]:
+    """The single numbers beside the tables, a line each."""
+    semantic = evaluation["semantic"]
+    lines = [
+        f"mean IoU {percent(semantic['mean_iou'])} over {semantic['num_categories']} classes, "
+        f"pixel accuracy {percent(semantic['pixel_accuracy'])}"
+    ]
+    if evaluation.get("boundary"):
+        boundary = evaluation["boundary"]
+        lines.append(
+            f"mean Boundary IoU {percent(boundary['mean_iou'])} "
+            f"(band of {100 * boundary['dilation_ratio']:g} % of the diagonal)"
+        )
+    for trimap in evaluation.get("trimap", ()):
+        lines.append(
+            f"mean IoU within {trimap['width_pixels']} px of a border {percent(trimap['mean_iou'])}"
+        )
+    for name, scores in evaluation.get("instances", {}).items():
+        lines.append(f"AP ({name} rules) {percent(scores['ap'])}, AP50 {percent(scores['ap50'])}")
+    if evaluation.get("semantic_pngs"):
+        of_pngs = evaluation["semantic_pngs"]
+        lines.append(f"mean IoU of the semantic PNGs {percent(of_pngs['mean_iou'])}")
+    return lines
+
+
+def plain_text(table: TextTable) -> str:
+    """Aligned columns for a console of any width; nothing is cut."""
+    rows = (table.heading, *table.rows)
+    widths = [max(len(row[index]) for row in rows) for index in range(len(table.heading))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(table.heading), rule, *map(line, table.rows)]) + "\n"
+
+
+def csv_text(table: TextTable) -> str:
+    """Comma separated, a dash as an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table.heading)
+    writer.writerows([("" if cell == DASH else cell) for cell in row] for row in table.rows)
+    return buffer.getvalue()
+
+
+def markdown_text(table: TextTable) -> str:
+    """A Markdown table, columns aligned for readers of the source."""
+    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in (table.heading, *table.rows)]
+    widths = [max(3, *(len(row[index]) for row in rows)) for index in range(len(table.heading))]
+
+    def line(cells: Sequence[str]) -> str:
+        first = cells[0].ljust(widths[0])
+        return "| " + " | ".join([first, *map(str.rjust, cells[1:], widths[1:])]) + " |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])]) + "\n"
+
+
+def latex_text(table: TextTable) -> str:
+    """A LaTeX tabular for the booktabs package."""
+    escapes = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "†": r"$^\dagger$", DASH: "--"}
+
+    def line(cells: Sequence[str]) -> str:
+        texts = ["".join(escapes.get(letter, letter) for letter in cell) for cell in cells]
+        return "  " + " & ".join(texts) + r" \\"
+
+    lines = [
+        r"\begin{tabular}{l" + "r" * (len(table.heading) - 1) + "}",
+        r"  \toprule",
+        line(table.heading),
+        r"  \midrule",
+        *(line(row) for row in table.rows),
+        r"  \bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+WRITERS: dict[str, Callable[[TextTable], str]] = {
+    ".csv": csv_text,
+    ".md": markdown_text,
+    ".tex": latex_text,
+}
+
+
+def write_tables(evaluation: dict[str, Any], folder: Path) -> list[Path]:
+    """Writes summary and per-class tables as CSV, Markdown and LaTeX."""
+    paths = []
+    for name, table in (
+        ("summary", summary_table(evaluation)),
+        ("classes", class_table(evaluation)),
+    ):
+        for suffix, write in WRITERS.items():
+            path = folder / f"{name}{suffix}"
+            write_whole(path, write(table).encode())
+            paths.append(path)
+    return paths
