@@ -23,16 +23,20 @@ exit codes: 0 all images done; 1 nothing done, the message says why; 2 wrong arg
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
 from seamless_pr.build import load_predictor
-from seamless_pr.data.image_list import list_images
+from seamless_pr.data.image_list import ImageItem, list_images
+from seamless_pr.data.label_spaces import label_space_from_categories
 from seamless_pr.data.prediction_folder import FolderSummary
 from seamless_pr.engine.predictor import AMP_TYPES, Predictor
 from seamless_pr.predict import ImageOutcome, predict_folder
+from seamless_pr.structures.label_space import LabelSpace
 
 EXIT_ERROR, EXIT_SOME_FAILED = 1, 3
 
@@ -97,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         predictor = load_predictor(
             options.weights,
             options.device,
+            label_space=wanted_label_space(options.image_ids),
             overrides=options.overrides,
             batch_size=options.batch_size,
             amp=options.amp,
@@ -109,7 +114,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_SOME_FAILED if summary.failures else 0
 
 
-def run(predictor: Predictor, items: Sequence, options: argparse.Namespace) -> FolderSummary:
+def wanted_label_space(image_ids: str) -> LabelSpace | None:
+    """The classes of the JSON that gives the ids; a file of bare images may have none."""
+    if image_ids in ("path", "name"):
+        return None
+    categories = json.loads(Path(image_ids).read_text(encoding="utf-8")).get("categories")
+    return label_space_from_categories(categories, image_ids) if categories else None
+
+
+def run(
+    predictor: Predictor, items: Sequence[ImageItem], options: argparse.Namespace
+) -> FolderSummary:
     """Predicts with a progress bar that shows images a second and the time left."""
     print(f"{len(items)} images, network on {predictor.device}, results in {options.output}")
     with tqdm(total=len(items), unit="image", smoothing=0.1, dynamic_ncols=True) as bar:

@@ -85,7 +85,9 @@ def _find_images(source: str) -> tuple[list[Path], Path]:
         )
     if not paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise FileNotFoundError(f"no image files in {source}; looked for names ending in {suffixes}")
+        raise FileNotFoundError(
+            f"no image files in {source}; looked for names ending in {suffixes}"
+        )
     return paths, root
 
 

@@ -1,0 +1,123 @@
+"""The prediction command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipelines.predict import main
+from tests.support.tiny_checkpoint import write_tiny_checkpoint
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_checkpoint(tmp_path_factory.mktemp("run") / "best.safetensors")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """One image of each awkward kind."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.RandomState(0)
+    kinds = {
+        "colour.png": random.randint(0, 256, (64, 96, 3)).astype(np.uint8),
+        "grey.png": random.randint(0, 256, (96, 64)).astype(np.uint8),
+        "alpha.png": random.randint(0, 256, (70, 70, 4)).astype(np.uint8),
+        "sixteen bit.png": random.randint(0, 65536, (64, 96, 3)).astype(np.uint16),
+        "größe_日本.jpg": random.randint(0, 256, (40, 200, 3)).astype(np.uint8),
+        "tiny.png": random.randint(0, 256, (1, 3, 3)).astype(np.uint8),
+    }
+    for name, pixels in kinds.items():
+        (folder / name).write_bytes(cv2.imencode(Path(name).suffix, pixels)[1].tobytes())
+    return folder
+
+
+def run(weights: Path, images: Path, output: Path, *more: str) -> int:
+    arguments = ["--weights", str(weights), "--images", str(images), "--output", str(output)]
+    return main([*arguments, "--device", "cpu", *more])
+
+
+def test_images_of_every_kind_are_labelled_and_a_second_run_does_nothing(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert run(weights, images, output, "--overlays", "--instances", "--batch-size", "2") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"6 images in {output / 'panoptic.json'}"
+    result = json.loads((output / "panoptic.json").read_text(encoding="utf-8"))
+    sizes = {image["id"]: (image["height"], image["width"]) for image in result["images"]}
+    assert sizes == {
+        "alpha": (70, 70),
+        "colour": (64, 96),
+        "grey": (96, 64),
+        "größe_日本": (40, 200),
+        "sixteen bit": (64, 96),
+        "tiny": (1, 3),
+    }
+    assert (output / "overlays" / "größe_日本.jpg").is_file()
+    assert isinstance(json.loads((output / "instances.json").read_text()), list)
+
+    before = {path: path.stat().st_mtime_ns for path in output.glob("panoptic/*.png")}
+    assert run(weights, images, output, "--overlays", "--instances") == 0
+    assert "6 images are finished and skipped" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in output.glob("panoptic/*.png")}
+
+
+def test_broken_image_gives_exit_code_3_and_the_last_line_says_why(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    assert run(weights, images, tmp_path / "out") == 3
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert "6 images in" in last_line
+    assert "1 images failed, reasons in" in last_line
+    assert "broken.jpg" in last_line
+    (error,) = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    assert json.loads(error)["image_id"] == "broken"
+
+
+def test_mistakes_are_one_line_on_the_error_stream(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "no.safetensors", images, tmp_path / "out") == 1
+    assert run(weights, tmp_path / "nothing", tmp_path / "out") == 1
+    assert run(weights, images, images) == 1
+    assert run(weights, images, tmp_path / "out", "model.fusion.size=huge") == 1
+    errors = capsys.readouterr().err
+    for part in ("no weights at", "no images at", "not a prediction folder", "model.fusion.size"):
+        assert part in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_ids_come_from_a_json_whose_classes_must_be_those_of_the_network(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ground_truth = tmp_path / "gt.json"
+    listed = [{"id": 17, "file_name": "grey.png", "height": 96, "width": 64}]
+    ground_truth.write_text(json.dumps({"images": listed}))
+    assert run(weights, images, tmp_path / "out", "--image-ids", str(ground_truth)) == 0
+    result = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    assert [annotation["image_id"] for annotation in result["annotations"]] == [17]
+
+    apple = {"id": 1, "name": "apple", "isthing": 1, "supercategory": "", "color": [1, 2, 3]}
+    ground_truth.write_text(json.dumps({"images": listed, "categories": [apple]}))
+    assert run(weights, images, tmp_path / "other", "--image-ids", str(ground_truth)) == 1
+    assert "categories differ, for example 1 (no class instead of thing 'apple')" in (
+        capsys.readouterr().err
+    )
+
+
+def test_script_explains_itself() -> None:
+    command = [sys.executable, "pipelines/predict.py", "--help"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for part in ("--weights", "--images", "--overlays", "examples:", "exit codes:"):
+        assert part in done.stdout

@@ -1,0 +1,41 @@
+"""A checkpoint of a network small enough for tests; its weights are random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from seamless_pr.build import build_model
+from seamless_pr.config.load import config_from_dict, config_to_dict
+from seamless_pr.config.schema import Config, ModelConfig, loss_names
+from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.engine.checkpoints import save_weights
+
+
+def tiny_config() -> Config:
+    files = {"json": "unused.json", "images": "unused"}
+    values = {
+        "model": {
+            "backbone": {"name": "resnet18", "options": {"channels": [8, 8, 16, 16]}},
+            "norm_act": {"sync": False},
+            "fpn": {"channels": 16},
+            "box_head": {"hidden_channels": 32},
+            "mask_head": {"coarse_hidden_channels": 32, "point_channels": 16},
+            "semantic_head": {"hidden_channels": 8, "point_channels": 16},
+            "rpn": {"pre_nms_test": 100, "post_nms_test": 20},
+        },
+        "data": {"train": files, "val": files, "shortest_side_pixels": 64},
+        "loss_weights": dict.fromkeys(loss_names(ModelConfig()), 1.0),
+    }
+    return config_from_dict(values, "the tiny test config")
+
+
+def write_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
+    """Random weights for Cityscapes classes; returns the path."""
+    torch.manual_seed(seed)
+    config, label_space = tiny_config(), load_label_space("cityscapes")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"config": config_to_dict(config), "label_space": label_space.to_dict()}
+    save_weights(path, build_model(config.model, label_space).state_dict(), metadata)
+    return path
