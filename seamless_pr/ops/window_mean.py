@@ -5,27 +5,32 @@ Letters: N images, C channels, k side of the window along one axis.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+HEIGHT_DIM, WIDTH_DIM = 2, 3
+# Elements that are worked on at a time on the CPU, so that all passes over them stay in its cache.
+CHUNK_ELEMENTS = 2**19
+
 
 def window_mean(x: Tensor, window_size: int) -> Tensor:
     """Average pooling at stride 1 whose border values are repeated to the size of x.
 
-    Equal to avg_pool2d with kernel (min(k, H), min(k, W)), followed by replicate padding of (kernel
-    - 1) // 2 before and the rest after, per axis. Computed one axis after the other from sums of 1,
-    2, 4, ... neighbours: 6 additions per axis for 64 instead of 4096, and no difference of large
-    sums as in an integral image.
+    Equal to avg_pool2d with kernel (min(k, H), min(k, W)), followed by replicate padding of
+    (kernel - 1) // 2 before and the rest after, per axis. Computed one axis after the other from
+    sums of 1, 2, 4, ... neighbours: 6 additions per axis for 64 instead of 4096, and no difference
+    of large sums as in an integral image.
 
     Args:
         x: [N, C, H, W], any float dtype; summed in float32 at least.
         window_size: k, at least 1.
 
     Returns:
-        [N, C, H, W] of the dtype of x.
+        [N, C, H, W] of the dtype and memory format of x.
     """
     if window_size < 1:
         raise ValueError(f"window_size must be at least 1; got {window_size}")
@@ -39,46 +44,68 @@ class _WindowMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window_size: int) -> Tensor:
         ctx.window_size = window_size
-        return _mean_along(_mean_along(x, 2, window_size), 3, window_size).to(x.dtype)
+        rows = _along(_axis_mean, x, HEIGHT_DIM, window_size)
+        return _along(_axis_mean, rows, WIDTH_DIM, window_size).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (grad,) = grad_outputs
-        grad_rows = _mean_along_backward(grad, 3, ctx.window_size)
-        return _mean_along_backward(grad_rows, 2, ctx.window_size).to(grad.dtype), None
+        rows = _along(_axis_mean_backward, grad, WIDTH_DIM, ctx.window_size)
+        return _along(_axis_mean_backward, rows, HEIGHT_DIM, ctx.window_size).to(grad.dtype), None
 
 
-def _mean_along(x: Tensor, dim: int, window_size: int) -> Tensor:
+def _along(
+    function: Callable[[Tensor, int, int, Tensor], None], x: Tensor, dim: int, window_size: int
+) -> Tensor:
+    """Runs function(x, dim, window_size, result) in chunks along another axis."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
+    result = torch.empty_like(x)
+    if x.is_cuda or x.numel() <= CHUNK_ELEMENTS:
+        function(x, dim, window_size, result)
+        return result
+    # Slices of the chunk must stay long runs of memory.
+    other_dim = HEIGHT_DIM + WIDTH_DIM - dim
+    chunk_dim = 1 if x.is_contiguous() else other_dim
+    chunk_size = max(1, CHUNK_ELEMENTS * x.shape[chunk_dim] // x.numel())
+    for x_chunk, result_chunk in zip(
+        x.split(chunk_size, chunk_dim), result.split(chunk_size, chunk_dim)
+    ):
+        function(x_chunk, dim, window_size, result_chunk)
+    return result
+
+
+def _axis_mean(x: Tensor, dim: int, window_size: int, result: Tensor) -> None:
     size = x.shape[dim]
-    k = min(window_size, size)
-    before = (k - 1) // 2
-    sums = _sliding_sum(x, dim, k).div_(k)
-    num_sums = size - k + 1
-    index = (torch.arange(size, device=x.device) - before).clamp(0, num_sums - 1)
-    return sums.index_select(dim, index)
+    k, before, after = _window(size, window_size)
+    sums = _sliding_sum(x, dim, k)
+    head, body, tail = result.split([before, size - before - after, after], dim)
+    torch.mul(sums, 1 / k, out=body)
+    head.copy_(body.narrow(dim, 0, 1).expand_as(head))
+    tail.copy_(body.narrow(dim, body.shape[dim] - 1, 1).expand_as(tail))
 
 
-def _mean_along_backward(grad: Tensor, dim: int, window_size: int) -> Tensor:
-    grad = grad.to(torch.promote_types(grad.dtype, torch.float32))
+def _axis_mean_backward(grad: Tensor, dim: int, window_size: int, result: Tensor) -> None:
     size = grad.shape[dim]
-    k = min(window_size, size)
-    before = (k - 1) // 2
-    num_sums = size - k + 1
+    k, before, after = _window(size, window_size)
     # Gradients of the repeated border values belong to the first and the last sum.
-    grad_sums = grad.narrow(dim, before, num_sums) / k
-    grad_sums.narrow(dim, 0, 1).add_(grad.narrow(dim, 0, before).sum(dim, keepdim=True) / k)
-    after = size - before - num_sums
-    last = grad.narrow(dim, size - after, after).sum(dim, keepdim=True)
-    grad_sums.narrow(dim, num_sums - 1, 1).add_(last / k)
-    padding = [0, 0, k - 1, k - 1] if dim == 2 else [k - 1, k - 1]
-    return _sliding_sum(F.pad(grad_sums, padding), dim, k)
+    head, body, tail = grad.split([before, size - before - after, after], dim)
+    padded = F.pad(body / k, [0, 0, k - 1, k - 1] if dim == HEIGHT_DIM else [k - 1, k - 1])
+    padded.narrow(dim, k - 1, 1).add_(head.sum(dim, keepdim=True), alpha=1 / k)
+    padded.narrow(dim, size - 1, 1).add_(tail.sum(dim, keepdim=True), alpha=1 / k)
+    result.copy_(_sliding_sum(padded, dim, k))
+
+
+def _window(size: int, window_size: int) -> tuple[int, int, int]:
+    """Cells of the window, and how many border values are repeated before and after."""
+    k = min(window_size, size)
+    return k, (k - 1) // 2, k - 1 - (k - 1) // 2
 
 
 def _sliding_sum(x: Tensor, dim: int, k: int) -> Tensor:
     """Sums of k neighbours along an axis; the axis shrinks by k - 1."""
     num_sums = x.shape[dim] - k + 1
     total: Tensor | None = None
+    # block: sums of `width` neighbours; k is put together from its binary digits.
     start, width, block = 0, 1, x
     while True:
         if k & width:
