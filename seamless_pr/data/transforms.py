@@ -116,7 +116,7 @@ def resize_pair(
 
 
 def resize_ids(id_map: Tensor, size: tuple[int, int]) -> Tensor:
-    """Takes for each new pixel the id under its centre, as Pillow does.
+    """Takes for each new pixel the id under its centre, as Pillow does but for rounding errors.
 
     torchvision resizes masks by another rule (the id under the corner of the new pixel), which
     shifts them by up to half a pixel against the image.
