@@ -23,6 +23,8 @@ REQUIRED = [
     "pillow>=10.1",
     "opencv-python-headless>=4.10",
     "numba>=0.60",
+    # libdeflate: inflates label PNGs many times faster than zlib.
+    "deflate>=0.7",
     "omegaconf>=2.3",
     "pycocotools>=2.0.8",
     "cityscapesscripts>=2.2.4",
@@ -44,12 +46,18 @@ TEST = [
     "scipy>=1.13",
     # A second, independent PQ implementation to compare with.
     "vernier==0.5.4",
+    # Drives a headless Chromium for the tests of the HTML report; they skip without a browser.
+    "selenium>=4.20",
 ]
+
+# What tools/benchmark_evaluation.py compares with.
+BENCH = ["torchmetrics==1.9.0", "kornia-rs>=0.1.9", "vernier==0.5.4"]
 
 EXTRAS = {
     # Builds CUDA code: pip install --no-build-isolation, see "Optional parts" in README.md.
     "iabn": ["inplace-abn==1.1.0"],
     "test": TEST,
+    "bench": BENCH,
     "dev": [*TEST, "pre-commit>=4.0"],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
 }
