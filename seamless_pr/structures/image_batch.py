@@ -47,6 +47,10 @@ class ImageBatch:
     def to(self, device: torch.device | str) -> ImageBatch:
         return ImageBatch(self.images.to(device, non_blocking=True), self.image_sizes)
 
+    def pin_memory(self) -> ImageBatch:
+        """The batch in page-locked memory, from where it is copied to a GPU in the background."""
+        return ImageBatch(self.images.pin_memory(), self.image_sizes)
+
     @classmethod
     def from_images(cls, images: Sequence[Tensor]) -> ImageBatch:
         """Pads images ([3, H, W] uint8 each) to the largest height and width among them."""

@@ -95,6 +95,16 @@ class PanopticTarget:
             self.image_key,
         )
 
+    def pin_memory(self) -> PanopticTarget:
+        """The target in page-locked memory, from where it is copied to a GPU in the background."""
+        return PanopticTarget(
+            self.id_map.pin_memory(),
+            self.train_ids.pin_memory(),
+            self.is_crowd.pin_memory(),
+            self.label_space,
+            self.image_key,
+        )
+
 
 def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
     """[L, S] bool -> first position and last position + 1 along L, each [S] float32."""
