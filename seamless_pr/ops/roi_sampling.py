@@ -51,19 +51,10 @@ def sample_rois(
         raise ValueError(f"mode must be 'bilinear' or 'nearest'; got '{mode}'")
     if padding not in ("border", "zero"):
         raise ValueError(f"padding must be 'border' or 'zero'; got '{padding}'")
-    map_height, map_width = features.shape[2:]
-    zero_outside = padding == "zero"
-    columns, column_weights = _axis_reads(boxes[:, 0::2], size[1], map_width, mode, zero_outside)
-    rows, row_weights = _axis_reads(boxes[:, 1::2], size[0], map_height, mode, zero_outside)
-    first_row = image_indices[:, None, None] * map_height
-    # [R, h, 1, n, 1] and [R, 1, w, 1, n] -> one row of the table per read, n reads per axis
-    indices = ((first_row + rows) * map_width)[:, :, None, :, None] + columns[:, None, :, None, :]
-    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
-    table = _as_table(features)
-    pooled = _weighted_rows(
-        table, indices.flatten(3).flatten(0, 2), weights.flatten(3).flatten(0, 2), mode
-    )
-    return pooled.unflatten(0, (len(boxes), *size)).movedim(-1, 1)
+    height, width = features.shape[2:]
+    map_sizes = torch.tensor([[height, width]], device=boxes.device).expand(len(boxes), 2)
+    first_rows = image_indices * (height * width)
+    return _sample_table(_as_table(features), first_rows, map_sizes, boxes, size, mode, padding)
 
 
 def roi_levels(boxes: Tensor, settings: RoISettings) -> Tensor:
@@ -108,26 +99,63 @@ def pool_rois(
     counts = torch.tensor([len(image_boxes) for image_boxes in boxes], device=all_boxes.device)
     image_indices = torch.repeat_interleave(counts, output_size=len(all_boxes))
     levels = roi_levels(all_boxes, settings)
-    finest_stride = round(padded_size[1] / features[0].shape[3])
+    used = features[: settings.num_levels]
+    # A copy of all levels as one table gives the boxes in their order. Below that many reads, it is
+    # cheaper to pool level by level and to reorder the results.
+    num_reads = len(all_boxes) * settings.size**2
+    num_cells = sum(level.shape[0] * level.shape[2] * level.shape[3] for level in used)
+    if settings.sampler == "seamless" and 2 * num_reads > num_cells:
+        return _pool_table(used, all_boxes, image_indices, levels, padded_size, settings.size)
+    return _pool_per_level(used, all_boxes, image_indices, levels, padded_size, settings)
 
+
+def _pool_table(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    image_indices: Tensor,
+    levels: Tensor,
+    padded_size: tuple[int, int],
+    size: int,
+) -> Tensor:
+    """Seamless sampling of all boxes at once."""
+    tables = [_as_table(level) for level in features]
+    map_sizes = torch.tensor([level.shape[2:] for level in features], device=boxes.device)
+    first_rows = torch.tensor([0] + [len(table) for table in tables[:-1]], device=boxes.device)
+    box_map_sizes = map_sizes[levels]
+    box_first_rows = first_rows.cumsum(0)[levels] + image_indices * box_map_sizes.prod(1)
+    cells = _boxes_in_cells(boxes, box_map_sizes, padded_size)
+    return _sample_table(
+        torch.cat(tables), box_first_rows, box_map_sizes, cells, (size, size), "bilinear", "border"
+    )
+
+
+def _pool_per_level(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    image_indices: Tensor,
+    levels: Tensor,
+    padded_size: tuple[int, int],
+    settings: RoISettings,
+) -> Tensor:
+    """Either sampler on the boxes of one level after the other."""
+    size = (settings.size, settings.size)
+    finest_stride = round(padded_size[1] / features[0].shape[3])
     pooled, positions = [], []
-    for level, level_features in enumerate(features[: settings.num_levels]):
+    for level, level_features in enumerate(features):
         position = torch.nonzero(levels == level).flatten()
         # Level 0 is read even without a box, so that an empty result still has a gradient path.
         if level > 0 and len(position) == 0:
             continue
         positions.append(position)
-        level_boxes, level_images = all_boxes[position], image_indices[position]
+        level_boxes, level_images = boxes[position], image_indices[position]
         if settings.sampler == "seamless":
-            cells = _boxes_in_cells(level_boxes, level_features.shape[2:], padded_size)
-            level_pooled = sample_rois(
-                level_features, cells, level_images, (settings.size, settings.size)
-            )
+            map_size = torch.tensor([level_features.shape[2:]], device=boxes.device)
+            cells = _boxes_in_cells(level_boxes, map_size, padded_size)
+            pooled.append(sample_rois(level_features, cells, level_images, size))
         else:
-            level_pooled = _align_rois(
-                level_features, level_boxes, level_images, finest_stride * 2**level, settings.size
-            )
-        pooled.append(level_pooled)
+            rois = torch.cat([level_images[:, None].to(boxes.dtype), level_boxes], dim=1)
+            scale = 1 / (finest_stride * 2**level)
+            pooled.append(_align_rois(level_features, rois, size, scale))
     if len(pooled) == 1:
         return pooled[0]
     # Rows of channels_last maps are contiguous, so reordering whole boxes is a plain copy.
@@ -135,40 +163,80 @@ def pool_rois(
     return torch.cat([rois.movedim(1, -1) for rois in pooled])[order].movedim(-1, 1)
 
 
-def _boxes_in_cells(boxes: Tensor, map_size: Sequence[int], padded_size: tuple[int, int]) -> Tensor:
-    """Image boxes -> feature coordinates as in the reference: cell i sits at pixel i / scale + 0.5.
-
-    The scale is the exact ratio of the sizes, not 1 / stride: a 327 px image has 82 cells.
-    """
-    scale_x, scale_y = map_size[1] / padded_size[1], map_size[0] / padded_size[0]
-    scale = boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-    return (boxes - 0.5) * scale + 0.5
-
-
-def _align_rois(
-    features: Tensor, boxes: Tensor, image_indices: Tensor, stride: int, size: int
-) -> Tensor:
-    rois = torch.cat([image_indices[:, None].to(boxes.dtype), boxes], dim=1).to(features.dtype)
+def _align_rois(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
     return torchvision.ops.roi_align(
-        features, rois, (size, size), spatial_scale=1 / stride, sampling_ratio=0, aligned=True
+        features, rois.to(features.dtype), size, scale, sampling_ratio=0, aligned=True
     )
 
 
+def _boxes_in_cells(boxes: Tensor, map_sizes: Tensor, padded_size: tuple[int, int]) -> Tensor:
+    """Image boxes -> feature coordinates as in the reference: cell i sits at pixel i / scale + 0.5.
+
+    The scale is the exact ratio of the sizes, not 1 / stride: a 327 px image has 82 cells.
+
+    Args:
+        boxes: [R, 4].
+        map_sizes: [R, 2] or [1, 2] (height, width) of the feature map of each box.
+        padded_size: (height, width).
+    """
+    scale = map_sizes / torch.tensor(padded_size, device=boxes.device)
+    return (boxes - 0.5) * scale[:, [1, 0, 1, 0]] + 0.5
+
+
+def _sample_table(
+    table: Tensor,
+    first_rows: Tensor,
+    map_sizes: Tensor,
+    boxes: Tensor,
+    size: tuple[int, int],
+    mode: str,
+    padding: str,
+) -> Tensor:
+    """Samples boxes from maps that are stored as rows of one table.
+
+    Args:
+        table: [B, C], the cells of all maps.
+        first_rows: [R] row of the first cell of each box's map.
+        map_sizes: [R, 2] (height, width) of each box's map.
+        boxes: [R, 4] in cells of that map.
+
+    Returns:
+        [R, C, h, w] in channels_last layout.
+    """
+    boxes = boxes.detach().float()
+    heights, widths = map_sizes[:, :1], map_sizes[:, 1:]
+    zero_outside = padding == "zero"
+    rows, row_weights = _axis_reads(boxes[:, 1::2], size[0], heights, mode, zero_outside)
+    columns, column_weights = _axis_reads(boxes[:, 0::2], size[1], widths, mode, zero_outside)
+    # [R, h, n] and [R, w, n] -> the n * n reads of every bin
+    rows = rows * widths[..., None] + first_rows[:, None, None]
+    indices = rows[:, :, None, :, None] + columns[:, None, :, None, :]
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+    indices, weights = indices.flatten(0, 2).flatten(1), weights.flatten(0, 2).flatten(1)
+    if mode == "nearest":
+        pooled = table.index_select(0, indices[:, 0]) * weights.to(table.dtype)
+    else:
+        # An embedding bag never stores the reads one by one, in either direction.
+        weights = weights.to(table.dtype)
+        pooled = F.embedding_bag(indices.int(), table, mode="sum", per_sample_weights=weights)
+    return pooled.unflatten(0, (len(boxes), *size)).movedim(-1, 1)
+
+
 def _axis_reads(
-    intervals: Tensor, num_bins: int, length: int, mode: str, zero_outside: bool
+    intervals: Tensor, num_bins: int, lengths: Tensor, mode: str, zero_outside: bool
 ) -> tuple[Tensor, Tensor]:
     """Cells and weights of the samples along one axis.
 
     Args:
         intervals: [R, 2] start and end of each box in cells.
+        lengths: [R, 1] number of cells of each box's map.
 
     Returns:
-        [R, num_bins, n] int64 cells inside the map and their float32 weights; n = 2 (bilinear) or
-        1.
+        [R, num_bins, n] int64 cells inside the map and their float32 weights; n is 2 for bilinear
+        and 1 for nearest reads.
     """
-    intervals = intervals.detach().float()
     start, end = intervals[:, :1], intervals[:, 1:]
-    bins = torch.arange(num_bins, device=intervals.device, dtype=torch.float32) + 0.5
+    bins = torch.arange(num_bins, device=intervals.device) + 0.5
     samples = start + bins / num_bins * (end - start)
     if mode == "nearest":
         cells = samples.floor()[..., None]
@@ -178,9 +246,10 @@ def _axis_reads(
         upper_weight = samples - 0.5 - lower
         cells = torch.stack([lower, lower + 1], dim=-1)
         weights = torch.stack([1 - upper_weight, upper_weight], dim=-1)
+    last = lengths[..., None] - 1
     if zero_outside:
-        weights = weights * ((cells >= 0) & (cells < length))
-    return cells.clamp(0, length - 1).long(), weights
+        weights = weights * ((cells >= 0) & (cells <= last))
+    return torch.minimum(cells.clamp(min=0).long(), last), weights
 
 
 def _as_table(features: Tensor) -> Tensor:
@@ -188,12 +257,3 @@ def _as_table(features: Tensor) -> Tensor:
     if features.shape[1] > 1:
         features = features.contiguous(memory_format=torch.channels_last)
     return features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-
-
-def _weighted_rows(table: Tensor, indices: Tensor, weights: Tensor, mode: str) -> Tensor:
-    """Sums of weighted rows of a table: indices and weights [B, n] -> [B, C]."""
-    if mode == "nearest":
-        rows = table.index_select(0, indices[:, 0])
-        return rows * weights.to(table.dtype)
-    # An embedding bag never stores the reads one by one, in either direction.
-    return F.embedding_bag(indices, table, mode="sum", per_sample_weights=weights.to(table.dtype))

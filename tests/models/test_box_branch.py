@@ -143,7 +143,7 @@ def test_head_works_on_any_number_of_rois(kind: str, num_rois: int) -> None:
 
 
 def test_head_needs_an_even_roi_size() -> None:
-    with pytest.raises(ValueError, match="must be even.*got 7"):
+    with pytest.raises(ValueError, match=r"must be even.*got 7"):
         BoxHead(4, 2, make_norm_act("abn"), roi_size=7)
 
 
@@ -192,7 +192,8 @@ def test_losses_are_the_formulas_of_the_papers() -> None:
     ]
     output = random_output(5)
     losses = box_losses(output, sampled, targets, SETTINGS)
-    # RoIs: the car itself, a car 4 px (a fifth of the width) to the right, background; person, background.
+    # The car itself, one 4 px (a fifth of the width) to the right of it, background;
+    # in the second image the person and background.
     labels = torch.tensor([2, 2, 0, 1, 0])
     expected_class = F.nll_loss(output.class_logits.log_softmax(1), labels, reduction="sum")
     own_deltas = output.box_deltas.detach()

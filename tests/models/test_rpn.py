@@ -46,7 +46,7 @@ def random_output(num_images: int = 1, seed: int = 0) -> RPNOutput:
 
 
 def street(*cars: tuple[int, int, int, int], crowd: tuple[int, ...] = ()) -> PanopticTarget:
-    """Road everywhere, cars as rectangles (x0, y0, x1, y1); `crowd` are positions among the cars."""
+    """Road, and cars as rectangles (x0, y0, x1, y1); `crowd` are positions among the cars."""
     id_map = torch.ones(IMAGE_SIZE, dtype=torch.int32)
     for index, (x0, y0, x1, y1) in enumerate(cars):
         id_map[y0:y1, x0:x1] = index + 2
@@ -108,7 +108,7 @@ def test_full_size_head_has_the_references_number_of_parameters() -> None:
 def test_proposals_point_where_the_single_confident_anchor_points() -> None:
     logits = [torch.full((1, 3, *size), -5.0) for size in FEATURE_SIZES]
     deltas = [torch.zeros(1, 12, *size) for size in FEATURE_SIZES]
-    # Anchor 2 (ratio 2: height = 2 width) of row 3, column 5 on the stride-8 level moves half its width.
+    # Anchor 2 (ratio 2: height = 2 width) in row 3, column 5 at stride 8 moves half its width.
     logits[1][0, 2, 3, 5] = 4.0
     deltas[1][0, 2 * 4, 3, 5] = 0.5
     output = RPNOutput(tuple(logits), tuple(deltas))

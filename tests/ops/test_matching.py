@@ -25,10 +25,13 @@ IMAGE_SIZE = (100, 100)
 def assign(
     anchors: Tensor, gt_boxes: Tensor, crowd_mask: Tensor | None = None, **changes: Any
 ) -> list[int]:
-    arguments: dict[str, Any] = dict(
-        positive_iou=0.7, negative_iou=0.3, max_crowd_overlap=0.7, inside_only=True
-    )
-    return assign_anchors(anchors, gt_boxes, IMAGE_SIZE, crowd_mask, **arguments | changes).tolist()
+    arguments: dict[str, Any] = {
+        "positive_iou": 0.7,
+        "negative_iou": 0.3,
+        "max_crowd_overlap": 0.7,
+        **changes,
+    }
+    return assign_anchors(anchors, gt_boxes, IMAGE_SIZE, crowd_mask, **arguments).tolist()
 
 
 def strip(*widths: float, x: float = 0.0) -> Tensor:
@@ -134,14 +137,14 @@ def test_proposals_in_the_crowd_and_empty_ones_beside_a_crowd_are_not_used() -> 
     crowd_mask = torch.zeros(IMAGE_SIZE, dtype=torch.bool)
     crowd_mask[:10, :7] = True
     proposals = torch.cat([strip(10), strip(11), strip(0, x=90)])
-    arguments = dict(positive_iou=0.5, max_crowd_overlap=0.7)
+    arguments = {"positive_iou": 0.5, "max_crowd_overlap": 0.7}
     with_crowd = assign_proposals(proposals, strip(10), crowd_mask, **arguments)
     assert with_crowd.tolist() == [UNUSED, 0, UNUSED]
     assert assign_proposals(proposals, strip(10), None, **arguments).tolist() == [0, 0, BACKGROUND]
 
 
 def test_proposals_are_background_without_objects() -> None:
-    arguments = dict(positive_iou=0.5, max_crowd_overlap=0.7)
+    arguments = {"positive_iou": 0.5, "max_crowd_overlap": 0.7}
     none = torch.zeros(0, 4)
     assert assign_proposals(strip(10), none, None, **arguments).tolist() == [BACKGROUND]
     assert assign_proposals(none, strip(10), None, **arguments).tolist() == []

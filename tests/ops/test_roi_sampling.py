@@ -113,18 +113,35 @@ def test_nearest_reads_integer_maps_unchanged() -> None:
     assert torch.equal(sampled, ids)
 
 
-@pytest.mark.parametrize("sampler", ["seamless", "aligned"])
-def test_every_box_gets_what_it_gets_alone(sampler: str) -> None:
-    settings = replace(SETTINGS, sampler=sampler)
+@pytest.mark.parametrize(
+    ("sampler", "size", "count"),
+    [("seamless", 4, 20), ("seamless", 14, 90), ("aligned", 4, 20)],
+    ids=["few boxes", "many boxes", "aligned"],
+)
+def test_every_box_gets_what_it_gets_alone(sampler: str, size: int, count: int) -> None:
+    settings = replace(SETTINGS, sampler=sampler, size=size)
     features = pyramid()
-    boxes = [boxes_of_all_levels(20, seed=0), boxes_of_all_levels(30, seed=1)]
+    boxes = [boxes_of_all_levels(count, seed=0), boxes_of_all_levels(count + 10, seed=1)]
     assert set(roi_levels(boxes[0], settings).tolist()) == {0, 1, 2, 3}
     pooled = pool_rois(features, boxes, PADDED_SIZE, settings)
-    assert pooled.shape == (50, 3, 4, 4)
+    assert pooled.shape == (2 * count + 10, 3, size, size)
     nobody = torch.zeros(0, 4)
     alone = [pool_rois(features, [box[None], nobody], PADDED_SIZE, settings) for box in boxes[0]]
     alone += [pool_rois(features, [nobody, box[None]], PADDED_SIZE, settings) for box in boxes[1]]
     torch.testing.assert_close(pooled, torch.cat(alone))
+
+
+@pytest.mark.parametrize("count", [3, 90], ids=["few boxes", "many boxes"])
+def test_gradient_of_a_batch_is_the_sum_of_the_gradients_of_its_boxes(count: int) -> None:
+    features = [level.requires_grad_() for level in pyramid(1)]
+    settings = replace(SETTINGS, size=14)
+    boxes = boxes_of_all_levels(count, seed=3)
+    together = pool_rois(features, [boxes], PADDED_SIZE, settings).square().sum()
+    alone = [pool_rois(features, [box[None]], PADDED_SIZE, settings) for box in boxes]
+    apart = torch.stack([roi.square().sum() for roi in alone]).sum()
+    expected = torch.autograd.grad(apart, features, materialize_grads=True)
+    actual = torch.autograd.grad(together, features, materialize_grads=True)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_seamless_sampling_is_one_aligned_sample_on_shifted_boxes() -> None:
