@@ -47,17 +47,22 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return _merge(sources, named=str(path))
 
 
-def config_from_dict(values: Mapping[str, Any], source: str) -> Config:
+def config_from_dict(
+    values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()
+) -> Config:
     """The config of plain containers, as `config_to_dict` makes them.
 
     Args:
         values: nested mappings with the keys of the schema.
         source: where they come from, for messages.
+        overrides: changes that come last, as in `load_config`.
 
     Raises:
         ValueError: as `load_config`.
     """
-    return _merge([(source, dict(values))], named=source)
+    sources = [(source, dict(values))]
+    sources += [(f"override '{override}'", _parse_override(override)) for override in overrides]
+    return _merge(sources, named=source)
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def _check_keys(values: Mapping[str, Any], node: Any, source: str, prefix: str =
 
 
 def _hint(key: str, names: Sequence[str], prefix: str) -> str:
-    """The nearest key of the same group, or the same key in another group, or all keys of this one."""
+    """The nearest key of the group, or the same key in another group, or all keys of the group."""
     if nearest := difflib.get_close_matches(key, names, n=1, cutoff=0.6):
         return f"did you mean '{prefix}{nearest[0]}'?"
     leaves = _flatten(OmegaConf.to_container(OmegaConf.structured(Config)))  # type: ignore[arg-type]
@@ -163,7 +168,11 @@ def _clear_replaced(tree: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def _merge_one(tree: DictConfig, values: Mapping[str, Any], source: str) -> DictConfig:
-    """Merges leaf by leaf, because some errors of a joint merge name no key."""
+    """Merges all at once, and leaf by leaf on an error, because some joint errors name no key."""
+    try:
+        return OmegaConf.merge(tree, values)  # type: ignore[return-value]
+    except OmegaConfBaseException:
+        pass
     for key, value in _flatten(values).items():
         try:
             leaf = OmegaConf.create({})

@@ -25,8 +25,8 @@ def claim_run_folder(folder: str | Path, config: Config) -> None:
         config: of the run that is about to start or to go on.
 
     Raises:
-        ValueError: the folder belongs to a run with another config, or holds other files. The message
-            names the differences and the fix.
+        ValueError: the folder belongs to a run with another config, or holds other files. The
+            message names the differences and the fix.
     """
     folder = Path(folder)
     path = folder / CONFIG_NAME

@@ -186,6 +186,8 @@ class DataConfig:
             range.
         flip_probability: of a horizontal mirror image in training.
         crop_size_pixels: (height, width) of a random crop in training; null: no crop.
+        color_strength: brightness, contrast and saturation change in training by random factors of
+            1 - strength .. 1 + strength.
         batch_size: images of one optimiser step, over all workers and accumulation steps.
         num_workers: loading processes of each worker; 0: load in the training process.
     """
@@ -198,6 +200,7 @@ class DataConfig:
     scale_range: tuple[float, float] = (0.5, 2.0)
     flip_probability: float = 0.5
     crop_size_pixels: tuple[int, int] | None = None
+    color_strength: float = 0.0
     batch_size: int = 8
     num_workers: int = 2
 

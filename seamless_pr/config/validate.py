@@ -95,6 +95,7 @@ _RULES: dict[str, _Rule] = {
         "two numbers, 0 < first <= second",
     ),
     "data.flip_probability": _FRACTION,
+    "data.color_strength": ((lambda value: 0 <= value < 1), "in [0, 1)"),
     "data.batch_size": _POSITIVE,
     "data.num_workers": _NOT_NEGATIVE,
     "optimizer.lr": _POSITIVE,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from seamless_pr.engine.checkpoints import CheckpointFolder, load_checkpoint
+from seamless_pr.engine.checkpoints import WEIGHTS_NAME, CheckpointFolder, load_checkpoint
 from seamless_pr.engine.distributed import (
     barrier,
     mean_over_workers,
@@ -61,7 +61,7 @@ class Trainer:
 
     The same run gives the same weights, bit for bit on a CPU, however often it is interrupted:
         batches are
-    found by their number, the generator of each image by (seed, step, image key), and the global
+    found by their step, the generator of each image by (seed, step, image key), and the global
     generator is set anew at each step.
     """
 
@@ -84,8 +84,8 @@ class Trainer:
 
         Args:
             network: forward(batch, targets, generators) -> name -> scalar loss.
-            batches_from: number of a batch of this worker (0 = first of the run) -> endless
-                iterable of batches from that one on.
+            batches_from: steps done -> iterable over this worker's batches from the next step on,
+                `accumulation_steps` of them for each step.
             loss_weights: name -> factor, for exactly the names that the network returns.
             optimizer, schedule, training: numbers of the run.
             folder: the run folder.
@@ -131,6 +131,9 @@ class Trainer:
     def run(self) -> Mapping[str, Any]:
         """Trains to the last step.
 
+        The best weights (the last ones without validation) become `weights.safetensors` of the run
+        folder.
+
         Returns:
             Metrics of the last validation; empty without one.
 
@@ -145,6 +148,8 @@ class Trainer:
                 log.say(f"going on after step {self._steps_done}")
         try:
             self._loop(log)
+            if rank() == 0:
+                self._checkpoints.publish(self.folder / WEIGHTS_NAME)
         finally:
             if log is not None:
                 log.close()
@@ -153,12 +158,11 @@ class Trainer:
     def _loop(self, log: RunLog | None) -> None:
         settings = self._training
         self.network.train()
-        parts = self._optimizer_settings.accumulation_steps
         stream: Iterator[Batch] | None = None
         window = _Window()
         while self._steps_done < settings.steps:
             if stream is None:
-                stream = iter(self._batches_from(self._steps_done * parts))
+                stream = iter(self._batches_from(self._steps_done))
             window.add(self._step(stream))
             self._steps_done += 1
             done = self._steps_done

@@ -83,7 +83,7 @@ def test_a_wrong_key_or_type_is_named_with_its_file(tmp_path: Path, values, mess
     [
         (
             "optimizer.lrr=1",
-            r"override 'optimizer\.lrr=1': unknown key 'optimizer\.lrr'; did you mean 'optimizer\.lr'",
+            r"'optimizer\.lrr=1': unknown key 'optimizer\.lrr'; did you mean 'optimizer\.lr'",
         ),
         (
             "training.steps=many",

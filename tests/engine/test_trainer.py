@@ -96,8 +96,8 @@ def test_two_accumulated_parts_give_the_gradient_of_the_joined_batch(tmp_path: P
     def joined(first_batch: int):
         return endless_batches(first_batch)
 
-    def halves(first_part: int):
-        for number in itertools.count(first_part // 2):
+    def halves(first_step: int):
+        for number in itertools.count(first_step):
             batch, targets = next(endless_batches(number))
             for index in range(2):
                 part = type(batch)(

@@ -1,0 +1,364 @@
+"""Where config meets classes: every object of a run is put together here and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from seamless_pr import __version__
+from seamless_pr.config.load import config_from_dict, config_to_dict
+from seamless_pr.config.schema import Config, DatasetConfig, ModelConfig, NormActConfig
+from seamless_pr.data.coco_panoptic import read_panoptic_json
+from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.data.loader import Batch, PanopticImages, make_eval_loader, make_train_loader
+from seamless_pr.data.transforms import EvalTransform, TrainTransform, Transform
+from seamless_pr.engine.checkpoints import find_weights, load_weights
+from seamless_pr.engine.distributed import rank, world_size
+from seamless_pr.engine.predictor import Predictor
+from seamless_pr.engine.trainer import Trainer, TrainingHooks
+from seamless_pr.layers.abn import NormActFactory, make_norm_act
+from seamless_pr.models.backbone import TimmBackbone
+from seamless_pr.models.box_branch import BoxHead
+from seamless_pr.models.fpn import FPN
+from seamless_pr.models.mask_branch import MaskHead
+from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.models.point_rend import CoarseMaskHead, PointHead
+from seamless_pr.models.rpn import RPNHead
+from seamless_pr.models.semantic_branch import SemanticHead
+from seamless_pr.ops.generators import keyed_seed
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.validation import draw_examples, validate
+
+NUM_STAGES = 4
+
+
+def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
+    """The network with random weights; `backbone.num_frozen` parts do not train.
+
+    Args:
+        config: architecture and settings.
+        label_space: decides the number of outputs.
+    """
+    norm_act = build_norm_act(config.norm_act)
+    channels = config.fpn.channels
+    backbone = TimmBackbone(config.backbone.name, norm_act, **config.backbone.options)
+    backbone.freeze(config.backbone.num_frozen)
+    coarsest = backbone.strides[-1]
+    extra_strides = [coarsest * 2**level for level in range(1, config.fpn.num_extra_levels + 1)]
+    mask_head, point_head = _build_mask_heads(config, label_space, norm_act)
+    return PanopticNet(
+        label_space=label_space,
+        backbone=backbone,
+        fpn=FPN(backbone.out_channels, channels, norm_act, config.fpn.num_extra_levels),
+        rpn_head=RPNHead(
+            channels, len(config.rpn.anchor_ratios), norm_act, config.rpn_head.hidden_channels
+        ),
+        box_head=BoxHead(
+            channels,
+            label_space.num_things,
+            norm_act,
+            config.box_head.hidden_channels,
+            config.roi.size,
+        ),
+        mask_head=mask_head,
+        point_head=point_head,
+        semantic_head=SemanticHead(
+            channels,
+            label_space.num_classes,
+            norm_act,
+            hidden_channels=config.semantic_head.hidden_channels,
+            num_levels=NUM_STAGES,
+            pooling_size=config.semantic_head.pooling_size,
+        ),
+        semantic_point_head=_build_semantic_point_head(config, label_space),
+        level_strides=(*backbone.strides, *extra_strides),
+        rpn=config.rpn,
+        roi=config.roi,
+        box=config.box,
+        points=config.points,
+        semantic=config.semantic,
+        fusion=config.fusion,
+        pixel_mean=config.pixel_mean,
+        pixel_std=config.pixel_std,
+        global_loss_counts=config.global_loss_counts,
+    )
+
+
+def build_norm_act(config: NormActConfig) -> NormActFactory:
+    """The norm + activation layer of the network."""
+    return make_norm_act(
+        config.kind,
+        slope=config.slope,
+        eps=config.eps,
+        momentum=config.momentum,
+        sync=config.sync,
+    )
+
+
+def _build_mask_heads(
+    config: ModelConfig, label_space: LabelSpace, norm_act: NormActFactory
+) -> tuple[MaskHead | CoarseMaskHead, PointHead | None]:
+    channels, num_things = config.fpn.channels, label_space.num_things
+    head = config.mask_head
+    if head.kind == "conv":
+        hidden = head.hidden_channels
+        return MaskHead(channels, num_things, norm_act, hidden_channels=hidden), None
+    coarse = CoarseMaskHead(
+        channels,
+        num_things,
+        hidden_channels=head.coarse_hidden_channels,
+        roi_size=head.coarse_roi_size,
+    )
+    points = PointHead(
+        channels,
+        num_things,
+        hidden_channels=head.point_channels,
+        num_layers=head.num_point_layers,
+        coarse_each_layer=head.coarse_each_layer,
+    )
+    return coarse, points
+
+
+def _build_semantic_point_head(config: ModelConfig, label_space: LabelSpace) -> PointHead | None:
+    head = config.semantic_head
+    if head.refinement == "none":
+        return None
+    return PointHead(
+        config.fpn.channels,
+        label_space.num_classes,
+        hidden_channels=head.point_channels,
+        num_layers=head.num_point_layers,
+        coarse_each_layer=head.coarse_each_layer,
+    )
+
+
+def build_trainer(
+    config: Config,
+    folder: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    resume_from: str | Path | None = None,
+    on_checkpoint: Callable[[int, Path | None, Mapping[str, Any]], None] | None = None,
+) -> Trainer:
+    """Everything that one worker needs to train, validate and log; `run()` of the result does it.
+
+    With a torch.distributed group the batch is spread over its workers; each of them calls this
+    function.
+
+    Args:
+        config: the run.
+        folder: the run folder; checkpoints in it are continued.
+        device: where this worker computes.
+        resume_from: checkpoint folder to start from instead of the newest of the run folder.
+        on_checkpoint: see `TrainingHooks`.
+
+    Raises:
+        FileNotFoundError, ValueError: data that are missing or faulty; the message names the files.
+    """
+    label_space = build_label_space(config)
+    train_images = build_images(config, label_space, is_training=True)
+    evaluates = config.training.evaluation_interval_steps > 0
+    hooks = _build_hooks(config, label_space, device) if evaluates else TrainingHooks()
+    torch.manual_seed(keyed_seed("weights", config.training.seed))
+    return Trainer(
+        build_model(config.model, label_space),
+        partial(_train_batches, config, train_images),
+        loss_weights=config.loss_weights,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        training=config.training,
+        folder=folder,
+        metadata=run_metadata(config, label_space),
+        device=device,
+        hooks=replace(hooks, on_checkpoint=on_checkpoint),
+        resume_from=resume_from,
+    )
+
+
+def build_label_space(config: Config) -> LabelSpace:
+    """The classes of the run: a built-in table, or the categories of the training JSON."""
+    if config.data.label_space == "json":
+        path = Path(config.data.train.json)
+        return read_panoptic_json(path).label_space(path.stem)
+    return load_label_space(config.data.label_space)
+
+
+def build_images(config: Config, label_space: LabelSpace, *, is_training: bool) -> PanopticImages:
+    """The training part with its random changes, or the validation part at the network's size."""
+    data = config.data
+    part: DatasetConfig = data.train if is_training else data.val
+    transform: Transform = EvalTransform(data.shortest_side_pixels, data.longest_side_pixels)
+    if is_training:
+        transform = TrainTransform(
+            data.shortest_side_pixels,
+            data.longest_side_pixels,
+            data.scale_range,
+            data.flip_probability,
+            data.crop_size_pixels,
+            data.color_strength,
+        )
+    return PanopticImages.from_files(
+        part.json,
+        part.images,
+        label_space,
+        transform,
+        png_dir=part.segments,
+        seed=config.training.seed,
+    )
+
+
+def run_metadata(config: Config, label_space: LabelSpace) -> dict[str, Any]:
+    """What a weights file tells about its origin, as JSON values."""
+    return {
+        "config": config_to_dict(config),
+        "label_space": label_space.to_dict(),
+        "versions": {
+            "seamless_pr": __version__,
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+        },
+    }
+
+
+def _train_batches(config: Config, images: PanopticImages, steps_done: int) -> Iterable[Batch]:
+    return make_train_loader(
+        images,
+        config.data.batch_size,
+        seed=config.training.seed,
+        num_steps=config.training.steps,
+        start_step=steps_done,
+        rank=rank(),
+        world_size=world_size(),
+        accumulation_steps=config.optimizer.accumulation_steps,
+        num_workers=config.data.num_workers,
+    )
+
+
+def _build_hooks(
+    config: Config, label_space: LabelSpace, device: torch.device | str
+) -> TrainingHooks:
+    images = build_images(config, label_space, is_training=False)
+
+    def predictor_of(network: nn.Module) -> Predictor:
+        return Predictor(
+            network,
+            shortest_side_pixels=config.data.shortest_side_pixels,
+            longest_side_pixels=config.data.longest_side_pixels,
+            device=device,
+            amp=config.training.amp,
+        )
+
+    def evaluate(network: nn.Module) -> dict[str, Any]:
+        batches = make_eval_loader(
+            images, rank=rank(), world_size=world_size(), num_workers=config.data.num_workers
+        )
+        return validate(predictor_of(network), batches)
+
+    draw = draw_examples(predictor_of, images, config.training.num_example_pictures)
+    return TrainingHooks(evaluate=evaluate, draw_examples=draw)
+
+
+def load_predictor(
+    path: str | Path,
+    device: torch.device | str | None = None,
+    *,
+    label_space: LabelSpace | None = None,
+    overrides: Sequence[str] = (),
+    batch_size: int = 1,
+    amp: str = "none",
+) -> Predictor:
+    """A trained network, ready to label images.
+
+    Args:
+        path: a .safetensors file that training has written, or the folder of a run or checkpoint
+            (then its best weights, else its last).
+        device: where the network runs; None: a GPU if there is one, else the CPU.
+        label_space: demanded classes; None: whatever the network was trained on.
+        overrides: changes of the stored config, as `model.fusion.score_threshold=0.4`.
+        batch_size, amp: see `Predictor`.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: the file is truncated, not of this package, its weights do not fit its config,
+            or its classes are not the demanded ones; the message names the file and the fix.
+    """
+    file = find_weights(path)
+    weights, metadata = load_weights(file)
+    if not {"config", "label_space"} <= metadata.keys():
+        raise ValueError(
+            f"{file} has no config and label space in its metadata, so it is not a checkpoint of "
+            "this package; give one that training has written, or import the weights first"
+        )
+    trained_space = LabelSpace.from_dict(metadata["label_space"])
+    if label_space is not None:
+        _check_label_space(trained_space, label_space, file)
+    config = config_from_dict(metadata["config"], f"the config in {file}", overrides)
+    network = build_model(config.model, trained_space)
+    _load_strictly(network, weights, file)
+    return Predictor(
+        network,
+        shortest_side_pixels=config.data.shortest_side_pixels,
+        longest_side_pixels=config.data.longest_side_pixels,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        batch_size=batch_size,
+        amp=amp,
+        settings={"weights_sha256": _sha256(file), "overrides": sorted(overrides)},
+    )
+
+
+def _load_strictly(network: PanopticNet, weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Loads weights whose names and shapes are exactly those of the network."""
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    different = [
+        f"{name} is {found.get(name, 'missing')}, the network has {expected.get(name, 'none')}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"{len(different)} tensors of {file} do not fit the network of its config: "
+            f"{'; '.join(different[:5])}; leave out overrides that change the network, or use the "
+            "version of the package that wrote the file"
+        )
+    network.load_state_dict(weights)
+
+
+def _check_label_space(trained: LabelSpace, demanded: LabelSpace, file: Path) -> None:
+    """The classes agree if each category id means the same name and kind on both sides."""
+    trained_meaning = {c.category_id: (c.name, c.is_thing) for c in trained.categories}
+    demanded_meaning = {c.category_id: (c.name, c.is_thing) for c in demanded.categories}
+    different = sorted(
+        category_id
+        for category_id in trained_meaning.keys() | demanded_meaning.keys()
+        if trained_meaning.get(category_id) != demanded_meaning.get(category_id)
+    )
+    if different:
+        category_id = different[0]
+        raise ValueError(
+            f"{file} was trained on label space '{trained.name}', but '{demanded.name}' is wanted: "
+            f"{len(different)} categories differ, for example {category_id} "
+            f"({_meaning(trained_meaning, category_id)} instead of "
+            f"{_meaning(demanded_meaning, category_id)}); give weights trained on those classes"
+        )
+
+
+def _meaning(meanings: dict[int, tuple[str, bool]], category_id: int) -> str:
+    name, is_thing = meanings.get(category_id, ("", False))
+    return f"{'thing' if is_thing else 'stuff'} '{name}'" if name else "no class"
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
