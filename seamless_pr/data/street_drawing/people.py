@@ -1,4 +1,4 @@
-"""Solid models of people and two-wheelers, in metres, in the frame (forward, right, up)."""
+"""Solid models of people and two-wheelers: metres, frame (forward, right, up)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from seamless_pr.data.street_render import Color, Model
+from seamless_pr.data.street_drawing.camera import Array
+from seamless_pr.data.street_drawing.solids import Color, Model
 
 SKIN_TONES: tuple[Color, ...] = (
     (236, 196, 168),
@@ -15,7 +16,11 @@ SKIN_TONES: tuple[Color, ...] = (
     (142, 96, 68),
     (96, 64, 46),
 )
+
+
 HAIR_COLORS: tuple[Color, ...] = ((35, 28, 24), (84, 58, 36), (150, 112, 62), (120, 120, 118))
+
+
 CLOTH_COLORS: tuple[Color, ...] = (
     (30, 32, 38),
     (48, 52, 70),
@@ -31,6 +36,8 @@ CLOTH_COLORS: tuple[Color, ...] = (
     (142, 74, 118),
     (230, 228, 224),
 )
+
+
 TROUSER_COLORS: tuple[Color, ...] = (
     (32, 34, 42),
     (44, 56, 86),
@@ -39,14 +46,20 @@ TROUSER_COLORS: tuple[Color, ...] = (
     (134, 120, 98),
     (92, 92, 94),
 )
+
+
 TYRE: Color = (28, 28, 30)
+
+
 METAL: Color = (140, 142, 146)
+
+
 WHEEL_CORNERS = 18
 
 
 def pick(rng: np.random.Generator, colors: Sequence[Color], spread: float = 10.0) -> Color:
     """One of the colours, a little changed."""
-    red, green, blue = colors[rng.integers(len(colors))]
+    red, green, blue = colors[int(rng.integers(len(colors)))]
     # Mostly brightness: independent noise on the channels would turn grey houses purple.
     brightness, warmth, tint = rng.normal(0, spread), *rng.normal(0, 0.3 * spread, 2)
     return (
@@ -167,13 +180,13 @@ def seated_rider(rng: np.random.Generator, motorcycle: bool) -> Model:
     return model
 
 
-def _wheel_circle(center_forward: float, right: float, radius: float) -> np.ndarray:
+def _wheel_circle(forward: float, right: float, radius: float, lift: float = 0.0) -> Array:
     angle = np.linspace(0, 2 * np.pi, WHEEL_CORNERS, endpoint=False)
     return np.stack(
         [
-            center_forward + radius * np.cos(angle),
+            forward + radius * np.cos(angle),
             np.full_like(angle, right),
-            radius + radius * np.sin(angle),
+            radius + radius * np.sin(angle) + lift,
         ],
         -1,
     )
@@ -196,7 +209,7 @@ def bicycle(rng: np.random.Generator) -> Model:
     radius = float(rng.uniform(0.31, 0.36))
     for forward in (-0.52, 0.52):
         model.face(
-            _wheel_circle(forward, 0.0, radius) + [0, 0, 0.01],
+            _wheel_circle(forward, 0.0, radius, lift=0.01),
             TYRE,
             two_sided=True,
             ring_metres=0.055,
@@ -247,7 +260,7 @@ def motorcycle(rng: np.random.Generator) -> Model:
         model.face(wheel, TYRE, two_sided=True, ring_metres=0.06)
         model.face(wheel, TYRE, two_sided=True)
         model.face(
-            _wheel_circle(forward, 0.0, radius * 0.5) + [0, 0, radius * 0.5],
+            _wheel_circle(forward, 0.0, radius * 0.5, lift=radius * 0.5),
             (120, 120, 124),
             two_sided=True,
         )

@@ -7,12 +7,19 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+
+from seamless_pr.data.street_drawing.camera import Array
 
 TILE = 512
+
+
 SPRITE = 256
+
+
 NUM_LEAF_SPRITES = 12
-# The tiles are part of the drawing style: one fixed seed, so that scenes depend on their own seed only.
+
+
+# The tiles are part of the style: one fixed seed, so that scenes depend on their own seed only.
 TEXTURE_SEED = 20190619
 
 
@@ -28,11 +35,11 @@ class Textures:
         leaf_shade: mip levels of [SPRITES, s, s] uint8 brightness of their leaves.
     """
 
-    cloud: NDArray[np.float32]
-    grain: NDArray[np.float32]
-    sensor: NDArray[np.float32]
-    leaf_alpha: tuple[NDArray[np.uint8], ...]
-    leaf_shade: tuple[NDArray[np.uint8], ...]
+    cloud: Array
+    grain: Array
+    sensor: Array
+    leaf_alpha: tuple[Array, ...]
+    leaf_shade: tuple[Array, ...]
 
 
 @lru_cache(maxsize=1)
@@ -49,9 +56,7 @@ def load_textures() -> Textures:
     return Textures(cloud, grain, sensor, _mip_levels(alphas), _mip_levels(shades))
 
 
-def _octaves(
-    rng: np.random.Generator, size: int, cells: list[int], persistence: float
-) -> NDArray[np.float32]:
+def _octaves(rng: np.random.Generator, size: int, cells: list[int], persistence: float) -> Array:
     total = np.zeros((size, size), np.float32)
     weight = 1.0
     for count in cells:
@@ -64,9 +69,7 @@ def _octaves(
     return (total / (2.2 * total.std())).clip(-1, 1)
 
 
-def _leaf_sprite(
-    rng: np.random.Generator, index: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _leaf_sprite(rng: np.random.Generator, index: int) -> tuple[Array, Array]:
     """One crown: lobes of leaf clumps, lighter at the top and on one side of each clump."""
     supersample = 2 * SPRITE
     alpha = np.zeros((supersample, supersample), np.uint8)
@@ -101,7 +104,7 @@ def _leaf_sprite(
     )
 
 
-def _mip_levels(images: tuple[NDArray[np.uint8], ...]) -> tuple[NDArray[np.uint8], ...]:
+def _mip_levels(images: tuple[Array, ...]) -> tuple[Array, ...]:
     levels = [np.stack(images)]
     while levels[-1].shape[1] > 8:
         side = levels[-1].shape[1] // 2

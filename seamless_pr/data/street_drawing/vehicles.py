@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from seamless_pr.data.street_objects import TYRE, pick
-from seamless_pr.data.street_render import Color, Model
+from seamless_pr.data.street_drawing.camera import Array
+from seamless_pr.data.street_drawing.people import TYRE, pick
+from seamless_pr.data.street_drawing.solids import Color, Model
 
 CAR_COLORS: tuple[Color, ...] = (
     (24, 25, 28),
@@ -25,6 +27,8 @@ CAR_COLORS: tuple[Color, ...] = (
     (120, 84, 60),
     (186, 92, 36),
 )
+
+
 BUS_COLORS: tuple[Color, ...] = (
     (196, 44, 40),
     (222, 186, 60),
@@ -32,11 +36,23 @@ BUS_COLORS: tuple[Color, ...] = (
     (224, 224, 220),
     (64, 134, 88),
 )
+
+
 GLASS: Color = (44, 54, 64)
+
+
 HEADLIGHT: Color = (236, 238, 230)
+
+
 TAIL_LIGHT: Color = (178, 22, 22)
+
+
 PLASTIC: Color = (34, 34, 37)
+
+
 PLATE: Color = (222, 222, 214)
+
+
 WHEEL_CORNERS = 16
 
 
@@ -129,7 +145,7 @@ def car(rng: np.random.Generator) -> tuple[Model, float, float]:
 
 def _car_side(
     model: Model,
-    outline: np.ndarray,
+    outline: Array,
     shape: CarShape,
     paint: Color,
     glass: Color,
@@ -215,14 +231,14 @@ def _scaled(color: Color, factor: float) -> Color:
     return color[0] * factor, color[1] * factor, color[2] * factor
 
 
-def _between(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
+def _between(start: Array, end: Array, share: float) -> Array:
     return start + share * (end - start)
 
 
 def _quad_panel(
     model: Model,
     parent: int,
-    quad: np.ndarray,
+    quad: Array,
     across: tuple[float, float],
     along: tuple[float, float],
     color: Color,
@@ -230,21 +246,20 @@ def _quad_panel(
 ) -> int:
     """A smaller panel on a four-cornered face; corners run up one side and down the other."""
 
-    def at(u: float, v: float) -> np.ndarray:
+    def at(u: float, v: float) -> Array:
         return _between(_between(quad[0], quad[1], v), _between(quad[3], quad[2], v), u)
 
     (u0, u1), (v0, v1) = across, along
-    return model.face(
-        [at(u0, v0), at(u0, v1), at(u1, v1), at(u1, v0)], color, parent=parent, glow=glow
-    )
+    corners = np.stack([at(u0, v0), at(u0, v1), at(u1, v1), at(u1, v0)])
+    return model.face(corners, color, parent=parent, glow=glow)
 
 
-def _lights(model: Model, parent: int, quad: np.ndarray, color: Color, reach: float) -> None:
+def _lights(model: Model, parent: int, quad: Array, color: Color, reach: float) -> None:
     for across in ((0.02, reach), (1 - reach, 0.98)):
         _quad_panel(model, parent, quad, across, (0.45, 0.92), color, glow=True)
 
 
-def _face_quad(model: Model, index: int) -> np.ndarray:
+def _face_quad(model: Model, index: int) -> Array:
     """Corners of a box's vertical face as (low, high, high, low)."""
     points = model.faces[index].points
     return points[[0, 3, 2, 1]]
@@ -262,7 +277,7 @@ def _window_row(
     quad = _face_quad(model, face)
     edges = np.linspace(*span, count + 1)
     margin = gap * (edges[1] - edges[0]) / 2
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges):
         _quad_panel(model, face, quad, (left + margin, right - margin), along, color)
 
 
