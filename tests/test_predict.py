@@ -84,7 +84,7 @@ def test_broken_images_are_listed_and_the_others_done(images: Path, tmp_path: Pa
     lines = (output / "errors.jsonl").read_text(encoding="utf-8").splitlines()
     errors = [json.loads(line) for line in lines]
     assert [error["image_id"] for error in errors] == ["broken", "empty"]
-    assert "damaged or not an image" in errors[0]["reason"]
+    assert "broken.png cannot be read as an image" in errors[0]["reason"]
     assert str(images / "empty.jpg") in errors[1]["reason"]
 
     write_image(images / "broken.png")

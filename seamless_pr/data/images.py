@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
@@ -90,8 +90,11 @@ def _decode_with_pillow(data: bytes, path: Path) -> NDArray[np.generic]:
                 return np.repeat(np.asarray(upright)[..., None], 3, axis=2)
             return np.asarray(upright.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow's own text names the memory address of the data.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else str(error)
         raise ValueError(
-            f"{path} cannot be read as an image ({error}); it is damaged or of another kind: "
+            f"{path} cannot be read as an image ({reason}); it is damaged or of another kind: "
             "copy it again, convert it to PNG or leave it out"
         ) from error
 
