@@ -14,7 +14,7 @@ IMAGES=$DATA/leftImg8bit/val
 TRUTH=$DATA/gtFine/cityscapes_panoptic_val.json
 
 SECONDS=0
-WORKERS=$("$VENV/bin/python" -c 'import os; print(len(os.sched_getaffinity(0)))' 2>/dev/null || nproc)
+WORKERS=$(nproc)
 
 heading() {
     printf '\n== %s  [%d:%02d]\n' "$1" $((SECONDS / 60)) $((SECONDS % 60))
@@ -27,10 +27,11 @@ run() {
 # label_and_score NAME WEIGHTS: predictions/ and evaluation.json under $OUT/NAME.
 label_and_score() {
     heading "Labelling the validation scenes: $1"
-    run pipelines/predict.py --weights "$2" --images "$IMAGES" --output "$OUT/$1/predictions" --overlays
+    run pipelines/predict.py --weights "$2" --images "$IMAGES" --image-ids "$TRUTH" \
+        --output "$OUT/$1/predictions" --overlays
     heading "Scoring: $1"
-    run pipelines/evaluate.py --ground-truth "$TRUTH" \
-        --predictions "$OUT/$1/predictions/panoptic.json" --output "$OUT/$1"
+    run pipelines/evaluate.py --ground-truth "$TRUTH" --predictions "$OUT/$1/predictions" \
+        --output "$OUT/$1" --workers "$WORKERS"
 }
 
 heading "Installing"
