@@ -90,9 +90,10 @@ def test_crop_takes_the_same_place_of_both_and_leaves_short_sides() -> None:
     assert corners == {0, 1}
 
 
-@pytest.mark.parametrize(("draw", "top"), [(0.0, 0), (0.999999, 4)])
-def test_crop_reaches_both_ends(draw: float, top: int) -> None:
-    assert crop_box((10, 20), (6, 30), draw, draw) == (top, 0, 6, 20)
+@pytest.mark.parametrize(("draw", "corner"), [(0.0, (0, 0)), (0.999999, (4, 5))])
+def test_crop_reaches_both_ends(draw: float, corner: tuple[int, int]) -> None:
+    assert crop_box((10, 20), (6, 15), draw, draw) == (*corner, 6, 15)
+    assert crop_box((10, 20), (6, 30), draw, draw) == (corner[0], 0, 6, 20)
 
 
 def test_colors_change_the_image_only_and_within_the_strength() -> None:

@@ -52,6 +52,12 @@ def test_segments_that_differ_are_named(json_path: Path) -> None:
     ]
 
 
+def test_segment_larger_than_its_record_is_named(json_path: Path) -> None:
+    write_id_png(json_path.parent / "panoptic" / "b.png", np.array([[1, 1, 1], [2, 2, 1]]))
+    area, _ = faults_of(json_path)
+    assert area == "panoptic/b.png: segment 1: area 4 pixels; the JSON says 3"
+
+
 def test_other_size_is_named(json_path: Path) -> None:
     write_id_png(json_path.parent / "panoptic" / "b.png", np.vstack([ID_MAP, [[0, 0, 0]]]))
     assert faults_of(json_path) == ["panoptic/b.png: size 3x3 (height x width); the JSON says 2x3"]
