@@ -26,13 +26,13 @@ REQUIRED = [
     # libdeflate: inflates label PNGs many times faster than zlib.
     "deflate>=0.7",
     "omegaconf>=2.3",
+    "pyyaml>=6.0",
     "pycocotools>=2.0.8",
     "cityscapesscripts>=2.2.4",
     "safetensors>=0.4.5",
     "ray[default,train,data]>=2.50",
     "tensorboard>=2.17",
     "tqdm>=4.66",
-    "rich>=13.7",
     "jinja2>=3.1",
 ]
 
@@ -43,7 +43,6 @@ TEST = [
     *LINT,
     "pytest>=8.3",
     "pytest-xdist>=3.6",
-    "scipy>=1.13",
     # A second, independent PQ implementation to compare with.
     "vernier==0.5.4",
     # Drives a headless Chromium for the tests of the HTML report; they skip without a browser.

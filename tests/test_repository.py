@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from seamless_pr.config.load import load_config
+from tests.import_rules import FORBIDDEN, OPTIONAL, Import, read_imports
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -113,6 +114,26 @@ def package_data_patterns() -> list[str]:
     return ast.literal_eval(found)["seamless_pr"]
 
 
+def declared_packages(names: tuple[str, ...]) -> set[str]:
+    """Import names of what the lists `names` of setup.py require."""
+    import_names = {"pillow": "PIL", "opencv-python-headless": "cv2", "pyyaml": "yaml"}
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    lists = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in names
+    ]
+    texts = [node.value for values in lists for node in ast.walk(values) if hasattr(node, "value")]
+    packages = {re.split(r"[\[<>=]", text)[0] for text in texts if isinstance(text, str)}
+    return {import_names.get(package, package.replace("-", "_")) for package in packages}
+
+
+def undeclared_imports(imports: list[Import], declared: set[str]) -> list[str]:
+    """Imports of packages that are neither declared nor optional nor part of Python."""
+    known = declared | sys.stdlib_module_names | OPTIONAL | {"seamless_pr", *FORBIDDEN}
+    return [str(found) for found in imports if found.target.split(".")[0] not in known]
+
+
 def text_files() -> list[Path]:
     folders = ["seamless_pr", "pipelines", "tools", "tests", "configs", "docs", ".ci"]
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*"))]
@@ -178,6 +199,25 @@ parser.parse_args()
         "pipelines/train.py: no sub-command village",
         "pipelines/none.py: no such script",
         "seamless_pr/none.py: no such script",
+    ]
+
+
+@pytest.mark.parametrize("package", ["seamless_pr", "pipelines", "tools"])
+def test_what_the_code_imports_is_declared(package: str):
+    imports = read_imports(ROOT, package)
+    assert imports
+    assert undeclared_imports(imports, declared_packages(("REQUIRED",))) == []
+
+
+def test_what_the_tests_import_is_declared():
+    declared = declared_packages(("REQUIRED", "TEST", "LINT"))
+    assert undeclared_imports(read_imports(ROOT, "tests"), declared) == []
+
+
+def test_an_undeclared_import_is_found():
+    imports = [Import("tools.a", target, 1, True) for target in ("cv2.dnn", "pandas", "json")]
+    assert undeclared_imports(imports, declared_packages(("REQUIRED",))) == [
+        "tools.a:1 imports pandas"
     ]
 
 
