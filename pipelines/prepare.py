@@ -17,15 +17,20 @@ from seamless_pr.data.cityscapes import convert_cityscapes
 from seamless_pr.data.faults import Fault
 from seamless_pr.data.verification import verify_dataset
 
+INTERRUPTED = 130  # what shells report for a program stopped by Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
         faults = options.run(options)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
     return 1 if faults else 0
 
 
