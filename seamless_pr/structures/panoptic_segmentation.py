@@ -74,7 +74,8 @@ class PanopticSegmentation:
         crowd = [segment.segment_id for segment in self.segments if segment.is_crowd]
         if not crowd:
             return self
-        is_crowd = torch.isin(self.id_map, torch.tensor(crowd, dtype=torch.int32))
         segments = tuple(segment for segment in self.segments if not segment.is_crowd)
-        id_map = self.id_map.masked_fill(is_crowd, LabelSpace.VOID_SEGMENT_ID)
+        id_map = self.id_map.clone()
+        for segment_id in crowd:
+            id_map[id_map == segment_id] = LabelSpace.VOID_SEGMENT_ID
         return replace(self, id_map=id_map, segments=segments)
