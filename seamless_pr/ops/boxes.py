@@ -149,8 +149,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, max_kept: int | None = 
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"the NMS threshold must be in (0, 1]; got {threshold}")
-    # Swapped corners count as empty; torchvision would take their product for an area.
-    boxes = torch.cat([boxes[:, :2], torch.maximum(boxes[:, :2], boxes[:, 2:])], dim=1).float()
+    boxes = boxes.float()
     strict_threshold = float(np.nextafter(np.float32(threshold), np.float32(0)))
     if max_kept is None or len(boxes) <= 2 * max_kept or boxes.is_cuda:
         kept = torchvision.ops.nms(boxes, scores.float(), strict_threshold)
