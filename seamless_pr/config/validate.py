@@ -104,6 +104,7 @@ _RULES: dict[str, _Rule] = {
     "optimizer.norm_weight_decay": _NOT_NEGATIVE,
     "optimizer.clip_grad_norm": _NOT_NEGATIVE,
     "optimizer.accumulation_steps": _AT_LEAST_ONE,
+    "optimizer.kind": _one_of("sgd", "adamw"),
     "schedule.kind": _one_of("multistep", "poly", "cosine"),
     "schedule.milestones": (
         lambda value: list(value) == sorted(set(value)) and all(step > 0 for step in value),
@@ -114,6 +115,7 @@ _RULES: dict[str, _Rule] = {
     "schedule.warmup_steps": _NOT_NEGATIVE,
     "schedule.warmup_factor": _POSITIVE_FRACTION,
     "training.steps": _POSITIVE,
+    "training.max_minutes": _NOT_NEGATIVE,
     "training.amp": _one_of("none", "bf16", "fp16"),
     "training.log_interval_steps": _POSITIVE,
     "training.checkpoint_interval_steps": _POSITIVE,

@@ -45,6 +45,15 @@ def barrier() -> None:
         dist.barrier()
 
 
+def of_first_worker(value: float, device: torch.device) -> float:
+    """The value that the first worker has."""
+    if world_size() == 1:
+        return value
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.broadcast(shared, src=0)
+    return float(shared)
+
+
 def mean_over_workers(values: Tensor) -> Tensor:
     """The mean of a tensor over all workers; the tensor itself without a group."""
     if world_size() == 1:

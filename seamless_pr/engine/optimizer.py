@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import nn
 from torch.nn import Parameter
-from torch.optim import SGD
+from torch.optim import SGD, AdamW, Optimizer
 
 from seamless_pr.structures.training_settings import OptimizerSettings
 
 
-def sgd(network: nn.Module, settings: OptimizerSettings) -> SGD:
-    """SGD over the trainable parameters; norm layers have their own weight decay.
+def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
+    """The optimiser over the trainable parameters; norm layers have their own weight decay.
 
     Raises:
-        ValueError: the network has no trainable parameter.
+        ValueError: unknown kind, or the network has no trainable parameter.
     """
     weights, norms = split_norm_parameters(network)
     groups = [
@@ -23,7 +23,11 @@ def sgd(network: nn.Module, settings: OptimizerSettings) -> SGD:
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise ValueError("the network has no trainable parameter; check the frozen parts")
-    return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+    if settings.kind == "sgd":
+        return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+    if settings.kind == "adamw":
+        return AdamW(groups, lr=settings.lr)
+    raise ValueError(f"optimizer kind must be 'sgd' or 'adamw'; got '{settings.kind}'")
 
 
 def split_norm_parameters(network: nn.Module) -> tuple[list[Parameter], list[Parameter]]:

@@ -9,8 +9,9 @@ from torch.optim import Optimizer
 from seamless_pr.structures.training_settings import ScheduleSettings
 
 
-def lr_factor(step: int, num_steps: int, settings: ScheduleSettings) -> float:
-    """Factor on the base learning rate for the optimiser step number `step` (0 = the first).
+def lr_factor(step: float, num_steps: int, settings: ScheduleSettings) -> float:
+    """Factor on the base learning rate for the optimiser step number `step` (0 = the first;
+    between two whole numbers where time drives the schedule).
 
     Warm-up and decay are multiplied. With milestones after the warm-up this is the schedule of the
     released Seamless Scene Segmentation code.

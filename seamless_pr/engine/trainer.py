@@ -18,11 +18,12 @@ from seamless_pr.engine.checkpoints import WEIGHTS_NAME, CheckpointFolder, load_
 from seamless_pr.engine.distributed import (
     barrier,
     mean_over_workers,
+    of_first_worker,
     parameter_checksum_spread,
     rank,
     world_size,
 )
-from seamless_pr.engine.optimizer import sgd
+from seamless_pr.engine.optimizer import make_optimizer
 from seamless_pr.engine.run_log import RunLog
 from seamless_pr.engine.schedule import lr_factor, set_lr
 from seamless_pr.ops.generators import keyed_generator, keyed_seed
@@ -113,11 +114,13 @@ class Trainer:
         self._schedule = schedule
         self._training = training
         self._metadata = dict(metadata)
-        self._optimizer = sgd(self.network, optimizer)
+        self._optimizer = make_optimizer(self.network, optimizer)
         self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=training.amp == "fp16")
         self._checkpoints = CheckpointFolder(self.folder / "checkpoints")
         self._steps_done = 0
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
         self._best_pq = -math.inf
         self._metrics: Mapping[str, Any] = {}
         self._load(Path(resume_from) if resume_from else self._checkpoints.latest())
@@ -141,6 +144,7 @@ class Trainer:
             FloatingPointError: a loss or the gradient is not finite; names the loss and the images.
             ValueError: the network returns other losses than those with a weight.
         """
+        self._started = time.monotonic()
         log = None
         if rank() == 0:
             log = RunLog(self.folder, self._training.steps, self._steps_done)
@@ -160,13 +164,15 @@ class Trainer:
         self.network.train()
         stream: Iterator[Batch] | None = None
         window = _Window()
-        while self._steps_done < settings.steps:
+        position = self._position()
+        while position < settings.steps:
             if stream is None:
                 stream = iter(self._batches_from(self._steps_done))
-            window.add(self._step(stream))
+            window.add(self._step(stream, position))
             self._steps_done += 1
             done = self._steps_done
-            is_last = done == settings.steps
+            position = self._position()
+            is_last = position >= settings.steps
             if done % settings.log_interval_steps == 0 or is_last:
                 self._report(window, log)
                 window = _Window()
@@ -176,12 +182,23 @@ class Trainer:
             if is_last or is_best or done % settings.checkpoint_interval_steps == 0:
                 self._save(is_best)
 
-    def _step(self, stream: Iterator[Batch]) -> _StepRecord:
+    def _position(self) -> float:
+        """Where the run stands on its schedule, in steps."""
+        limit = self._training.max_minutes * 60
+        if not limit:
+            return self._steps_done
+        used = of_first_worker(self._seconds_used(), self.device)
+        return max(self._steps_done, self._training.steps * used / limit)
+
+    def _seconds_used(self) -> float:
+        return self._seconds_before + time.monotonic() - self._started
+
+    def _step(self, stream: Iterator[Batch], position: float) -> _StepRecord:
         """One optimiser step on one global batch."""
         started = time.perf_counter()
         step, training = self._steps_done, self._training
         torch.manual_seed(keyed_seed("step", training.seed, step, rank()))
-        lr = self._optimizer_settings.lr * lr_factor(step, training.steps, self._schedule)
+        lr = self._optimizer_settings.lr * lr_factor(position, training.steps, self._schedule)
         set_lr(self._optimizer, lr)
         self._optimizer.zero_grad(set_to_none=True)
         record = _StepRecord(lr=lr)
@@ -301,6 +318,7 @@ class Trainer:
                 "step": self._steps_done,
                 "batches_seen": self._steps_done * parts,
                 "best_pq": self._best_pq,
+                "seconds": self._seconds_used(),
                 "optimizer": self._optimizer.state_dict(),
                 "scaler": self._scaler.state_dict(),
             }
@@ -320,6 +338,7 @@ class Trainer:
         self._scaler.load_state_dict(state["scaler"])
         self._steps_done = state["step"]
         self._best_pq = state["best_pq"]
+        self._seconds_before = state["seconds"]
 
     def _wrap(self) -> nn.Module:
         if world_size() == 1:

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Stochastic gradient descent; defaults of the released Seamless Scene Segmentation code.
+    """The optimiser; defaults of the released Seamless Scene Segmentation code.
 
     Attributes:
+        kind: "sgd" or "adamw" (decoupled weight decay; learns faster in short runs from scratch).
         lr: learning rate after the warm-up, for the global batch.
-        momentum, nesterov: as in torch.optim.SGD.
+        momentum, nesterov: as in torch.optim.SGD ("sgd" only).
         weight_decay: for all weights but those of norm layers.
         norm_weight_decay: for scale and shift of norm layers.
         clip_grad_norm: largest L2 norm of the whole gradient; 0: no clipping.
         accumulation_steps: the global batch is computed in this many parts, one after the other.
     """
 
+    kind: str = "sgd"
     lr: float = 0.01
     momentum: float = 0.9
     nesterov: bool = True
@@ -54,6 +56,8 @@ class TrainingSettings:
 
     Attributes:
         steps: optimiser steps of the whole run.
+        max_minutes: the run ends after this time if that comes before the last step, and the schedule
+            ends with it; such a run depends on the speed of the machine. 0: no limit.
         seed: every random number of the run follows from it.
         amp: arithmetic of the network: "none" (float32), "bf16" or "fp16" (the latter on a GPU
             only).
@@ -66,6 +70,7 @@ class TrainingSettings:
     """
 
     steps: int = 48000
+    max_minutes: float = 0.0
     seed: int = 0
     amp: str = "none"
     channels_last: bool = True

@@ -59,7 +59,7 @@ def test_a_saved_config_is_read_back_as_it_was(tmp_path: Path) -> None:
             r"'model\.rpn\.num_sample'; did you mean 'model\.rpn\.num_samples'",
         ),
         ({"lr": 1}, r"unknown key 'lr'; did you mean 'optimizer\.lr'"),
-        ({"optimizer": {"zzz": 1}}, r"unknown key 'optimizer\.zzz'; valid: lr, momentum"),
+        ({"optimizer": {"zzz": 1}}, r"unknown key 'optimizer\.zzz'; valid: kind, lr"),
         ({"model": {"rpn": 3}}, r"'model\.rpn' is a group of settings; got 3"),
         ({"optimizer": {"lr": "fast"}}, r"'optimizer\.lr' cannot be 'fast'"),
         ({"data": {**PATHS, "batch_size": 2.5}}, r"'data\.batch_size' cannot be 2\.5"),

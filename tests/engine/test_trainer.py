@@ -139,6 +139,17 @@ def test_the_best_weights_are_those_of_the_highest_pq(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path) -> None:
+    changes = {"training__steps": 10**6, "training__log_interval_steps": 1}
+    trainer = make_trainer(tmp_path, training__max_minutes=0.3 / 60, **changes)
+    trainer.run()
+    assert 0 < trainer.steps_done < 10**5
+    records = read_log(tmp_path / "log.jsonl")
+    assert records[-1]["step"] == trainer.steps_done
+    assert records[-1]["lr"] < 0.1 * records[len(records) // 2]["lr"] < records[4]["lr"]
+    assert load_weights(tmp_path / "weights.safetensors")[1]["step"] == trainer.steps_done
+
+
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     network = TinyNetwork()
     before = torch.cat([parameter.detach().flatten().clone() for parameter in network.parameters()])
