@@ -1,4 +1,4 @@
-"""Panoptic fusion: instances in score order, then the semantic map where no instance is (Seamless, section 4).
+"""Panoptic fusion: instances by score, then semantics where no instance is (Seamless, section 4).
 
 Letters: K classes, h, w size of the logits, H, W size of the finished map.
 """
@@ -29,11 +29,13 @@ def fuse(
 ) -> PanopticSegmentation:
     """Merges masks and classes into one map; every pixel gets at most one segment.
 
-    Instances above the score threshold are taken best first. One whose pixels are for more than `overlap_threshold`
-    already taken is dropped; of the others the free part becomes a segment. An instance whose mask is empty keeps its
-    segment with area 0. The rest of the image takes its semantic class: regions smaller than the area limit become
-    void, and so that nothing is invented, regions of thing classes become crowd segments: they say what is there, but
-    not which object, and count as void in panoptic maps that are written (released code; the paper makes them void).
+    Instances above the score threshold are taken best first. One whose pixels are for more than
+    `overlap_threshold` already taken is dropped; of the others the free part becomes a segment. An
+    instance whose mask is empty keeps its segment with area 0. The rest of the image takes its
+    semantic class: regions smaller than the area limit become void, and so that nothing is
+    invented, regions of thing classes become crowd segments: they say what is there, but not which
+    object, and count as void in panoptic maps that are written (released code; the paper makes
+    them void).
 
     Args:
         class_map: [H, W] integer train ids, best class of each pixel.
@@ -42,7 +44,8 @@ def fuse(
         settings: thresholds.
 
     Returns:
-        Segments: instances by descending score, then classes ascending, numbered from 1; on the CPU.
+        Segments: instances by descending score, then classes ascending, numbered from 1; on the
+            CPU.
     """
     height, width = class_map.shape
     if detections.mask_logits is None:
@@ -128,10 +131,11 @@ def resample_grid(
 
 
 def resampled_classes(logits: Tensor, grid: ResampleGrid) -> Tensor:
-    """The best class of every output pixel, as if all logits had been resized bilinearly (align_corners=False).
+    """The best class of every output pixel, as if all logits had been resized bilinearly.
 
-    Between four cells whose best class is the same, every convex combination has that best class too, so only pixels
-    between cells that disagree are computed: a small share of a real scene, at the same result.
+    The resizing is that of align_corners=False. Between four cells whose best class is the same,
+    every convex combination has that best class too, so only pixels between cells that disagree
+    are computed: a small share of a real scene, at the same result.
 
     Args:
         logits: [K, h, w] on any device.
@@ -177,7 +181,7 @@ def _neighbours(
 
 
 def _argmax_classes(logits: Tensor) -> Tensor:
-    """[K, h, w] -> [h, w] int64 index of the first largest class; running comparison beats argmax over K."""
+    """[K, h, w] -> [h, w] int64 first largest class; a running comparison beats argmax."""
     best, classes = logits[0].clone(), torch.zeros_like(logits[0], dtype=torch.int64)
     for index in range(1, len(logits)):
         larger = logits[index] > best

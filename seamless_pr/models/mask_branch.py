@@ -105,7 +105,7 @@ class MaskHead(nn.Module):
 def mask_loss(
     logits: Tensor, rois: PositiveRoIs, targets: Sequence[PanopticTarget]
 ) -> dict[str, LossSum]:
-    """Loss `mask`: binary cross-entropy on the object's class, mean over the cells that are not void.
+    """Loss `mask`: binary cross-entropy on the object's class, mean over cells that are not void.
 
     Args:
         logits: [R, T, M, M] for `rois`, in their order.

@@ -62,23 +62,27 @@ class InstanceOutput:
 class PanopticNet(nn.Module):
     """Seamless Scene Segmentation, with PointRend where point heads are given.
 
-    forward (training): batch, one target and one random generator per image -> dict of scalar losses by name, unweighted.
-    `predict` (inference): batch, original sizes -> one panoptic segmentation and the detections per image.
+    forward (training): batch, one target and one random generator per image -> dict of scalar
+    losses by name, unweighted.
+    `predict` (inference): batch, original sizes -> one panoptic segmentation and the detections
+    per image.
 
     Args:
         label_space: classes; stuff and things.
         backbone: images [N, 3, H, W] -> stage maps C2..C5; has `out_channels` and `strides`.
         fpn: stage maps -> levels P2, P3, ...
         rpn_head, box_head: proposals and boxes.
-        mask_head: the 4-convolution head, or the coarse head of PointRend (then `point_head` is needed).
+        mask_head: the 4-convolution head, or the coarse head of PointRend (then `point_head` is
+            needed).
         point_head: refines masks.
         semantic_head: P2..P5 -> stride-4 logits.
         semantic_point_head: refines semantics; None: bilinear upsampling.
         level_strides: input pixels per cell of each FPN level.
         rpn, roi, box, points, semantic, fusion: numbers of the branches.
         pixel_mean, pixel_std: of RGB in [0, 1].
-        global_loss_counts: losses are divided by counts summed over workers (a batch gives the same gradient however it is
-            spread); False: by each worker's own counts, as the reference does.
+        global_loss_counts: losses are divided by counts summed over workers (a batch gives the same
+            gradient however it is spread); False: by each worker's own counts, as the reference
+            does.
     """
 
     pixel_mean: Tensor
@@ -160,7 +164,7 @@ class PanopticNet(nn.Module):
         targets: Sequence[PanopticTarget],
         generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
-        """Losses of a batch; `generators` are CPU generators, one per image, and the only source of randomness."""
+        """Losses of a batch; all randomness comes from `generators`, on the CPU, one per image."""
         levels = self.features(batch)
         losses = self._instance_losses(levels, batch, targets, generators)
         losses |= self._semantic_losses(levels, batch, targets, generators)
@@ -212,7 +216,7 @@ class PanopticNet(nn.Module):
         sampled: Sequence[SampledRoIs],
         batch: ImageBatch,
     ) -> PositiveRoIs:
-        """The same objects on the boxes that the box branch regresses for their class; no gradient."""
+        """The same objects on the boxes that the box branch regresses for them; no gradient."""
         is_positive = torch.cat([rois.matched_segment >= 0 for rois in sampled])
         sizes = [batch.image_sizes[index] for index in positive.image_indices.tolist()]
         deltas = output.box_deltas.detach()[is_positive]
@@ -241,7 +245,7 @@ class PanopticNet(nn.Module):
         return losses
 
     def _normalised(self, losses: dict[str, LossSum], device: torch.device) -> dict[str, Tensor]:
-        """Totals over counts; the counts are averages over the workers, so that averaged gradients are exact."""
+        """Totals over counts, averaged over the workers so that averaged gradients are exact."""
         counts = torch.tensor([loss.count for loss in losses.values()], dtype=torch.float64)
         world_size = 1
         if self.global_loss_counts and dist.is_available() and dist.is_initialized():
@@ -268,14 +272,15 @@ class PanopticNet(nn.Module):
             original_sizes: (height, width) of each image file.
 
         Returns:
-            Per image the segmentation at original size (on the CPU) and the detections in its pixels.
+            Per image the segmentation at original size (on the CPU) and the detections in its
+            pixels.
         """
         levels = self.features(batch)
         detections = self.detect(levels, batch)
         logits = self.semantic_logits(levels, batch.padded_size)
         return [
-            self._fused(image_logits, found, batch.padded_size, image_size, tuple(original_size))
-            for image_logits, found, image_size, original_size in zip(
+            self._fused(image_logits, found, batch.padded_size, image_size, (height, width))
+            for image_logits, found, image_size, (height, width) in zip(
                 logits, detections, batch.image_sizes, original_sizes, strict=True
             )
         ]

@@ -1,7 +1,7 @@
-"""PointRend: heads, one refinement loop for masks and semantics, losses and inference of both branches.
+"""PointRend: heads, one refinement loop, losses and inference of the mask and semantic branches.
 
-Letters: N images, C channels of P2, K classes, R boxes, P points of a row, M = all points of a call.
-Sources: PointRend (CVPR 2020), sections 3 and 4; where the released code differs, the released code is the default.
+Letters: N images, C channels of P2, K classes, R boxes, P points of a row, M all points of a call.
+Sources: PointRend (CVPR 2020), sections 3, 4; where the released code differs, it is the default.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from seamless_pr.structures.settings import PointSettings, SemanticSettings
 class CoarseMaskHead(nn.Module):
     """Class-specific 7x7 mask logits of a box, seen whole.
 
-    forward: [R, C, roi_size, roi_size] features on a regular grid of P2 points -> [R, K, roi_size / 2, roi_size / 2]
-    logits.
+    forward: [R, C, roi_size, roi_size] features on a regular grid of P2 points -> logits
+    [R, K, roi_size / 2, roi_size / 2].
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class CoarseMaskHead(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.normal_(self.prediction.weight, std=0.001)
         for module in (self.reduce, self.fc1, self.fc2, self.prediction):
+            assert module.bias is not None
             nn.init.zeros_(module.bias)
 
     def forward(self, roi_features: Tensor) -> Tensor:
@@ -70,15 +71,16 @@ class CoarseMaskHead(nn.Module):
 class PointHead(nn.Module):
     """The point MLP: fine features and coarse logits of a point -> its logits.
 
-    forward: fine [M, C], coarse [M, K] -> [M, K]. A layer's weight is one matrix [hidden, inputs + K]; it is applied in
-    two parts, so that fine and coarse inputs are never concatenated.
+    forward: fine [M, C], coarse [M, K] -> [M, K]. A layer's weight is one matrix
+    [hidden, inputs + K]; it is applied in two parts, so that fine and coarse inputs are never
+    concatenated.
 
     Args:
         in_channels: C.
         num_classes: K.
         hidden_channels, num_layers: width and depth before the predictor.
-        coarse_each_layer: give the coarse logits to every layer and the predictor (instance, and the paper's text) or
-            to the first only (released semantic head).
+        coarse_each_layer: give the coarse logits to every layer and the predictor (instance, and
+            the paper's text) or to the first only (released semantic head).
     """
 
     def __init__(
@@ -106,11 +108,12 @@ class PointHead(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
         for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
             fine = _linear_parts(layer, fine, coarse).relu_()
         return _linear_parts(self.predictor, fine, coarse)
 
 
-def _linear_parts(layer: nn.Module, fine: Tensor, coarse: Tensor) -> Tensor:
+def _linear_parts(layer: nn.Linear, fine: Tensor, coarse: Tensor) -> Tensor:
     """`layer(cat([fine, coarse]))`, or `layer(fine)` where the layer has no coarse input."""
     num_fine = fine.shape[1]
     fine_weight, coarse_weight = layer.weight[:, :num_fine], layer.weight[:, num_fine:]
@@ -127,7 +130,7 @@ def refine(
     num_points: int,
     num_steps: int,
 ) -> Tensor:
-    """Subdivision: doubles the resolution, then recomputes the least certain points (PointRend, section 3.1).
+    """Doubles the resolution, then recomputes the least certain points (PointRend, section 3.1).
 
     Args:
         logits: [R, K, h, w].
@@ -162,12 +165,13 @@ def gather_point_features(
     image_indices: Tensor,
     padded_size: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
-    """What the point head sees, the same way in training and inference, for boxes and for whole images.
+    """What the point head sees, alike in training and inference, for boxes and whole images.
 
     Args:
         fine_map: [N, C, H, W] finest FPN level.
         coarse_logits: [R, K, h, w], one map per row.
-        point_coords: [R, P, 2], (x, y) in [0, 1] of the row's box, or of the padded image without boxes.
+        point_coords: [R, P, 2], (x, y) in [0, 1] of the row's box, or of the padded image without
+            boxes.
         boxes: [R, 4] xyxy in pixels of the padded image; None: a row is a whole image.
         image_indices: [R] int64, the image of each row.
         padded_size: (height, width) of the network input.
@@ -198,7 +202,7 @@ def coarse_mask_logits(
     image_indices: Tensor,
     padded_size: tuple[int, int],
 ) -> Tensor:
-    """Runs the coarse head on a regular grid of P2 points in each box: [R, K, mask_size, mask_size] logits."""
+    """The coarse head on a grid of P2 points per box: [R, K, mask_size, mask_size] logits."""
     grid = regular_grid(head.roi_size, boxes.device)
     size = boxes.new_tensor([padded_size[1], padded_size[0]])
     points = points_to_image(grid.expand(len(boxes), -1, -1), boxes) / size
@@ -219,10 +223,10 @@ def point_mask_losses(
     settings: PointSettings,
     generators: Sequence[torch.Generator],
 ) -> dict[str, LossSum]:
-    """Losses `mask_coarse` (mean over boxes and cells) and `mask_point` (mean over boxes and points).
+    """Losses `mask_coarse` (mean over boxes, cells) and `mask_point` (mean over boxes, points).
 
-    Binary cross-entropy on the object's class. Coarse logits are not detached: the point loss trains the coarse head as
-    well (released code).
+    Binary cross-entropy on the object's class. Coarse logits are not detached: the point loss
+    trains the coarse head as well (released code).
     """
     num_rois = len(rois)
     coarse_logits = coarse_mask_logits(
@@ -308,7 +312,8 @@ def num_subdivision_steps(start: int, end: int) -> int:
     steps = round(math.log2(end / start))
     if steps < 0 or start * 2**steps != end:
         raise ValueError(
-            f"a {start}-cell start cannot double into output_size {end}; use {start} times a power of two"
+            f"a {start}-cell start cannot double into output_size {end}; "
+            f"use {start} times a power of two"
         )
     return steps
 
@@ -322,9 +327,10 @@ def point_mask_logits(
     padded_size: tuple[int, int],
     settings: PointSettings,
 ) -> list[Tensor]:
-    """Refined mask logits of each image's detections: [R, output_size, output_size] of the predicted class.
+    """Refined mask logits per image, for the predicted class: [R, output_size, output_size].
 
-    Only the predicted class is carried through the subdivision; the other classes' maps never influence it.
+    Only the predicted class is carried through the subdivision; the other classes' maps never
+    influence it.
     """
     counts = [len(found) for found in detections]
     boxes = torch.cat([found.boxes for found in detections])
@@ -424,7 +430,7 @@ def refine_semantic_logits(
     settings: SemanticSettings,
     num_steps: int = 2,
 ) -> Tensor:
-    """Subdivides stride-4 logits to the input resolution: [N, K, h, w] -> [N, K, 4 h, 4 w] after two steps."""
+    """Subdivides stride-4 logits to the input: [N, K, h, w] -> [N, K, 4 h, 4 w] in two steps."""
     num_images = len(coarse_logits)
     images = torch.arange(num_images, device=coarse_logits.device)
 

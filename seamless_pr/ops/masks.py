@@ -38,10 +38,11 @@ def paste_mask(
     image_size: tuple[int, int],
     threshold: float,
 ) -> MaskCrop:
-    """Resizes a mask to its box and keeps the part inside the image (facts of the released code, item 32).
+    """Resizes a mask to its box and keeps the part inside the image, as the released code does.
 
-    The probability at a pixel centre is the bilinear read of the mask at `M * (x + 0.5 - x0) / (x1 - x0) - 0.5`, zero
-    outside the mask; a pixel is set when it exceeds the threshold. Boxes are neither rounded nor grown.
+    The probability at a pixel centre is the bilinear read of the mask at
+    `M * (x + 0.5 - x0) / (x1 - x0) - 0.5`, zero outside the mask; a pixel is set when it exceeds
+    the threshold. Boxes are neither rounded nor grown.
 
     Args:
         mask_probs: [M, M] float in [0, 1].
@@ -69,7 +70,7 @@ def _pixel_range(start: float, end: float, limit: int) -> tuple[int, int]:
 
 
 def _read_along(values: Tensor, start: float, end: float, first: int, stop: int) -> Tensor:
-    """[M, L] -> [stop - first, L]: linear reads along dimension 0 at pixel centres, zero outside."""
+    """[M, L] -> [stop - first, L]: linear reads along dimension 0 at pixel centres, else 0."""
     side = len(values)
     pixel = torch.arange(first, stop, dtype=torch.float32, device=values.device)
     position = side * (pixel + 0.5 - start) / (end - start) - 0.5
@@ -87,8 +88,8 @@ def nearest_mask_targets(
 ) -> tuple[Tensor, Tensor]:
     """Mask targets of the 4-convolution head (facts of the released code, item 29).
 
-    Cell (r, c) of a box reads the id at pixel `floor(y0 + (r + 0.5) / size * h)`, clamped to the image; its own id is 1,
-    another id 0, and void pixels are not counted.
+    Cell (r, c) of a box reads the id at pixel `floor(y0 + (r + 0.5) / size * h)`, clamped to the
+    image; its own id is 1, another id 0, and void pixels are not counted.
 
     Args:
         id_map: [H, W] int32, 0 = void.
@@ -113,8 +114,9 @@ def aligned_mask_targets(
 ) -> Tensor:
     """Targets of the coarse PointRend head: RoIAlign of each object's bit mask, then >= 0.5.
 
-    As released PointRend (aligned=True, adaptive sampling), but on a crop around the object instead of a stack of
-    full-size masks: outside the object's own box the mask is 0, and RoIAlign reads 0 there too.
+    As released PointRend (aligned=True, adaptive sampling), but on a crop around the object instead
+    of a stack of full-size masks: outside the object's own box the mask is 0, and RoIAlign reads 0
+    there too.
 
     Args:
         id_map: [H, W] int32.

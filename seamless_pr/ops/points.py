@@ -1,7 +1,8 @@
 """Reading feature maps at points, and choosing the points where reading pays (PointRend).
 
 Letters: N maps, C channels, R boxes, P points of a box, M = all points of a call, K classes.
-Point coordinates are (x, y) in [0, 1] of a box or of a map; the centre of cell i of n is (i + 0.5) / n.
+Point coordinates are (x, y) in [0, 1] of a box or of a map; the centre of cell i of n is
+(i + 0.5) / n.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from torch import Tensor
 def sample_points(maps: Tensor, point_coords: Tensor, map_indices: Tensor) -> Tensor:
     """Reads maps at points, bilinearly; what lies outside a map reads as 0.
 
-    The value at the map position `u * W - 0.5`, as the released PointRend has it. Each point gathers four rows
-    of the channels-last map in one fused kernel, so nothing of the size M x 4 x C is ever written.
+    The value at the map position `u * W - 0.5`, as the released PointRend has it. Each point
+    gathers four rows of the channels-last map in one fused kernel, so nothing of the size M x 4 x C
+    is ever written.
 
     Args:
         maps: [N, C, H, W] floating; fastest when its memory format is channels_last.
@@ -41,8 +43,8 @@ def sample_membership(
 ) -> Tensor:
     """Soft mask labels at points, read from id maps: no full-size mask is ever made.
 
-    Equals the bilinear sample of each segment's bit mask (zeros outside the image): of the four pixels around
-    a point, the weight of those that carry the segment's id.
+    Equals the bilinear sample of each segment's bit mask (zeros outside the image): of the four
+    pixels around a point, the weight of those that carry the segment's id.
 
     Args:
         id_maps: one [H, W] int32 map per image.
@@ -96,14 +98,14 @@ def _bilinear_cells(point_coords: Tensor, height: int, width: int) -> tuple[Tens
 
 
 def regular_grid(size: int, device: torch.device | None = None) -> Tensor:
-    """Centres of the cells of a size x size grid: [size * size, 2], (x, y) in [0, 1], row by row."""
+    """Cell centres of a size x size grid: [size * size, 2], (x, y) in [0, 1], row by row."""
     centres = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     return torch.stack([x, y], dim=-1).flatten(0, 1)
 
 
 def points_to_image(point_coords: Tensor, boxes: Tensor) -> Tensor:
-    """Points of boxes to pixels of the image: [R, P, 2] in [0, 1] of boxes [R, 4] xyxy -> [R, P, 2] (x, y)."""
+    """Pixels (x, y) of the image, [R, P, 2], of points in [0, 1] of boxes [R, 4] xyxy."""
     origin, end = boxes[:, None, :2], boxes[:, None, 2:]
     return origin + point_coords * (end - origin)
 
@@ -118,8 +120,9 @@ def uncertain_coords(
 ) -> Tensor:
     """Draws training points, most of them where the coarse prediction is unsure.
 
-    PointRend, section 3.1 (k = oversample_ratio, beta = importance_fraction). Uncertainty is measured on the sampled
-    logits, not on the grid: between two cells of logits -1 and 1 the sampled value is 0.
+    PointRend, section 3.1 (k = oversample_ratio, beta = importance_fraction). Uncertainty is
+    measured on the sampled logits, not on the grid: between two cells of logits -1 and 1 the
+    sampled value is 0.
 
     Args:
         sample_uncertainty: [R, P', 2] candidate points -> [R, P'] uncertainty, larger = less sure.
@@ -151,18 +154,18 @@ def uncertain_coords(
 
 
 def mask_uncertainty(logits: Tensor) -> Tensor:
-    """Minus the distance of a binary logit to 0, of any shape (PointRend, section 3.1, on logits)."""
+    """Minus the distance of a binary logit to 0, of any shape (PointRend, section 3.1)."""
     return -logits.abs()
 
 
 def class_uncertainty(logits: Tensor, dim: int) -> Tensor:
-    """Minus the gap between the two best class logits along `dim`; at most 0 (supplement, on logits)."""
+    """Minus the gap between the two best class logits along `dim`; at most 0 (supplement)."""
     first, second = _two_largest(logits, dim)
     return second - first
 
 
 def _two_largest(logits: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The largest and second largest value along `dim`; running maxima beat a top-k by far on the CPU."""
+    """The two largest values along `dim`; running maxima beat a top-k by far on the CPU."""
     slices = logits.unbind(dim)
     first, second = slices[0], torch.full_like(slices[0], float("-inf"))
     for values in slices[1:]:

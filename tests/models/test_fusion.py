@@ -1,4 +1,4 @@
-"""Fusion: hand-drawn maps, the reference's golden case, and resampling against resizing all logits."""
+"""Fusion: hand-drawn maps, the reference's golden case, and resampling against resized logits."""
 
 from pathlib import Path
 

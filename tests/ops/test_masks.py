@@ -1,4 +1,4 @@
-"""Mask targets against stacks of full-size masks, and pasting against grid sampling of the whole image."""
+"""Mask targets against stacks of full-size masks, and pasting against grid sampling."""
 
 import torch
 import torch.nn.functional as F
@@ -93,4 +93,5 @@ def test_no_boxes_give_empty_targets():
     ids = torch.zeros(0, dtype=torch.int32)
     assert aligned_mask_targets(id_map, ids, none, none, 7).shape == (0, 7, 7)
     targets, valid = nearest_mask_targets(id_map, ids, none, 28)
-    assert targets.shape == (0, 28, 28) and valid.dtype == torch.bool
+    assert targets.shape == (0, 28, 28)
+    assert valid.dtype == torch.bool
