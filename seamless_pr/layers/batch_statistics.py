@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 # Cells that are summed in float32 one after the other. The native kernel for channels_last memory
-# sums all of them in this way: variances are 2e-4 off for the half million cells of one image, 1e-6 with blocks.
+# sums all of them in this way: for the half million cells of one image the variance is 2e-4 off,
+# with blocks 1e-6.
 BLOCK_CELLS = 8192
 # Up to here, mean^2 / var costs less than two digits of E[x^2] - mean^2.
 LARGEST_OFFSET = 16.0
