@@ -156,7 +156,7 @@ def _check_pairs(config: Config, source: str) -> None:
             f"{source}: 'data.batch_size' ({data.batch_size}) must be a multiple of "
             f"'optimizer.accumulation_steps' ({optimizer.accumulation_steps})"
         )
-    if optimizer.nesterov and optimizer.momentum == 0:
+    if optimizer.kind == "sgd" and optimizer.nesterov and optimizer.momentum == 0:
         raise ValueError(
             f"{source}: 'optimizer.nesterov' needs 'optimizer.momentum' above 0; got 0; "
             "set nesterov to false"

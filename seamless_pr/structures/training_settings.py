@@ -56,8 +56,8 @@ class TrainingSettings:
 
     Attributes:
         steps: optimiser steps of the whole run.
-        max_minutes: the run ends after this time if that comes before the last step, and the schedule
-            ends with it; such a run depends on the speed of the machine. 0: no limit.
+        max_minutes: the run ends after this time if that comes before the last step, and the
+            schedule ends with it; such a run depends on the speed of the machine. 0: no limit.
         seed: every random number of the run follows from it.
         amp: arithmetic of the network: "none" (float32), "bf16" or "fp16" (the latter on a GPU
             only).
