@@ -139,15 +139,18 @@ def test_the_best_weights_are_those_of_the_highest_pq(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path) -> None:
+def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path, monkeypatch) -> None:
     changes = {"training__steps": 10**6, "training__log_interval_steps": 1}
-    trainer = make_trainer(tmp_path, training__max_minutes=0.3 / 60, **changes)
+    schedule = {"schedule__warmup_steps": 0, "schedule__power": 1.0}
+    trainer = make_trainer(tmp_path, training__max_minutes=10 / 60, **changes, **schedule)
+    # Each step takes one second.
+    monkeypatch.setattr(trainer, "_seconds_used", lambda: float(trainer.steps_done))
     trainer.run()
-    assert 0 < trainer.steps_done < 10**5
     records = read_log(tmp_path / "log.jsonl")
-    assert records[-1]["step"] == trainer.steps_done
-    assert records[-1]["lr"] < 0.1 * records[len(records) // 2]["lr"] < records[4]["lr"]
-    assert load_weights(tmp_path / "weights.safetensors")[1]["step"] == trainer.steps_done
+    assert [record["step"] for record in records] == list(range(1, 11))
+    expected = [0.1 * (1 - done / 10) for done in range(10)]
+    assert [record["lr"] for record in records] == pytest.approx(expected)
+    assert load_weights(tmp_path / "weights.safetensors")[1]["step"] == 10
 
 
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:
