@@ -9,6 +9,13 @@ examples:
   # Cityscapes annotations as downloaded, and a folder that pipelines/predict.py wrote
   python pipelines/evaluate.py --ground-truth gtFine/val --predictions predictions
 
+  # everything: masks with scores (AP), bands around borders, semantic label PNGs
+  python pipelines/evaluate.py --ground-truth G.json --predictions P.json --output DIR \\
+      --instances instances.json --boundary 0.005 --trimap 8 20 --semantic-pngs labels
+
+  # two evaluations of the same images: is B better than A, class by class?
+  python pipelines/evaluate.py --compare A/evaluation.json B/evaluation.json
+
 exit codes: 0 scored; 1 not scored, the message lists every fault of the input; 2 wrong arguments.
 """
 
@@ -20,15 +27,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seamless_pr.evaluation.evaluate import evaluate
+from seamless_pr.data.files import write_json
+from seamless_pr.evaluation.compare import (
+    baseline_table,
+    compare_evaluations,
+    comparison_json,
+    comparison_table,
+)
+from seamless_pr.evaluation.evaluate import evaluate, require_label_space
 from seamless_pr.evaluation.image_evaluation import EvaluationSettings
-from seamless_pr.evaluation.results import evaluation_json, write_evaluation_json
+from seamless_pr.evaluation.instances import evaluate_instances
+from seamless_pr.evaluation.results import (
+    evaluation_json,
+    read_evaluation_json,
+    semantic_json,
+    write_evaluation_json,
+)
+from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.evaluation.tables import (
     class_table,
     other_lines,
     plain_text,
     summary_table,
+    write_table,
     write_tables,
 )
 from seamless_pr.metrics.segment_matching import PQ_RULES
@@ -43,14 +65,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument(
         "--ground-truth",
-        required=True,
         type=Path,
         metavar="G",
         help="COCO panoptic JSON, or a folder of Cityscapes annotations such as gtFine/val",
     )
     parser.add_argument(
         "--predictions",
-        required=True,
         type=Path,
         metavar="P",
         help="COCO panoptic JSON, or a folder that pipelines/predict.py wrote",
@@ -89,21 +109,65 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="PIXELS",
         help="also mean IoU within so many pixels of a border",
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--instances", type=Path, metavar="JSON", help="COCO instance results: also AP and AP50"
+    )
+    parser.add_argument(
+        "--semantic-pngs",
+        type=Path,
+        metavar="DIR",
+        help="grey PNGs of category ids: also their mean IoU",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="JSON",
+        help="an earlier evaluation.json to show changes to",
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A.json", "B.json"),
+        help="compare two evaluation.json of the same images instead of evaluating",
+    )
+    options = parser.parse_args(arguments)
+    if not options.compare and not (options.ground_truth and options.predictions):
+        parser.error("--ground-truth and --predictions are needed (or --compare A.json B.json)")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
+        if options.compare:
+            compare(options.compare[0], options.compare[1], options.output)
+            return 0
+        baseline = read_evaluation_json(options.baseline) if options.baseline else None
         values = run(options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
     show(values)
+    if baseline is not None:
+        print()
+        print(plain_text(baseline_table(values, baseline)))
     if options.output is not None:
-        print(f"everything in {write_evaluation_json(values, options.output)}")
         write_tables(values, options.output)
+        print(f"everything in {write_evaluation_json(values, options.output)}")
     return 0
+
+
+def compare(path_a: Path, path_b: Path, output: Path | None) -> None:
+    """Prints B against A; writes comparison.json and the table if there is a folder for it."""
+    comparison = compare_evaluations(read_evaluation_json(path_a), read_evaluation_json(path_b))
+    table = comparison_table(comparison)
+    print(f"A: {path_a}\nB: {path_b}\n{comparison.num_images} images\n")
+    print(plain_text(table))
+    print("* the interval (paired bootstrap over images) leaves out 0")
+    if output is not None:
+        write_json(output / "comparison.json", comparison_json(comparison))
+        write_table(table, output / "comparison")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -116,10 +180,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     gt = open_ground_truth(options.ground_truth, options.ground_truth_dir)
     pred = open_predictions(options.predictions, options.predictions_dir)
-    evaluation = evaluate(
-        gt, pred, settings, num_workers=options.workers, show_progress=sys.stderr.isatty()
-    )
-    return evaluation_json(evaluation)
+    label_space = require_label_space(gt)
+    work = {"num_workers": options.workers, "show_progress": sys.stderr.isatty()}
+    values = evaluation_json(evaluate(gt, pred, settings, **work))
+    if options.instances is not None:
+        values["instances"] = evaluate_instances(gt, label_space, options.instances, **work)
+    if options.semantic_pngs is not None:
+        scores = evaluate_semantic_pngs(gt, label_space, options.semantic_pngs, **work)
+        values["semantic_pngs"] = semantic_json(scores, label_space)
+    return values
 
 
 def show(values: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "num_images": len(evaluation.images),
         **_panoptic_means(panoptic),
         "per_category": _per_category(evaluation, panoptic),
-        "semantic": _semantic_json(evaluation.semantic, label_space),
+        "semantic": semantic_json(evaluation.semantic, label_space),
         "notes": list(evaluation.notes),
     }
     boundary = evaluation.boundary
@@ -40,7 +40,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         }
     if evaluation.settings.trimap_widths:
         values["trimap"] = [
-            {"width_pixels": width, **_semantic_json(scores, label_space)}
+            {"width_pixels": width, **semantic_json(scores, label_space)}
             for width, scores in evaluation.trimaps.items()
         ]
     values["confusion"] = {
@@ -139,7 +139,8 @@ def _counts_json(counts: PQCounts, train_id: int) -> dict[str, Any]:
     }
 
 
-def _semantic_json(scores: SemanticScores, label_space: LabelSpace) -> dict[str, Any]:
+def semantic_json(scores: SemanticScores, label_space: LabelSpace) -> dict[str, Any]:
+    """Mean IoU and the IoU of each class, as plain containers."""
     return {
         "mean_iou": scores.mean_iou,
         "pixel_accuracy": scores.pixel_accuracy,

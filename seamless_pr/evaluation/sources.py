@@ -36,10 +36,13 @@ class LoadedMap:
     Attributes:
         id_map: [H, W] uint32.
         segments: [S, 4] int64 as in `Annotation`.
+        ignored_objects: [H, W] bool, objects of classes that are not evaluated (Cityscapes' caravan
+            and trailer): void for PQ, and yet no void for Cityscapes' AP; None if there are none.
     """
 
     id_map: NDArray[np.uint32]
     segments: NDArray[np.int64]
+    ignored_objects: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -172,11 +175,12 @@ def _open_gt_fine(folder: Path) -> Source:
 
 def _load_gt_fine(path: Path) -> LoadedMap:
     # These bring PyTorch, which reading COCO files does without.
-    from seamless_pr.data.cityscapes import panoptic_from_instance_ids
+    from seamless_pr.data.cityscapes import FIRST_OBJECT_VALUE, panoptic_from_instance_ids
     from seamless_pr.data.images import read_label_image
 
     try:
-        id_map, records, faults = panoptic_from_instance_ids(read_label_image(path), str(path))
+        values = read_label_image(path)
+        id_map, records, faults = panoptic_from_instance_ids(values, str(path))
     except ValueError as error:
         raise PngError(str(error).removeprefix(f"{path}").lstrip(": ")) from error
     if faults:
@@ -185,7 +189,11 @@ def _load_gt_fine(path: Path) -> LoadedMap:
         (record.segment_id, record.category_id, record.area, int(record.is_crowd))
         for record in records
     ]
-    return LoadedMap(id_map.view(np.uint32), np.array(rows, dtype=np.int64).reshape(-1, 4))
+    return LoadedMap(
+        id_map.view(np.uint32),
+        np.array(rows, dtype=np.int64).reshape(-1, 4),
+        ignored_objects=(id_map == 0) & (values >= FIRST_OBJECT_VALUE),
+    )
 
 
 @dataclass(frozen=True)

@@ -152,15 +152,13 @@ WRITERS: dict[str, Callable[[TextTable], str]] = {
 }
 
 
-def write_tables(evaluation: dict[str, Any], folder: Path) -> list[Path]:
+def write_tables(evaluation: dict[str, Any], folder: Path) -> None:
     """Writes summary and per-class tables as CSV, Markdown and LaTeX."""
-    paths = []
-    for name, table in (
-        ("summary", summary_table(evaluation)),
-        ("classes", class_table(evaluation)),
-    ):
-        for suffix, write in WRITERS.items():
-            path = folder / f"{name}{suffix}"
-            write_whole(path, write(table).encode())
-            paths.append(path)
-    return paths
+    write_table(summary_table(evaluation), folder / "summary")
+    write_table(class_table(evaluation), folder / "classes")
+
+
+def write_table(table: TextTable, stem: Path) -> None:
+    """Writes a table as CSV, Markdown and LaTeX; the suffix is added to `stem`."""
+    for suffix, write in WRITERS.items():
+        write_whole(stem.with_name(stem.name + suffix), write(table).encode())

@@ -80,8 +80,8 @@ def fuzz_image(rng: np.random.Generator, label_space: LabelSpace = STUFF_AND_THI
     return FuzzedImage(
         gt_map,
         pred_map,
-        _measured(gt_map, gt_segments),
-        _measured(pred_map, pred_segments),
+        measured(gt_map, gt_segments),
+        measured(pred_map, pred_segments),
     )
 
 
@@ -115,7 +115,7 @@ def _paint(
         )
 
 
-def _measured(id_map: NDArray[np.int32], segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def measured(id_map: NDArray[np.int32], segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Keeps the segments that have pixels, with their areas."""
     ids, counts = np.unique(id_map, return_counts=True)
     areas = dict(zip(ids.tolist(), counts.tolist()))

@@ -1,0 +1,91 @@
+"""Average precision of instance masks by pycocotools, the official COCO evaluator."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+
+
+@dataclass(frozen=True)
+class CocoScores:
+    """AP of COCO, each value in [0, 1], None where there is no ground truth.
+
+    Attributes:
+        means: by the names of `STATS`.
+        per_category: category id -> (AP, AP50).
+    """
+
+    means: dict[str, float | None]
+    per_category: dict[int, tuple[float | None, float | None]]
+
+
+def compute_coco_ap(
+    image_sizes: Sequence[tuple[int, int]],
+    category_ids: Sequence[int],
+    truths: Sequence[dict[str, Any]],
+    results: Sequence[dict[str, Any]],
+) -> CocoScores:
+    """Runs pycocotools on masks.
+
+    Args:
+        image_sizes: (height, width) of each image; image ids are 1, 2, ... in this order.
+        category_ids: thing categories.
+        truths: COCO annotations with segmentation (run lengths), area, iscrowd, bbox, without ids.
+        results: COCO results with segmentation and score.
+    """
+    empty = CocoScores(dict.fromkeys(STATS), dict.fromkeys(category_ids, (None, None)))
+    if not truths:
+        return empty
+    # pycocotools reports its progress with print.
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO()
+        gt.dataset = {
+            "images": [
+                {"id": index + 1, "height": height, "width": width}
+                for index, (height, width) in enumerate(image_sizes)
+            ],
+            "categories": [{"id": category_id} for category_id in category_ids],
+            "annotations": [dict(truth, id=index + 1) for index, truth in enumerate(truths)],
+        }
+        gt.createIndex()
+        evaluator = COCOeval(gt, _load_results(gt, results), "segm")
+        evaluator.params.catIds = list(category_ids)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    # [thresholds, recalls, categories, areas, max detections]; -1 where there is no ground truth.
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
+    return CocoScores(
+        {name: _known(value) for name, value in zip(STATS, evaluator.stats)},
+        {
+            category_id: (_mean(precision[:, :, index]), _mean(precision[0, :, index]))
+            for index, category_id in enumerate(category_ids)
+        },
+    )
+
+
+def _load_results(gt: COCO, results: Sequence[dict[str, Any]]) -> COCO:
+    if results:
+        return gt.loadRes(list(results))
+    none = COCO()
+    none.dataset = {**gt.dataset, "annotations": []}
+    none.createIndex()
+    return none
+
+
+def _known(value: float) -> float | None:
+    return None if value < 0 else float(value)
+
+
+def _mean(precision: np.ndarray) -> float | None:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else None

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from seamless_pr.data.faults import FaultyDataError
+from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
+from seamless_pr.evaluation.sources import open_ground_truth
+from seamless_pr.metrics.semantic_iou import SemanticScores
+from tests.evaluation.files import PanopticFiles, street
+from tests.oracles.official_cityscapes import official_label_ious
+
+
+def test_label_pngs_score_as_the_official_pixel_evaluator_scores_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    city = tmp_path / "gtFine" / "val" / "aachen"
+    (tmp_path / "labels" / "aachen").mkdir(parents=True)
+    city.mkdir(parents=True)
+    confusion = np.zeros((34, 34), np.int64)
+    for index in range(4):
+        gt_labels = rng.choice([0, 4, 7, 8, 11, 24, 26, 29], (20, 30)).astype(np.uint16)
+        pred = rng.choice([0, 7, 8, 11, 24, 26, 30, 33], (20, 30)).astype(np.uint8)
+        pred = np.where(rng.random(pred.shape) < 0.5, gt_labels.astype(np.uint8), pred)
+        is_object = (gt_labels >= 24) & (rng.random(gt_labels.shape) < 0.7)
+        values = np.where(is_object, gt_labels * 1000 + 3, gt_labels).astype(np.uint16)
+        name = f"aachen_{index:06d}_000019"
+        Image.fromarray(values).save(city / f"{name}_gtFine_instanceIds.png")
+        suffix = ["", "_leftImg8bit", "_pred_labels", "_x"][index]
+        Image.fromarray(pred).save(tmp_path / "labels" / "aachen" / f"{name}{suffix}.png")
+        np.add.at(confusion, (gt_labels.ravel(), pred.ravel()), 1)
+    gt = open_ground_truth(city)
+    assert gt.label_space is not None
+    scores = evaluate_semantic_pngs(gt, gt.label_space, tmp_path / "labels")
+    official = official_label_ious(confusion)
+    present = [iou for iou in official.values() if not np.isnan(iou)]
+    assert scores.mean_iou == pytest.approx(float(np.mean(present)), abs=1e-12)
+    for category, iou in zip(gt.label_space.categories, scores.per_class):
+        assert (iou is None) == bool(np.isnan(official[category.name]))
+        if iou is not None:
+            assert iou == pytest.approx(official[category.name], abs=1e-12)
+
+
+def _score(tmp_path: Path) -> SemanticScores:
+    gt = open_ground_truth(tmp_path / "gt.json")
+    assert gt.label_space is not None
+    return evaluate_semantic_pngs(gt, gt.label_space, tmp_path / "labels")
+
+
+def test_category_zero_is_a_class(tmp_path: Path) -> None:
+    PanopticFiles(tmp_path, street())
+    (tmp_path / "labels").mkdir()
+    labels = [
+        [[23, 23, 23, 23], [23, 24, 24, 23], [7, 7, 7, 7]],
+        [[23, 23, 23, 23], [99, 0, 0, 0], [7, 7, 7, 7]],
+    ]
+    for index, rows in enumerate(labels):
+        Image.fromarray(np.array(rows, np.uint8)).save(tmp_path / "labels" / f"image_{index}.png")
+    scores = _score(tmp_path)
+    assert scores.mean_iou == 1.0
+    assert scores.per_class[4] == 1.0
+
+
+def test_missing_and_misfit_pictures_are_all_listed(tmp_path: Path) -> None:
+    PanopticFiles(tmp_path, [*street(), *street()])
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    Image.new("L", (5, 3)).save(folder / "image_1.png")
+    Image.new("RGB", (4, 3)).save(folder / "image_2.png")
+    (folder / "image_3.png").write_bytes(b"no picture")
+    with pytest.raises(FaultyDataError) as caught:
+        _score(tmp_path)
+    messages = [fault.message for fault in caught.value.faults]
+    assert messages == [
+        "image 'image_0': no PNG of that name",
+        "image 'image_1': the PNG is 3x5 pixels (height x width), the ground truth 3x4",
+        "image 'image_2': expected one channel of category ids; got 3 channels",
+        "image 'image_3': expected one channel of category ids; got no picture",
+    ]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    PanopticFiles(tmp_path, street())
+    with pytest.raises(FileNotFoundError, match=r"no folder .*labels"):
+        _score(tmp_path)

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from seamless_pr.evaluation.tables import (
+    TextTable,
+    csv_text,
+    latex_text,
+    markdown_text,
+    percent,
+    plain_text,
+    write_table,
+)
+
+TABLE = TextTable(
+    ("class", "PQ", "PQ†"), (("traffic_light & sign", "45.1", "–"), ("a|b", "3.0", "4.0"))
+)
+
+
+def test_percent_has_one_decimal_and_a_dash_for_nothing() -> None:
+    assert (percent(0.45678), percent(0.0), percent(1.0), percent(None)) == (
+        "45.7",
+        "0.0",
+        "100.0",
+        "–",
+    )
+
+
+def test_plain_text_is_aligned() -> None:
+    lines = plain_text(TABLE).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[2].startswith("traffic_light & sign  45.1")
+
+
+def test_csv_reads_back_with_empty_cells() -> None:
+    rows = list(csv.reader(io.StringIO(csv_text(TABLE))))
+    assert rows == [
+        ["class", "PQ", "PQ†"],
+        ["traffic_light & sign", "45.1", ""],
+        ["a|b", "3.0", "4.0"],
+    ]
+
+
+def test_markdown_escapes_bars_and_aligns_numbers_right() -> None:
+    lines = markdown_text(TABLE).splitlines()
+    assert lines[1].endswith("-: | --: |")
+    assert "a\\|b" in lines[3]
+
+
+def test_latex_escapes_special_letters() -> None:
+    text = latex_text(TABLE)
+    assert r"traffic\_light \& sign & 45.1 & -- \\" in text
+    assert r"PQ$^\dagger$" in text
+    assert text.startswith(r"\begin{tabular}{lrr}")
+
+
+def test_a_table_is_written_in_every_form(tmp_path: Path) -> None:
+    write_table(TABLE, tmp_path / "out" / "classes")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "classes.csv",
+        "classes.md",
+        "classes.tex",
+    ]
