@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from seamless_pr.data.files import write_whole
+from seamless_pr.data.label_spaces import load_labels
 from seamless_pr.data.street_drawing.camera import Array
 from seamless_pr.data.street_drawing.layout import lay_out_scene
 from seamless_pr.data.street_drawing.painting import PaintedScene, PolygonObject, paint_scene
@@ -42,14 +44,6 @@ FACADE_PALETTES = (
     ((216, 196, 120), (208, 150, 120), (176, 196, 176), (160, 180, 204)),
     ((226, 222, 212), (208, 196, 188), (190, 132, 108), (168, 160, 150)),
 )
-COLORS_BY_ID_FILE = {
-    1: (0, 0, 0), 2: (0, 0, 0), 4: (0, 0, 0), 5: (111, 74, 0), 7: (128, 64, 128),
-    8: (244, 35, 232), 9: (250, 170, 160), 11: (70, 70, 70), 12: (102, 102, 156),
-    13: (190, 153, 153), 17: (153, 153, 153), 19: (250, 170, 30), 20: (220, 220, 0),
-    21: (107, 142, 35), 22: (152, 251, 152), 23: (70, 130, 180), 24: (220, 20, 60),
-    25: (255, 0, 0), 26: (0, 0, 142), 27: (0, 0, 70), 28: (0, 60, 100), 30: (0, 0, 110),
-    31: (0, 80, 100), 32: (0, 0, 230), 33: (119, 11, 32),
-}  # fmt: skip
 # Noisy images gain little from a search for repeats: run lengths take a fifth of the time.
 PNG_OPTIONS = (
     cv2.IMWRITE_PNG_COMPRESSION,
@@ -198,7 +192,7 @@ def write_street_scenes(
                 bar.update()
         else:
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
                 for future in as_completed([pool.submit(_write_one, *job) for job in jobs]):
                     future.result()
                     bar.update()
@@ -206,38 +200,29 @@ def write_street_scenes(
 
 
 def _write_one(root: str, split: str, index: int, size: tuple[int, int], seed: int) -> None:
-    cv2.setNumThreads(1)
     scene = draw_street_scene(seed, split, index, size)
     paths = scene_paths(root, split, index)
-    paths.image.parent.mkdir(parents=True, exist_ok=True)
-    paths.label_ids.parent.mkdir(parents=True, exist_ok=True)
     _write_png(paths.image, cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
     _write_png(paths.label_ids, scene.label_ids)
     _write_png(paths.instance_ids, scene.instance_ids)
     _write_png(paths.color, _color_view(scene.label_ids))
-    _write_whole(paths.polygons, _polygons_json(scene.objects, size).encode())
+    write_whole(paths.polygons, _polygons_json(scene.objects, size).encode())
 
 
 def _write_png(path: Path, image: Array) -> None:
     encoded, data = cv2.imencode(".png", image, PNG_OPTIONS)
     if not encoded:
         raise OSError(f"cannot encode {path}: {image.dtype} of shape {image.shape}")
-    _write_whole(path, data.tobytes())
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    """Writes beside the target, then renames, so that no reader sees half a file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    write_whole(path, data.tobytes())
 
 
 def _color_view(label_ids: Array) -> Array:
     """Class colours [H, W, 4], BGRA, as in gtFine's _color.png."""
     table = np.zeros((256, 4), np.uint8)
     table[:, 3] = 255
-    for label_id, (red, green, blue) in COLORS_BY_ID_FILE.items():
-        table[label_id, :3] = blue, green, red
+    for label in load_labels("cityscapes"):
+        if label.label_id >= 0 and label.color is not None:
+            table[label.label_id, :3] = label.color[::-1]
     # One 32-bit word a pixel: four times as fast as indexing rows of four bytes.
     return table.view(np.uint32)[:, 0][label_ids].view(np.uint8).reshape(*label_ids.shape, 4)
 

@@ -15,11 +15,7 @@ from seamless_pr.data.street_drawing.solids import SUBPIXEL_BITS, Color, Light, 
 
 # Facades begin here: nearer ones are outside every view, and nothing needs cutting at the lens.
 NEAREST_FACADE_METRES = 3.5
-
-
 MIN_DETAILED_PIXELS = 3.0
-
-
 FAR_FACADE_METRES = 75.0
 
 

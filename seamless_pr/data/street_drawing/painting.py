@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from seamless_pr.data.label_spaces import load_labels
 from seamless_pr.data.street_drawing.camera import Array
 from seamless_pr.data.street_drawing.finishing import Crowns, paint_image
 from seamless_pr.data.street_drawing.items import Item
@@ -15,49 +16,11 @@ from seamless_pr.data.street_drawing.layout import Scene
 from seamless_pr.data.street_drawing.plants import warp_sprite
 from seamless_pr.data.street_drawing.solids import Patch, paint_patches, paint_silhouette, to_fixed
 
-# Cityscapes label ids of everything that is drawn; datasets.md section 2.3.
-LABEL_IDS: dict[str, int] = {
-    "unlabeled": 0,
-    "ego vehicle": 1,
-    "rectification border": 2,
-    "static": 4,
-    "dynamic": 5,
-    "road": 7,
-    "sidewalk": 8,
-    "parking": 9,
-    "building": 11,
-    "wall": 12,
-    "fence": 13,
-    "pole": 17,
-    "traffic light": 19,
-    "traffic sign": 20,
-    "vegetation": 21,
-    "terrain": 22,
-    "sky": 23,
-    "person": 24,
-    "rider": 25,
-    "car": 26,
-    "truck": 27,
-    "bus": 28,
-    "trailer": 30,
-    "train": 31,
-    "motorcycle": 32,
-    "bicycle": 33,
-}
-
-
-THING_LABELS = frozenset(
-    ("person", "rider", "car", "truck", "bus", "trailer", "train", "motorcycle", "bicycle")
-)
-
-
+LABELS = {label.name: label for label in load_labels("cityscapes")}
+THING_LABELS = frozenset(name for name, label in LABELS.items() if label.is_thing)
 MAX_INSTANCES = 60
-
-
 # A thing is left out where fewer pixels than this share of the image show it: 12 of 256x512.
 MIN_VISIBLE_FRACTION = 12 / (256 * 512)
-
-
 OUTLINE_TOLERANCE_PIXELS = 0.6
 
 
@@ -74,7 +37,7 @@ class PolygonObject:
 
     @property
     def label_id(self) -> int:
-        return LABEL_IDS[self.label.removesuffix("group") if self.is_group else self.label]
+        return LABELS[self.label.removesuffix("group")].label_id
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ SKIN_TONES: tuple[Color, ...] = (
     (142, 96, 68),
     (96, 64, 46),
 )
-
-
 HAIR_COLORS: tuple[Color, ...] = ((35, 28, 24), (84, 58, 36), (150, 112, 62), (120, 120, 118))
 
 
@@ -36,8 +34,6 @@ CLOTH_COLORS: tuple[Color, ...] = (
     (142, 74, 118),
     (230, 228, 224),
 )
-
-
 TROUSER_COLORS: tuple[Color, ...] = (
     (32, 34, 42),
     (44, 56, 86),
@@ -46,8 +42,6 @@ TROUSER_COLORS: tuple[Color, ...] = (
     (134, 120, 98),
     (92, 92, 94),
 )
-
-
 TYRE: Color = (28, 28, 30)
 
 

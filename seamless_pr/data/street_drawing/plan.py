@@ -11,17 +11,9 @@ from seamless_pr.data.street_drawing.items import Item, Placement
 from seamless_pr.data.street_drawing.solids import Color, Light, Model, model_to_world, place_model
 
 LANE_METRES = 3.3
-
-
 PARKING_METRES = 2.2
-
-
 FAR_END_METRES = 150.0
-
-
 AWAY = 0.0
-
-
 TOWARDS = float(np.pi)
 
 

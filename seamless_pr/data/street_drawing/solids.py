@@ -18,15 +18,9 @@ Color = tuple[float, float, float]
 
 
 SUBPIXEL_BITS = 4
-
-
 # OpenCV's fixed-point rasteriser overflows beyond about 2^15 pixels.
 MAX_ABS_FIXED = 12000 << SUBPIXEL_BITS
-
-
 CAPSULE_CORNERS = 5
-
-
 UNDERLAY_METRES = 1000.0
 
 

@@ -11,14 +11,8 @@ import numpy as np
 from seamless_pr.data.street_drawing.camera import Array
 
 TILE = 512
-
-
 SPRITE = 256
-
-
 NUM_LEAF_SPRITES = 12
-
-
 # The tiles are part of the style: one fixed seed, so that scenes depend on their own seed only.
 TEXTURE_SEED = 20190619
 

@@ -27,8 +27,6 @@ CAR_COLORS: tuple[Color, ...] = (
     (120, 84, 60),
     (186, 92, 36),
 )
-
-
 BUS_COLORS: tuple[Color, ...] = (
     (196, 44, 40),
     (222, 186, 60),
@@ -36,8 +34,6 @@ BUS_COLORS: tuple[Color, ...] = (
     (224, 224, 220),
     (64, 134, 88),
 )
-
-
 GLASS: Color = (44, 54, 64)
 
 
