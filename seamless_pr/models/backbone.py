@@ -5,6 +5,7 @@ Letters: N images, C channels, H, W image size.
 
 from __future__ import annotations
 
+import difflib
 import operator
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from seamless_pr.layers.abn import LEAKY_SLOPE, NormActFactory
+from seamless_pr.layers.abn import LEAKY_SLOPE, NormAct, NormActFactory
 
 STRIDES = (4, 8, 16, 32)
 SUPPORTED_FAMILIES = "BatchNorm + ReLU families (resnet, resnext, res2net, regnet, ...)"
@@ -66,12 +67,13 @@ class TimmBackbone(nn.Module):
         timm_options: for timm.create_model; small networks: `channels`, `stem_width`, `layers`, ...
 
     Raises:
-        ValueError: the network has no BatchNorm2d, another activation than ReLU, or no maps at
-            these strides.
+        ValueError: timm has no such network, or it has no BatchNorm2d, another activation than
+            ReLU, or no maps at these strides.
     """
 
     def __init__(self, name: str, norm_act: NormActFactory, **timm_options: Any) -> None:
         super().__init__()
+        _check_name(name)
         network = timm.create_model(name, pretrained=False, features_only=True, **timm_options)
         _check_family(name, network)
         feature_info: Any = network.feature_info
@@ -119,6 +121,14 @@ class _LayerTracer(fx.Tracer):
         ):
             return True
         return not any(isinstance(part, nn.BatchNorm2d | nn.ReLU) for part in m.modules())
+
+
+def _check_name(name: str) -> None:
+    if not timm.is_model(name):
+        similar = difflib.get_close_matches(name, timm.list_models())
+        raise ValueError(
+            f"timm {timm.__version__} has no network '{name}'; similar names: {', '.join(similar)}"
+        )
 
 
 def _check_family(name: str, network: nn.Module) -> None:
@@ -203,6 +213,7 @@ def _protect_input(graph_module: fx.GraphModule, node: fx.Node) -> None:
 
 def _replace_relus(graph_module: fx.GraphModule) -> None:
     graph = graph_module.graph
+    slope = _norm_slope(graph_module)
     for node in list(graph.nodes):
         # An in-place sum would overwrite the norm's output, which its backward pass needs.
         if node.op == "call_function" and node.target is operator.iadd:
@@ -214,9 +225,19 @@ def _replace_relus(graph_module: fx.GraphModule) -> None:
         is_sum = source.op == "call_function" and source.target in (operator.add, torch.add)
         in_place = is_sum and len(source.users) == 1
         with graph.inserting_before(node):
-            leaky = graph.call_function(F.leaky_relu, (source, LEAKY_SLOPE, in_place))
+            leaky = graph.call_function(F.leaky_relu, (source, slope, in_place))
         node.replace_all_uses_with(leaky)
         graph.erase_node(node)
+
+
+def _norm_slope(graph_module: fx.GraphModule) -> float:
+    """Slope of the activations inside the norm layers, to be used for the others, too."""
+    slopes = {
+        module.slope
+        for module in graph_module.modules()
+        if isinstance(module, NormAct) and module.activation == "leaky_relu"
+    }
+    return slopes.pop() if slopes else LEAKY_SLOPE
 
 
 def _output_features(graph: fx.Graph) -> list[fx.Node]:
