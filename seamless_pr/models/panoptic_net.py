@@ -144,11 +144,13 @@ class PanopticNet(nn.Module):
         return images
 
     def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
-        """FPN levels, finest first; P2 channels-last when points will be read from it."""
+        """FPN levels, finest first; those that boxes and points read are channels-last."""
         levels = tuple(self.fpn(self.backbone(self.normalized(batch))))
-        if self.point_head is None and self.semantic_point_head is None:
-            return levels
-        return (levels[0].contiguous(memory_format=torch.channels_last), *levels[1:])
+        pooled = self.roi.num_levels
+        return (
+            *(level.contiguous(memory_format=torch.channels_last) for level in levels[:pooled]),
+            *levels[pooled:],
+        )
 
     def _rpn(self, levels: Sequence[Tensor]) -> InstanceOutput:
         output = self.rpn_head(levels)
