@@ -74,7 +74,7 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str, norm_act: NormActFactory, **timm_options: Any) -> None:
         super().__init__()
         _check_name(name)
-        network = timm.create_model(name, pretrained=False, features_only=True, **timm_options)
+        network = _create(name, timm_options)
         _check_family(name, network)
         feature_info: Any = network.feature_info
         feature_indices = _stage_indices(name, feature_info.reduction())
@@ -129,6 +129,16 @@ def _check_name(name: str) -> None:
         raise ValueError(
             f"timm {timm.__version__} has no network '{name}'; similar names: {', '.join(similar)}"
         )
+
+
+def _create(name: str, timm_options: dict[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=False, features_only=True, **timm_options)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"timm cannot make backbone '{name}' with the options {timm_options}: {error}; "
+            "see timm.list_models() for the names"
+        ) from error
 
 
 def _check_family(name: str, network: nn.Module) -> None:

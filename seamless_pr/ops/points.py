@@ -61,8 +61,10 @@ def sample_membership(
         height, width = id_map.shape
         size = points_image.new_tensor([width, height])
         cells, weights = _bilinear_cells((points_image[row] / size).flatten(0, 1), height, width)
-        own = id_map.flatten()[cells].unflatten(0, (len(row), -1)) == ids[row, None, None]
-        labels[row] = (own * weights.unflatten(0, (len(row), -1))).sum(-1)
+        # Both lengths given: an image may have no row.
+        grid = (len(row), points_image.shape[1])
+        own = id_map.flatten()[cells].unflatten(0, grid) == ids[row, None, None]
+        labels[row] = (own * weights.unflatten(0, grid)).sum(-1)
     return labels
 
 

@@ -148,6 +148,13 @@ def test_networks_of_other_families_are_refused_by_name(name, message):
         TimmBackbone(name, make_norm_act())
 
 
+def test_unknown_names_and_options_are_refused_by_name():
+    with pytest.raises(ValueError, match="'resnet9000'"):
+        TimmBackbone("resnet9000", make_norm_act())
+    with pytest.raises(ValueError, match="'resnet18' with the options .*'wdth'"):
+        TimmBackbone("resnet18", make_norm_act(), wdth=3)
+
+
 def test_a_network_without_stride_32_is_refused():
     with pytest.raises(ValueError, match=r"\[32\] are missing"):
         TimmBackbone("resnet18", make_norm_act(), out_indices=(0, 1, 2, 3), **SMALL)

@@ -65,6 +65,15 @@ def test_membership_is_the_bilinear_sample_of_the_bit_mask():
     assert ((sampled > 0.01) & (sampled < 0.99)).any()
 
 
+def test_images_without_rows_leave_the_labels_of_others_alone():
+    id_maps = [torch.ones(4, 4, dtype=torch.int32), torch.full((4, 4), 2, dtype=torch.int32)]
+    points = torch.full((1, 5, 2), 2.0)
+    sampled = sample_membership(id_maps, torch.tensor([2]), points, torch.tensor([1]))
+    assert sampled.tolist() == [[1.0] * 5]
+    none = torch.zeros(0, dtype=torch.int64)
+    assert sample_membership(id_maps, none, torch.zeros(0, 5, 2), none).shape == (0, 5)
+
+
 def test_labels_are_those_of_the_nearest_pixel():
     label_map = torch.arange(6).view(2, 3)
     coords = torch.tensor([[0.1, 0.1], [0.99, 0.99], [0.5, 0.3]])
