@@ -28,17 +28,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from seamless_pr.build import load_predictor
 from seamless_pr.data.image_list import ImageItem, list_images
 from seamless_pr.data.label_spaces import label_space_from_categories
 from seamless_pr.data.prediction_folder import FolderSummary
 from seamless_pr.engine.predictor import AMP_TYPES, Predictor
 from seamless_pr.predict import ImageOutcome, predict_folder
+from seamless_pr.progress import Progress
 from seamless_pr.structures.label_space import LabelSpace
 
-EXIT_ERROR, EXIT_SOME_FAILED = 1, 3
+EXIT_ERROR, EXIT_SOME_FAILED, EXIT_STOPPED = 1, 3, 130
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -110,6 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("stopped; give the same command again to go on", file=sys.stderr)
+        return EXIT_STOPPED
     print(last_line(summary, options.output))
     return EXIT_SOME_FAILED if summary.failures else 0
 
@@ -125,21 +127,24 @@ def wanted_label_space(image_ids: str) -> LabelSpace | None:
 def run(
     predictor: Predictor, items: Sequence[ImageItem], options: argparse.Namespace
 ) -> FolderSummary:
-    """Predicts with a progress bar that shows images a second and the time left."""
+    """Predicts, and shows images a second and the time left."""
     print(f"{len(items)} images, network on {predictor.device}, results in {options.output}")
-    with tqdm(total=len(items), unit="image", smoothing=0.1, dynamic_ncols=True) as bar:
+    progress: Progress | None = None
 
-        def on_start(num_unfinished: int, num_finished: int) -> None:
-            if num_finished:
-                bar.write(f"{num_finished} images are finished and skipped")
-            # Skipped images must not count as speed.
-            bar.reset(total=num_unfinished)
+    def on_start(num_unfinished: int, num_finished: int) -> None:
+        nonlocal progress
+        if num_finished:
+            print(f"{num_finished} images are finished and skipped")
+        # Skipped images must not count as speed.
+        progress = Progress(num_unfinished, "image")
 
-        def on_image(outcome: ImageOutcome) -> None:
-            if outcome.error is not None:
-                bar.write(f"failed: {outcome.item.path}: {outcome.error}")
-            bar.update()
+    def on_image(outcome: ImageOutcome) -> None:
+        assert progress is not None
+        if outcome.error is not None:
+            progress.message(f"failed: {outcome.error}")
+        progress.update()
 
+    try:
         return predict_folder(
             predictor,
             items,
@@ -150,6 +155,9 @@ def run(
             on_start=on_start,
             on_image=on_image,
         )
+    finally:
+        if progress is not None:
+            progress.close()
 
 
 def last_line(summary: FolderSummary, output: str) -> str:

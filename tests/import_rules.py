@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "visualize": _SIBLINGS,
     "report": {*_SIBLINGS, "visualize"},
     "config": {"structures"},
+    "progress": set(),
 }
 
 # Rooms above all others: they put the parts together.
