@@ -151,7 +151,7 @@ def test_networks_of_other_families_are_refused_by_name(name, message):
 def test_unknown_names_and_options_are_refused_by_name():
     with pytest.raises(ValueError, match="'resnet9000'"):
         TimmBackbone("resnet9000", make_norm_act())
-    with pytest.raises(ValueError, match="'resnet18' with the options .*'wdth'"):
+    with pytest.raises(ValueError, match=r"'resnet18' with the options .*'wdth'"):
         TimmBackbone("resnet18", make_norm_act(), wdth=3)
 
 
