@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seamless_pr.data.faults import Fault
 from seamless_pr.evaluation.panoptic_json import NO_AREA, ImageId
@@ -18,12 +17,12 @@ from seamless_pr.metrics.boundary import (
     count_boundary_iou,
     count_trimaps,
 )
-from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, Overlap, count_overlap
+from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
 from seamless_pr.metrics.panoptic_quality import PQCounts, count_matches
 from seamless_pr.metrics.segment_matching import PQ_RULES, match_segments
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import ConfusionCounts, count_confusion
-from seamless_pr.ops.id_png import PngError
+from seamless_pr.ops.id_png import IdRuns, PngError
 from seamless_pr.structures.label_space import LabelSpace
 
 
@@ -139,12 +138,13 @@ def evaluate_image(
     if gt is None or (pred is None and not check.prediction_is_empty):
         return check.outcome(None)
     if pred is None:
-        pred = LoadedMap(np.zeros_like(gt.id_map), np.zeros((0, 4), dtype=np.int64))
+        nothing = np.zeros(gt.runs.image_size, dtype=np.uint32)
+        pred = LoadedMap(IdRuns.from_map(nothing), np.zeros((0, 4), dtype=np.int64))
     gt_table = check.table(pair.gt.path, gt, label_space)
     pred_table = check.table(check.pred_path, pred, label_space)
     if not check.sizes_agree(gt, pred):
         return check.outcome(None)
-    overlap = count_overlap(gt.id_map, pred.id_map)
+    overlap = count_overlap_of_runs(gt.runs, pred.runs)
     if gt_table is not None:
         check.note_gt(overlap, gt_table)
     if pred_table is not None:
@@ -152,9 +152,7 @@ def evaluate_image(
     if check.faults or gt_table is None or pred_table is None:
         return check.outcome(None)
     try:
-        counts = count_image(
-            gt.id_map, pred.id_map, overlap, gt_table, pred_table, label_space, settings
-        )
+        counts = count_image(gt, pred, overlap, gt_table, pred_table, label_space, settings)
     except ValueError as error:  # a stated area that cannot be
         check.fault(pair.gt.path, str(error))
         return check.outcome(None)
@@ -162,8 +160,8 @@ def evaluate_image(
 
 
 def count_image(
-    gt_map: NDArray[np.uint32],
-    pred_map: NDArray[np.uint32],
+    gt_loaded: LoadedMap,
+    pred_loaded: LoadedMap,
     overlap: Overlap,
     gt: SegmentTable,
     pred: SegmentTable,
@@ -176,21 +174,22 @@ def count_image(
     counts = SetCounts(
         pq=count_matches(matches, gt, pred, num_classes),
         confusion=count_confusion(overlap, gt, pred, num_classes),
-        trimaps=count_trimaps(gt_map, pred_map, gt, pred, num_classes, settings.trimap_widths)
-        if settings.trimap_widths
-        else (),
     )
+    if settings.boundary_ratio is None and not settings.trimap_widths:
+        return counts
+    gt_map, pred_map = gt_loaded.id_map, pred_loaded.id_map
+    if settings.trimap_widths:
+        trimaps = count_trimaps(gt_map, pred_map, gt, pred, num_classes, settings.trimap_widths)
+        counts = replace(counts, trimaps=trimaps)
     if settings.boundary_ratio is None:
         return counts
     ratio = settings.boundary_ratio
     band = boundary_overlap(gt_map, pred_map, ratio)
     band_matches = match_segments(overlap, gt, pred, num_classes, rules, boundary=band)
-    return SetCounts(
-        counts.pq,
-        counts.confusion,
-        count_matches(band_matches, gt, pred, num_classes),
-        count_boundary_iou(gt_map, pred_map, gt, pred, num_classes, ratio),
-        counts.trimaps,
+    return replace(
+        counts,
+        boundary_pq=count_matches(band_matches, gt, pred, num_classes),
+        boundary_iou=count_boundary_iou(gt_map, pred_map, gt, pred, num_classes, ratio),
     )
 
 
@@ -261,7 +260,7 @@ class _ImageCheck:
         )
 
     def sizes_agree(self, gt: LoadedMap, pred: LoadedMap) -> bool:
-        gt_size, pred_size = gt.id_map.shape, pred.id_map.shape
+        gt_size, pred_size = gt.runs.image_size, pred.runs.image_size
         if gt_size == pred_size:
             return True
         self.fault(

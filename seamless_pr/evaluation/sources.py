@@ -8,6 +8,7 @@ time.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from seamless_pr.evaluation.panoptic_json import (
     find_png_folder,
     read_panoptic_json,
 )
-from seamless_pr.ops.id_png import PngError, decode_id_png
+from seamless_pr.ops.id_png import IdRuns, PngError, decode_id_runs
 from seamless_pr.structures.label_space import LabelSpace
 
 GT_FINE_SUFFIX = "_gtFine_instanceIds.png"
@@ -34,15 +35,20 @@ class LoadedMap:
     """One id map in memory.
 
     Attributes:
-        id_map: [H, W] uint32.
+        runs: the map.
         segments: [S, 4] int64 as in `Annotation`.
         ignored_objects: [H, W] bool, objects of classes that are not evaluated (Cityscapes' caravan
             and trailer): void for PQ, and yet no void for Cityscapes' AP; None if there are none.
     """
 
-    id_map: NDArray[np.uint32]
+    runs: IdRuns
     segments: NDArray[np.int64]
     ignored_objects: NDArray[np.bool_] | None = None
+
+    @cached_property
+    def id_map(self) -> NDArray[np.uint32]:
+        """[H, W] segment ids; written out only if somebody needs pixels."""
+        return self.runs.to_map()
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class MapFile:
         """
         if self.segments is None:
             return _load_gt_fine(self.path)
-        return LoadedMap(decode_id_png(self.path.read_bytes()), self.segments)
+        return LoadedMap(decode_id_runs(self.path.read_bytes()), self.segments)
 
 
 @dataclass(frozen=True)
@@ -190,7 +196,7 @@ def _load_gt_fine(path: Path) -> LoadedMap:
         for record in records
     ]
     return LoadedMap(
-        id_map.view(np.uint32),
+        IdRuns.from_map(id_map.view(np.uint32)),
         np.array(rows, dtype=np.int64).reshape(-1, 4),
         ignored_objects=(id_map == 0) & (values >= FIRST_OBJECT_VALUE),
     )

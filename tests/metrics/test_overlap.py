@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from seamless_pr.metrics.overlap import count_overlap
+from seamless_pr.metrics.overlap import count_overlap, count_overlap_of_runs
+from seamless_pr.ops.id_png import IdRuns
 from tests.metrics.maps import draw
 
 
@@ -78,3 +79,24 @@ def test_maps_that_are_no_integer_images_are_refused() -> None:
         count_overlap(np.zeros((2, 2)), np.zeros((2, 2), np.int32))
     with pytest.raises(ValueError, match=r"pred_map must be \[H, W\]"):
         count_overlap(np.zeros((2, 2), np.int32), np.zeros((2, 2, 3), np.int32))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_runs_give_the_same_pairs_as_pixels(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size = tuple(rng.integers(1, 50, 2))
+    gt_map, pred_map = rng.integers(0, 1 << 24, (2, 5))[:, rng.integers(0, 5, size)].astype(
+        np.uint32
+    )
+    pred_map = np.roll(pred_map, 1, axis=1)
+    expected = count_overlap(gt_map, pred_map)
+    overlap = count_overlap_of_runs(IdRuns.from_map(gt_map), IdRuns.from_map(pred_map))
+    assert overlap.image_size == expected.image_size
+    for name in ("gt_ids", "pred_ids", "pixels"):
+        np.testing.assert_array_equal(getattr(overlap, name), getattr(expected, name))
+
+
+def test_runs_of_different_size_are_refused_with_both_sizes() -> None:
+    maps = [IdRuns.from_map(np.zeros(size, np.uint32)) for size in ((4, 6), (6, 4))]
+    with pytest.raises(ValueError, match=r"got \(4, 6\) and \(6, 4\)"):
+        count_overlap_of_runs(*maps)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from seamless_pr.ops.id_png import PngError, decode_id_png, pack_ids, png_size
+from seamless_pr.ops.id_png import IdRuns, PngError, decode_id_png, pack_ids, png_size
 
 
 def _rgb(ids: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -134,3 +134,17 @@ def test_size_is_read_from_the_first_bytes() -> None:
 
 def test_pack_ids_takes_the_first_three_channels() -> None:
     assert pack_ids(np.array([[[1, 2, 3, 9]]], np.uint8)).tolist() == [[1 + 2 * 256 + 3 * 65536]]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_runs_become_the_map_again(index: int) -> None:
+    ids = _id_maps()[index].astype(np.uint32)
+    runs = IdRuns.from_map(ids)
+    assert np.array_equal(runs.to_map(), ids)
+    assert runs.row_starts[-1] == ids.shape[0] + (np.diff(ids.astype(np.int64)) != 0).sum()
+
+
+@pytest.mark.parametrize("filters", [[0], [1], [2], [3], [4]])
+def test_a_map_with_more_runs_than_usual_is_read(filters: list[int]) -> None:
+    ids = np.random.default_rng(0).integers(0, 1 << 24, (9, 700))
+    assert np.array_equal(decode_id_png(_filtered_png(_rgb(ids), filters)), ids)
