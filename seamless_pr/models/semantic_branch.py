@@ -134,7 +134,8 @@ class _HardPixelLoss(torch.autograd.Function):
     ) -> Tensor:
         num_hard = math.ceil(fraction * target.numel())
         with torch.enable_grad():
-            coarse = logits.detach().float().requires_grad_()
+            # Planes, also if the network runs on channels_last: what follows reads class by class.
+            coarse = logits.detach().float().contiguous().requires_grad_()
             upsampled = upsample_logits(coarse, padded_size)
         height, width = target.shape
         log_probs = F.log_softmax(upsampled.detach()[..., :height, :width], dim=1)
@@ -149,7 +150,8 @@ class _HardPixelLoss(torch.autograd.Function):
             grad = log_probs.exp_().mul_(pixel_weights)
             class_index = target.clamp(max=log_probs.shape[1] - 1)[None, None]
             grad.scatter_add_(1, class_index, -pixel_weights[None, None])
-            grad = F.pad(grad, [0, padded_size[1] - width, 0, padded_size[0] - height])
+            if padded_size != (height, width):
+                grad = F.pad(grad, [0, padded_size[1] - width, 0, padded_size[0] - height])
             (grad_coarse,) = torch.autograd.grad(upsampled, coarse, grad)
             ctx.save_for_backward(grad_coarse.to(logits.dtype))
         return hardest.mean()
