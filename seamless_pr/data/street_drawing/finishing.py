@@ -49,9 +49,11 @@ def _paint_sky(scene: Scene, rng: np.random.Generator) -> Array:
     height, width = scene.camera.size
     share = np.clip(np.arange(height) / max(1.0, scene.camera.center[1]), 0, 1)[:, None]
     rows = np.asarray(scene.sky[0]) * (1 - share) + np.asarray(scene.sky[1]) * share
-    image = np.repeat(rows[:, None].astype(np.float32), width, 1)
+    rows = rows[:, None].astype(np.float32)
+    # Only what may become sky is worth the clouds.
+    limit = int(min(height, scene.camera.center[1] + 0.1 * height))
+    upper: Array = np.repeat(rows[:limit], width, 1)
     if scene.cloudiness:
-        limit = int(min(height, scene.camera.center[1] + 0.1 * height))
         cloud = load_textures().cloud
         x0, y0 = rng.integers(0, TILE, 2)
         x = (np.arange(width) * (700 / width) + x0).astype(np.int64) % TILE
@@ -59,8 +61,11 @@ def _paint_sky(scene: Scene, rng: np.random.Generator) -> Array:
         amount = np.clip((cloud[y][:, x] + 1.1 * scene.cloudiness - 0.55) * 1.5, 0, 1)[..., None]
         white = np.asarray([min(250.0, c + 34) for c in scene.sky[1]], np.float32)
         amount *= 0.375 if scene.cloudiness == 1.0 else 0.75
-        image[:limit] += amount * (white - image[:limit])
-    return cv2.convertScaleAbs(image)
+        upper += amount * (white - upper)
+    image = np.empty((height, width, 3), np.uint8)
+    image[:limit] = cv2.convertScaleAbs(upper)
+    image[limit:] = np.rint(rows[limit:])
+    return image
 
 
 def _shade_ground(

@@ -14,7 +14,13 @@ from seamless_pr.data.street_drawing.finishing import Crowns, paint_image
 from seamless_pr.data.street_drawing.items import Item
 from seamless_pr.data.street_drawing.layout import Scene
 from seamless_pr.data.street_drawing.plants import warp_sprite
-from seamless_pr.data.street_drawing.solids import Patch, paint_patches, paint_silhouette, to_fixed
+from seamless_pr.data.street_drawing.solids import (
+    SUBPIXEL_BITS,
+    Patch,
+    paint_patches,
+    paint_silhouette,
+    to_fixed,
+)
 
 LABELS = {label.name: label for label in load_labels("cityscapes")}
 THING_LABELS = frozenset(name for name, label in LABELS.items() if label.is_thing)
@@ -93,24 +99,19 @@ def _outline(item: Item, size: tuple[int, int], crowns: Crowns) -> list[Array]:
     patches = item.patches if item.outline is None else item.outline
     solid = [p for patch in patches if patch.solid for p in patch.polygons]
     warped = [w for w in (crowns[id(sprite)] for sprite in item.sprites) if w is not None]
-    boxes = [(p.min(0) >> 4, (p.max(0) >> 4) + 1) for p in solid]
-    boxes += [
-        (np.asarray([w[1].start, w[0].start]), np.asarray([w[1].stop, w[0].stop])) for w in warped
-    ]
-    if not boxes:
+    corners = list(solid)
+    for rows, columns, _, _ in warped:
+        ends = [(columns.start, rows.start), (columns.stop - 1, rows.stop - 1)]
+        corners.append(np.asarray(ends, np.int32) << SUBPIXEL_BITS)
+    if not corners:
         return []
-    low = np.maximum(np.min([b[0] for b in boxes], 0) - 1, 0)
-    high = np.minimum(np.max([b[1] for b in boxes], 0) + 2, [size[1], size[0]])
+    reach = np.concatenate(corners)
+    low = np.maximum((reach.min(0) >> SUBPIXEL_BITS) - 1, 0)
+    high = np.minimum((reach.max(0) >> SUBPIXEL_BITS) + 3, [size[1], size[0]])
     if (high <= low).any():
         return []
     mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-    shift = (low << 4).astype(np.int32)
-    moved = [
-        Patch(tuple(p - shift for p in patch.polygons), patch.color)
-        for patch in patches
-        if patch.solid
-    ]
-    paint_silhouette(mask, moved)
+    paint_silhouette(mask, solid, low)
     for rows, columns, alpha, _ in warped:
         target = mask[
             rows.start - low[1] : rows.stop - low[1], columns.start - low[0] : columns.stop - low[0]

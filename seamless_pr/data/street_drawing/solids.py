@@ -21,6 +21,7 @@ SUBPIXEL_BITS = 4
 # OpenCV's fixed-point rasteriser overflows beyond about 2^15 pixels.
 MAX_ABS_FIXED = 12000 << SUBPIXEL_BITS
 CAPSULE_CORNERS = 5
+MIN_ROUNDED_PIXELS = 1.2
 UNDERLAY_METRES = 1000.0
 
 
@@ -87,12 +88,17 @@ def paint_patches(canvas: Array, patches: Sequence[Patch]) -> None:
             cv2.fillPoly(canvas, patch.polygons, patch.color, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def paint_silhouette(mask: Array, patches: Sequence[Patch]) -> None:
-    """Sets the pixels of all solid patches to 1, not anti-aliased, in place on [H, W]."""
-    for patch in patches:
-        if patch.solid:
-            for polygon in patch.polygons:
-                cv2.fillPoly(mask, [polygon], 1, cv2.LINE_8, SUBPIXEL_BITS)
+def paint_silhouette(mask: Array, polygons: Sequence[Array], origin: Array) -> None:
+    """Sets the pixels of all polygons to 1, not anti-aliased, in place on [H, W].
+
+    Args:
+        mask: a part of the image.
+        polygons: each [M, 2] int32, fixed-point pixels of the image.
+        origin: (x, y) of the mask's first pixel in the image.
+    """
+    shift = (origin << SUBPIXEL_BITS).astype(np.int32)
+    for polygon in polygons:
+        cv2.fillPoly(mask, [polygon - shift], 1, cv2.LINE_8, SUBPIXEL_BITS)
 
 
 @dataclass
@@ -281,42 +287,30 @@ def _place_capsules(
     pixels = camera.to_image(in_camera)
     depth = np.maximum(in_camera[..., 2], NEAR_PLANE_METRES)
     radii = np.asarray([[bar[2], bar[3]] for bar in bars]) * camera.focal / depth
+    # Half a circle of A points around each end: [B, 2, A, 2].
     axis = pixels[:, 1] - pixels[:, 0]
     angle = np.arctan2(axis[:, 1], axis[:, 0])
     turn = np.linspace(-np.pi / 2, np.pi / 2, CAPSULE_CORNERS)
-    start_arc = angle[:, None] + np.pi + turn
-    end_arc = angle[:, None] + turn
-    outlines = np.concatenate(
-        [_arc(pixels[:, 0], radii[:, 0], start_arc), _arc(pixels[:, 1], radii[:, 1], end_arc)], 1
-    )
-    fixed = to_fixed(outlines)
+    arcs = np.stack([angle + np.pi, angle], 1)[..., None] + turn
+    arms = np.stack([np.cos(arcs), np.sin(arcs)], -1)
+    outer = to_fixed(pixels[:, :, None] + arms * radii[..., None, None])
     # A second, smaller outline shifted towards the sun makes the bar look round.
     sun = camera.rotation @ light.sun
-    shift = np.asarray([np.sign(sun[0]) * 0.25, -0.2]) * radii.max(1)[:, None]
-    inner = np.concatenate(
-        [
-            _arc(pixels[:, 0] + shift, 0.65 * radii[:, 0], start_arc),
-            _arc(pixels[:, 1] + shift, 0.65 * radii[:, 1], end_arc),
-        ],
-        1,
-    )
-    inner_fixed = to_fixed(inner)
-    base = light.ambient + 0.35 * light.diffuse
-    tint = np.asarray(light.tint)
+    widest = radii.max(1)
+    shift = np.asarray([np.sign(sun[0]) * 0.25, -0.2]) * widest[:, None]
+    inner = to_fixed((pixels + shift[:, None])[:, :, None] + arms * (0.65 * radii)[..., None, None])
+    outer, inner = (outline.reshape(len(bars), -1, 2) for outline in (outer, inner))
+    base = (light.ambient + 0.35 * light.diffuse) * np.ones(3)
+    dim, bright = 0.8 * base * np.asarray(light.tint), 1.12 * base * np.asarray(light.tint)
+    nearest, keys = in_camera[..., 2].min(1), in_camera[..., 2].mean(1).tolist()
     for index, bar in enumerate(bars):
-        if in_camera[index, :, 2].min() < NEAR_PLANE_METRES:
+        if nearest[index] < NEAR_PLANE_METRES:
             continue
-        key = float(in_camera[index, :, 2].mean())
-        keyed.append((key, index, Patch((fixed[index],), shaded(bar[4], 0.8 * base * tint))))
-        if radii[index].max() > 1.2:
-            lit = Patch((inner_fixed[index],), shaded(bar[4], 1.12 * base * tint), solid=False)
+        key = keys[index]
+        keyed.append((key, index, Patch((outer[index],), shaded(bar[4], dim))))
+        if widest[index] > MIN_ROUNDED_PIXELS:
+            lit = Patch((inner[index],), shaded(bar[4], bright), solid=False)
             keyed.append((key, index, lit))
-
-
-def _arc(center: Array, radius: Array, angles: Array) -> Array:
-    """Points [B, A, 2] on circles of centres [B, 2] and radii [B] at angles [B, A]."""
-    offset = np.stack([np.cos(angles), np.sin(angles)], -1) * radius[:, None, None]
-    return center[:, None] + offset
 
 
 def shaded(color: Color, factor: Array) -> Color:

@@ -9,7 +9,6 @@ from seamless_pr.data.street_drawing.camera import Camera, make_camera
 from seamless_pr.data.street_drawing.solids import (
     Light,
     Model,
-    Patch,
     model_to_world,
     paint_patches,
     paint_silhouette,
@@ -79,18 +78,19 @@ def test_silhouettes_have_two_values_and_cover_thin_bars(camera: Camera, flat_li
     model = Model()
     model.capsule((0, 0, 0), (0, 0, 2), 0.01, 0.01, (50, 50, 50))
     mask = np.zeros((100, 200), np.uint8)
-    paint_silhouette(mask, place_model(model, camera, flat_light, 0.0, 20.0, AWAY))
+    patches = place_model(model, camera, flat_light, 0.0, 20.0, AWAY)
+    outlines = [polygon for patch in patches if patch.solid for polygon in patch.polygons]
+    paint_silhouette(mask, outlines, np.asarray([0, 0]))
     assert set(np.unique(mask)) == {0, 1}
     assert (mask[46:54].sum(1) >= 1).all(), "a far pole keeps a pixel in every row"
 
 
-def test_parts_that_are_not_solid_leave_no_silhouette():
-    square = to_fixed(np.asarray([(2.0, 2.0), (6.0, 2.0), (6.0, 6.0), (2.0, 6.0)]))
+def test_a_silhouette_lies_where_its_part_of_the_image_begins():
+    square = to_fixed(np.asarray([(12.0, 22.0), (16.0, 22.0), (16.0, 26.0), (12.0, 26.0)]))
     mask = np.zeros((10, 10), np.uint8)
-    paint_silhouette(mask, [Patch((square,), (1, 1, 1), solid=False)])
-    assert not mask.any()
-    paint_silhouette(mask, [Patch((square,), (1, 1, 1))])
+    paint_silhouette(mask, [square], np.asarray([10, 20]))
     assert mask.sum() == 25
+    assert mask[2:7, 2:7].all()
 
 
 def test_a_shadow_falls_away_from_the_sun(camera: Camera):
