@@ -1,11 +1,10 @@
-"""Norm and activation in one layer: in-place activated batch norm, its plain twin, and group norm.
+"""In-place activated batch norm, its plain twin, and the choice among all norm + activation layers.
 
 Letters: N images or RoIs, C channels; `*` is any number of spatial axes, also none.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol
 
 import torch
@@ -14,56 +13,19 @@ from torch import Tensor, nn
 
 from seamless_pr.layers.abn_function import InPlaceNormAct
 from seamless_pr.layers.batch_statistics import batch_statistics, num_workers
-
-ACTIVATIONS = ("leaky_relu", "identity")
-LEAKY_SLOPE = 0.01
-GROUP_NORM_GROUPS = 16
+from seamless_pr.layers.norm_act import (
+    LEAKY_SLOPE,
+    BiasAct,
+    FrozenBatchNormAct,
+    GroupNormAct,
+    NormAct,
+)
 
 
 class NormActFactory(Protocol):
     """Makes the norm + activation layer that follows a convolution or a linear layer."""
 
     def __call__(self, num_features: int, activation: str = "leaky_relu") -> nn.Module: ...
-
-
-class NormAct(nn.Module):
-    """Affine parameters and activation that all layers of this file share.
-
-    Args:
-        num_features: C.
-        activation: "leaky_relu" or "identity".
-        slope: of the leaky ReLU below 0; positive, because the in-place layer inverts it.
-        eps: added to the variance, and by the batch norms to |weight|.
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        activation: str = "leaky_relu",
-        *,
-        slope: float = LEAKY_SLOPE,
-        eps: float = 1e-5,
-    ) -> None:
-        super().__init__()
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {ACTIVATIONS}; got '{activation}'")
-        if slope <= 0:
-            raise ValueError(
-                f"slope must be positive so that the activation can be inverted; got {slope}"
-            )
-        self.num_features = num_features
-        self.activation = activation
-        self.slope = slope if activation == "leaky_relu" else 1.0
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(num_features))
-        self.bias = nn.Parameter(torch.zeros(num_features))
-
-    def _activate(self, x: Tensor) -> Tensor:
-        return x if self.activation == "identity" else F.leaky_relu(x, self.slope)
-
-    def extra_repr(self) -> str:
-        slope = "" if self.activation == "identity" else f"({self.slope})"
-        return f"{self.num_features}, {self.activation}{slope}, eps={self.eps}"
 
 
 class ABN(NormAct):
@@ -100,6 +62,10 @@ class ABN(NormAct):
         sync: bool = False,
     ) -> None:
         super().__init__(num_features, activation, slope=slope, eps=eps)
+        if slope <= 0:
+            raise ValueError(
+                f"slope must be positive so that the activation can be inverted; got {slope}"
+            )
         self.momentum = momentum
         self.sync = sync
         self.register_buffer("running_mean", torch.zeros(num_features))
@@ -163,32 +129,6 @@ class InPlaceABN(ABN):
         return self._normalize_in_place(x)
 
 
-class GroupNormAct(NormAct):
-    """Group norm and activation; independent of the batch, so nothing is shared or tracked.
-
-    `forward`: [N, C, *] -> a new tensor of the same shape. The scale is the weight itself, as
-    everywhere for this norm.
-
-    Args:
-        num_groups: most groups; if it does not divide C, the largest common divisor is used.
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        activation: str = "leaky_relu",
-        *,
-        slope: float = LEAKY_SLOPE,
-        eps: float = 1e-5,
-        num_groups: int = GROUP_NORM_GROUPS,
-    ) -> None:
-        super().__init__(num_features, activation, slope=slope, eps=eps)
-        self.num_groups = math.gcd(num_groups, num_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._activate(F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps))
-
-
 def make_norm_act(
     kind: str = "inplace_abn",
     *,
@@ -200,11 +140,13 @@ def make_norm_act(
     """Chooses the norm + activation layer of a network.
 
     Args:
-        kind: "inplace_abn" (own), "abn" (its plain twin), "group_norm", or "inplace_abn_package"
-            (the optional inplace_abn package, same state_dict).
-        slope: of the leaky ReLU.
+        kind: "inplace_abn" (own), "abn" (its plain twin), "group_norm", "frozen_batch_norm"
+            (nothing in it trains), "bias" (no norm), or "inplace_abn_package" (the optional
+            inplace_abn package, same state_dict).
+        slope: of the leaky ReLU; 0 makes it a ReLU where the layer does not invert it.
         eps, momentum: of the norm.
-        sync: share batch statistics over the workers of torch.distributed; no effect on group norm.
+        sync: share batch statistics over the workers of torch.distributed; only for those kinds
+            that have any.
 
     Returns:
         A factory `norm_act(num_features, activation="leaky_relu")`.
@@ -215,13 +157,17 @@ def make_norm_act(
     """
     if kind == "inplace_abn_package":
         return _package_factory(slope=slope, eps=eps, momentum=momentum, sync=sync)
-    options: dict[str, Any] = {"slope": slope, "eps": eps}
+    options: dict[str, Any] = {"slope": slope}
+    if kind != "bias":
+        options.update(eps=eps)
     if kind in ("inplace_abn", "abn"):
         options.update(momentum=momentum, sync=sync)
-    layers: dict[str, type[NormAct]] = {
+    layers: dict[str, type[nn.Module]] = {
         "inplace_abn": InPlaceABN,
         "abn": ABN,
         "group_norm": GroupNormAct,
+        "frozen_batch_norm": FrozenBatchNormAct,
+        "bias": BiasAct,
     }
     if kind not in layers:
         raise ValueError(

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from seamless_pr.layers.abn import LEAKY_SLOPE, NormAct, NormActFactory
+from seamless_pr.layers.abn import NormActFactory
+from seamless_pr.layers.norm_act import LEAKY_SLOPE, Activated
 
 STRIDES = (4, 8, 16, 32)
 SUPPORTED_FAMILIES = "BatchNorm + ReLU families (resnet, resnext, res2net, regnet, ...)"
@@ -64,6 +65,8 @@ class TimmBackbone(nn.Module):
     Args:
         name: timm model, such as "resnet50".
         norm_act: makes the norm + activation layers.
+        stride_in_1x1: halve the resolution in the first convolution of a bottleneck block, as the
+            original ResNets and the MSRA weights do, not in its 3x3 convolution.
         timm_options: for timm.create_model; small networks: `channels`, `stem_width`, `layers`, ...
 
     Raises:
@@ -71,10 +74,19 @@ class TimmBackbone(nn.Module):
             ReLU, or no maps at these strides.
     """
 
-    def __init__(self, name: str, norm_act: NormActFactory, **timm_options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        norm_act: NormActFactory,
+        *,
+        stride_in_1x1: bool = False,
+        **timm_options: Any,
+    ) -> None:
         super().__init__()
         _check_name(name)
         network = _create(name, timm_options)
+        if stride_in_1x1:
+            _move_strides(name, network)
         _check_family(name, network)
         feature_info: Any = network.feature_info
         feature_indices = _stage_indices(name, feature_info.reduction())
@@ -139,6 +151,23 @@ def _create(name: str, timm_options: dict[str, Any]) -> nn.Module:
             f"timm cannot make backbone '{name}' with the options {timm_options}: {error}; "
             "see timm.list_models() for the names"
         ) from error
+
+
+def _move_strides(name: str, network: nn.Module) -> None:
+    """Moves the stride of every bottleneck block from its 3x3 to its first 1x1 convolution."""
+    num_moved = 0
+    for module in network.modules():
+        first, second = getattr(module, "conv1", None), getattr(module, "conv2", None)
+        if not (isinstance(first, nn.Conv2d) and isinstance(second, nn.Conv2d)):
+            continue
+        if first.kernel_size == (1, 1) and second.stride != (1, 1):
+            first.stride, second.stride = second.stride, first.stride
+            num_moved += 1
+    if num_moved == 0:
+        raise ValueError(
+            f"backbone '{name}' has no bottleneck block whose 3x3 convolution has a stride; "
+            "leave out stride_in_1x1"
+        )
 
 
 def _check_family(name: str, network: nn.Module) -> None:
@@ -245,7 +274,7 @@ def _norm_slope(graph_module: fx.GraphModule) -> float:
     slopes = {
         module.slope
         for module in graph_module.modules()
-        if isinstance(module, NormAct) and module.activation == "leaky_relu"
+        if isinstance(module, Activated) and module.activation == "leaky_relu"
     }
     return slopes.pop() if slopes else LEAKY_SLOPE
 

@@ -65,9 +65,10 @@ class SampledRoIs:
 
 
 class BoxHead(nn.Module):
-    """2x2 average pooling, two fully connected layers with norm, and two predictors.
+    """Average pooling, two fully connected layers with norm, and two predictors.
 
-    The pooling to half the RoI size is the released Seamless code's; the paper does not mention it.
+    The pooling to half the RoI size is the released Seamless code's; the paper does not mention it,
+    and Mask R-CNN has none (`pooling=1`).
 
     `forward` takes pooled features [R, C, roi_size, roi_size], R >= 0, and returns a `BoxOutput`.
 
@@ -76,7 +77,8 @@ class BoxHead(nn.Module):
         num_things: T.
         norm_act: makes norm + activation (for [R, hidden_channels]) from a number of channels.
         hidden_channels: width of the fully connected layers.
-        roi_size: side of the pooled features; even.
+        roi_size: side of the pooled features; a multiple of `pooling`.
+        pooling: side of the windows that are averaged first.
     """
 
     def __init__(
@@ -86,11 +88,13 @@ class BoxHead(nn.Module):
         norm_act: NormActFactory,
         hidden_channels: int = 1024,
         roi_size: int = 14,
+        pooling: int = 2,
     ) -> None:
         super().__init__()
-        if roi_size % 2:
-            raise ValueError(f"roi_size must be even, it is halved by pooling; got {roi_size}")
-        self.fc1 = nn.Linear(in_channels * (roi_size // 2) ** 2, hidden_channels, bias=False)
+        if roi_size % pooling:
+            raise ValueError(f"roi_size must be a multiple of pooling ({pooling}); got {roi_size}")
+        self.pooling = pooling
+        self.fc1 = nn.Linear(in_channels * (roi_size // pooling) ** 2, hidden_channels, bias=False)
         self.norm1 = norm_act(hidden_channels)
         self.fc2 = nn.Linear(hidden_channels, hidden_channels, bias=False)
         self.norm2 = norm_act(hidden_channels)
@@ -109,7 +113,7 @@ class BoxHead(nn.Module):
         nn.init.zeros_(self.box_deltas.bias)
 
     def forward(self, roi_features: Tensor) -> BoxOutput:
-        pooled = F.avg_pool2d(roi_features, 2)
+        pooled = F.avg_pool2d(roi_features, self.pooling) if self.pooling > 1 else roi_features
         hidden = self.norm1(self.fc1(pooled.flatten(1)))
         hidden = self.norm2(self.fc2(hidden))
         return BoxOutput(self.class_logits(hidden), self.box_deltas(hidden))

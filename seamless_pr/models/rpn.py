@@ -119,13 +119,13 @@ def generate_anchors(
     settings: RPNSettings,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, ...]:
-    """Anchors of every level, centred on the cells and not rounded.
+    """Anchors of every level, not rounded.
 
     Args:
         feature_sizes: (h, w) per level.
         strides: pixels per cell of each level; an anchor of ratio 1 has the side stride *
             anchor_scale.
-        settings: scale and ratios (height / width); area is the same for all ratios.
+        settings: scale, ratios (height / width; area is the same for all) and place in the cell.
         device: where to make them.
 
     Returns:
@@ -140,8 +140,8 @@ def generate_anchors(
     for (height, width), stride in zip(feature_sizes, strides):
         side = stride * settings.anchor_scale
         half_size = torch.stack([side / roots, side * roots], dim=1) / 2
-        x = (torch.arange(width, device=device) + 0.5) * stride
-        y = (torch.arange(height, device=device) + 0.5) * stride
+        x = (torch.arange(width, device=device) + settings.anchor_offset) * stride
+        y = (torch.arange(height, device=device) + settings.anchor_offset) * stride
         centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[:, :, None]
         anchors.append(torch.cat([centers - half_size, centers + half_size], dim=-1).flatten(0, 2))
     return tuple(anchors)
@@ -181,7 +181,7 @@ def propose(
     proposals = []
     for logits, deltas, image_size in zip(flat_logits, flat_deltas, image_sizes, strict=True):
         parts = [
-            _select_proposals(*group, image_size, pre_nms, post_nms, settings.nms_threshold)
+            _select_proposals(*group, image_size, pre_nms, post_nms, settings)
             for group in zip(logits.split(groups), deltas.split(groups), flat_anchors.split(groups))
         ]
         boxes = torch.cat([part.boxes for part in parts])
@@ -200,11 +200,14 @@ def _select_proposals(
     image_size: tuple[int, int],
     pre_nms: int,
     post_nms: int,
-    threshold: float,
+    settings: RPNSettings,
 ) -> Proposals:
     best_logits, best = logits.topk(min(pre_nms, len(logits)))
     boxes = clip_boxes(decode_boxes(anchors[best], deltas[best]), image_size)
-    kept = nms(boxes, best_logits, threshold, post_nms)
+    if settings.drop_empty:
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        boxes, best_logits = boxes[has_area], best_logits[has_area]
+    kept = nms(boxes, best_logits, settings.nms_threshold, post_nms)
     return Proposals(boxes[kept], best_logits[kept])
 
 

@@ -15,9 +15,6 @@ from torch import Tensor
 from seamless_pr.ops.boxes import box_area
 from seamless_pr.structures.settings import RoISettings
 
-# Keeps the logarithm of an empty box's size finite (reference implementation).
-_LEVEL_EPSILON = 1e-6
-
 
 def sample_rois(
     features: Tensor,
@@ -60,10 +57,10 @@ def sample_rois(
 def roi_levels(boxes: Tensor, settings: RoISettings) -> Tensor:
     """Level that each box [R, 4] (network input pixels) reads from, [R] int64; 0 is the finest.
 
-    Feature Pyramid Networks, equation 1, with the epsilon of the reference inside the logarithm.
+    Feature Pyramid Networks, equation 1; the epsilon keeps the logarithm of an empty box finite.
     """
     scale = box_area(boxes.float()).sqrt() / settings.canonical_size_pixels
-    levels = (settings.canonical_level + (scale + _LEVEL_EPSILON).log2()).floor()
+    levels = (settings.canonical_level + (scale + settings.level_epsilon).log2()).floor()
     return levels.clamp(0, settings.num_levels - 1).long()
 
 

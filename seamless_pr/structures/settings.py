@@ -15,11 +15,14 @@ class RPNSettings:
     Attributes:
         anchor_scale: side of a square anchor in cells of its level (8: 32 px at stride 4).
         anchor_ratios: height / width.
+        anchor_offset: where in its cell an anchor is centred, in cells (0.5: the middle; detectron2
+            takes the corner, 0).
         pre_nms_train, post_nms_train, pre_nms_test, post_nms_test: proposals kept before and after
             NMS.
         nms_threshold: IoU from which (>=) a proposal is suppressed.
         nms_per_level: False: one NMS over all levels (Seamless); True: `pre_nms` and NMS per level
             (detectron2).
+        drop_empty: leave out boxes that clipping makes empty, before the NMS (detectron2).
         positive_iou, negative_iou: anchors at or above / below are objects / background; between:
             not used.
         crowd_overlap: anchors whose share of crowd pixels reaches this are not used.
@@ -31,12 +34,14 @@ class RPNSettings:
 
     anchor_scale: float = 8.0
     anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
+    anchor_offset: float = 0.5
     pre_nms_train: int = 12000
     post_nms_train: int = 2000
     pre_nms_test: int = 6000
     post_nms_test: int = 1000
     nms_threshold: float = 0.7
     nms_per_level: bool = False
+    drop_empty: bool = False
     positive_iou: float = 0.7
     negative_iou: float = 0.3
     crowd_overlap: float = 0.7
@@ -55,15 +60,19 @@ class RoISettings:
             "aligned" (torchvision roi_align with aligned=True and adaptive sampling).
         canonical_size_pixels, canonical_level: a box of this side reads from this level (0 = the
             finest).
+        level_epsilon: added to the relative size of a box before its logarithm is taken.
         num_levels: levels that boxes may read from, finest first.
         size: side of the pooled map in cells.
+        mask_size: the same for the 4-convolution mask head; 0: it shares the box head's map.
     """
 
     sampler: str = "seamless"
     canonical_size_pixels: float = 224.0
     canonical_level: int = 2
+    level_epsilon: float = 1e-6
     num_levels: int = 4
     size: int = 14
+    mask_size: int = 0
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ def test_head_works_on_any_number_of_rois(kind: str, num_rois: int) -> None:
     assert all(parameter.grad is not None for parameter in head.parameters())
 
 
-def test_head_needs_an_even_roi_size() -> None:
-    with pytest.raises(ValueError, match=r"must be even.*got 7"):
+def test_head_needs_a_roi_size_that_its_pooling_divides() -> None:
+    with pytest.raises(ValueError, match=r"multiple of pooling \(2\); got 7"):
         BoxHead(4, 2, make_norm_act("abn"), roi_size=7)
 
 
