@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -39,7 +39,8 @@ def save_weights(
     texts = {name: json.dumps(value) for name, value in metadata.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata=texts)
+        # Not by save_file: that one hides the file from other users of a shared folder (mode 0600).
+        temporary.write_bytes(save(tensors, metadata=texts))
         _sync(temporary)
         os.replace(temporary, path)
     finally:

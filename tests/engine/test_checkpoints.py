@@ -79,3 +79,10 @@ def test_only_the_newest_checkpoints_are_kept_and_best_stays(tmp_path: Path) -> 
 
 def test_a_folder_that_was_never_written_has_no_checkpoint(tmp_path: Path) -> None:
     assert CheckpointFolder(tmp_path / "none").latest() is None
+
+
+def test_weights_are_as_readable_as_any_other_file(tmp_path: Path) -> None:
+    (tmp_path / "plain").write_bytes(b"")
+    save_weights(tmp_path / "weights.safetensors", {"a": torch.ones(1)}, {})
+    mode = (tmp_path / "weights.safetensors").stat().st_mode
+    assert mode == (tmp_path / "plain").stat().st_mode
