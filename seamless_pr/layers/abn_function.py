@@ -130,11 +130,11 @@ def _gradients_over_workers(
         _, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
             grad_z, z, scale, bias, scale**2, bias, 1 / scale, True, 0.0, [False, True, True]
         )
-    if batch is None or not batch.is_shared or batch.count == 0:
+    if batch is None or isinstance(batch.count, int):
         return grad_z, grad_weight, grad_bias
     sums = torch.cat([grad_weight, grad_bias])
     dist.all_reduce(sums)
-    mean_product, mean_grad = (sums / batch.count).split(len(scale))
+    mean_product, mean_grad = (sums / batch.count.clamp(min=1)).to(sums.dtype).split(len(scale))
     # grad_x = a * (grad_z - mean_grad - mean_product * (z - bias) / scale), a = scale * inverse_std
     a = scale * inverse_std
     grad_x = z.clone()

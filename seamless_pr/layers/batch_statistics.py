@@ -27,15 +27,32 @@ class BatchStatistics:
     Attributes:
         mean, var: [C] float32 (float64 for float64 input); var is biased, that is the mean squared
             deviation.
-        count: elements per channel behind them, over all workers if shared; 0 = no data, mean and
-            var are 0.
-        is_shared: whether other workers contributed.
+        count: elements per channel behind them; a float64 scalar on the device if all workers
+            contributed (reading it would stop a GPU at every layer). 0: no data, all 0.
     """
 
     mean: Tensor
     var: Tensor
-    count: int
-    is_shared: bool
+    count: int | Tensor
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers contributed."""
+        return isinstance(self.count, Tensor)
+
+    def move(self, running_mean: Tensor, running_var: Tensor, momentum: float) -> None:
+        """Moves running statistics towards these by `momentum`, the variance unbiased.
+
+        No data moves nothing; a single element counts as its own mean without variance.
+        """
+        if isinstance(self.count, Tensor):
+            weight: float | Tensor = (momentum * (self.count > 0)).to(running_mean.dtype)
+            unbiased = self.var * (self.count / (self.count - 1).clamp(min=1))
+        else:
+            weight = momentum if self.count > 0 else 0.0
+            unbiased = self.var * (self.count / max(self.count - 1, 1))
+        running_mean.lerp_(self.mean.to(running_mean.dtype), weight)
+        running_var.lerp_(unbiased.to(running_var.dtype), weight)
 
 
 def num_workers() -> int:
@@ -56,17 +73,14 @@ def batch_statistics(x: Tensor, shared: bool) -> BatchStatistics:
     else:
         mean, var = _local_statistics(x)
     if not shared or num_workers() == 1:
-        return BatchStatistics(mean, var, count, is_shared=False)
+        return BatchStatistics(mean, var, count)
     local = torch.cat([mean, var, mean.new_tensor([count])]).double()
     gathered = [torch.empty_like(local) for _ in range(num_workers())]
     # Gathering (not reducing) fixes the order of the additions: every worker gets the same bits.
     dist.all_gather(gathered, local)
     means, variances, counts = torch.stack(gathered).split([len(mean), len(var), 1], dim=1)
     joint_mean, joint_var = _merge(means, variances, counts)
-    total = int(counts.sum().item())
-    return BatchStatistics(
-        joint_mean.to(mean.dtype), joint_var.to(var.dtype), total, is_shared=True
-    )
+    return BatchStatistics(joint_mean.to(mean.dtype), joint_var.to(var.dtype), counts.sum())
 
 
 def _merge(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
