@@ -98,18 +98,11 @@ class ABN(NormAct):
             with torch.no_grad():
                 batch = batch_statistics(x, self.sync)
                 mean, var = batch.mean, batch.var
-                self._track(mean, var, batch.count)
+                batch.move(self.running_mean, self.running_var, self.momentum)
+                self.num_batches_tracked.add_(batch.count > 0)
         arguments = (self.weight, self.bias, mean, var, batch, self.slope, self.eps)
         result: Tensor = InPlaceNormAct.apply(x, *arguments)
         return result
-
-    def _track(self, mean: Tensor, var: Tensor, count: int) -> None:
-        if count == 0:
-            return
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        unbiased_var = var * (count / max(count - 1, 1))
-        self.running_var.lerp_(unbiased_var.to(self.running_var.dtype), self.momentum)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # Older checkpoints of this kind of layer do not count their batches.
