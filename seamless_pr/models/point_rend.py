@@ -256,7 +256,7 @@ def point_mask_losses(
     fine, coarse = gather_point_features(
         fine_map, coarse_logits, coords, rois.boxes, rois.image_indices, padded_size
     )
-    point_logits = point_head(fine, coarse).float().view(*coords.shape[:2], -1)
+    point_logits = point_head(fine, coarse).float().unflatten(0, tuple(coords.shape[:2]))
     own_points = point_logits.gather(
         2, rois.thing_indices[:, None, None].expand(-1, coords.shape[1], 1)
     ).squeeze(2)
@@ -344,7 +344,7 @@ def point_mask_logits(
         fine, coarse = gather_point_features(
             fine_map, coarse_logits, coords, boxes, image_indices, padded_size
         )
-        logits = point_head(fine, coarse).view(len(boxes), coords.shape[1], -1)
+        logits = point_head(fine, coarse).unflatten(0, (len(boxes), coords.shape[1]))
         return logits.gather(2, thing_indices[:, None, None].expand(-1, coords.shape[1], 1))
 
     start = settings.start_size
@@ -438,7 +438,7 @@ def refine_semantic_logits(
         fine, coarse = gather_point_features(
             fine_map, coarse_logits, coords, None, images, padded_size
         )
-        return point_head(fine, coarse).view(num_images, coords.shape[1], -1)
+        return point_head(fine, coarse).unflatten(0, (num_images, coords.shape[1]))
 
     return refine(
         coarse_logits,
