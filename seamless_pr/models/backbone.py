@@ -253,10 +253,7 @@ def _protect_input(graph_module: fx.GraphModule, node: fx.Node) -> None:
 def _replace_relus(graph_module: fx.GraphModule) -> None:
     graph = graph_module.graph
     slope = _norm_slope(graph_module)
-    for node in list(graph.nodes):
-        # An in-place sum would overwrite the norm's output, which its backward pass needs.
-        if node.op == "call_function" and node.target is operator.iadd:
-            node.target = operator.add
+    # Sums are traced out of place, also where timm writes +=: a norm's output stays as it is.
     for node in list(graph.nodes):
         if not _is_relu(graph_module, node):
             continue

@@ -103,6 +103,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [InPlaceABN, ABN])
 @pytest.mark.parametrize("case", SPLITS)
 def test_two_workers_equal_one_on_the_joined_batch(two_workers, kind, case):
@@ -119,6 +120,7 @@ def test_two_workers_equal_one_on_the_joined_batch(two_workers, kind, case):
         torch.testing.assert_close(second[name], first[name], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_workers_without_any_data_keep_their_statistics(two_workers):
     for worker in two_workers:
         results = worker["nobody has data"]
