@@ -32,7 +32,8 @@ from seamless_pr.models.mask_branch import MaskHead
 from seamless_pr.models.panoptic_net import PanopticNet
 from seamless_pr.models.point_rend import CoarseMaskHead, PointHead
 from seamless_pr.models.rpn import RPNHead
-from seamless_pr.models.semantic_branch import SemanticHead
+from seamless_pr.models.semantic_branch import SemanticHead, num_semantic_classes
+from seamless_pr.models.semantic_fpn import SemanticFPNHead
 from seamless_pr.ops.generators import keyed_seed
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.validation import draw_examples, validate
@@ -47,38 +48,54 @@ def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
         config: architecture and settings.
         label_space: decides the number of outputs.
     """
-    norm_act = build_norm_act(config.norm_act)
     channels = config.fpn.channels
-    backbone = TimmBackbone(config.backbone.name, norm_act, **config.backbone.options)
+    backbone = TimmBackbone(
+        config.backbone.name,
+        build_norm_act(config.norm_act),
+        stride_in_1x1=config.backbone.stride_in_1x1,
+        **config.backbone.options,
+    )
     backbone.freeze(config.backbone.num_frozen)
+    norm_act = build_norm_act(_or_same(config.head_norm_act, config.norm_act))
     coarsest = backbone.strides[-1]
     extra_strides = [coarsest * 2**level for level in range(1, config.fpn.num_extra_levels + 1)]
-    mask_head, point_head = _build_mask_heads(config, label_space, norm_act)
+    has_instances = config.branches != "semantic"
+    mask_head, point_head = (
+        _build_mask_heads(config, label_space, norm_act) if has_instances else (None, None)
+    )
+    has_semantics = config.branches != "instance"
     return PanopticNet(
         label_space=label_space,
         backbone=backbone,
-        fpn=FPN(backbone.out_channels, channels, norm_act, config.fpn.num_extra_levels),
+        fpn=FPN(
+            backbone.out_channels,
+            channels,
+            norm_act,
+            config.fpn.num_extra_levels,
+            activation=config.fpn.activation,
+            extra=config.fpn.extra,
+        ),
         rpn_head=RPNHead(
             channels, len(config.rpn.anchor_ratios), norm_act, config.rpn_head.hidden_channels
-        ),
+        )
+        if has_instances
+        else None,
         box_head=BoxHead(
             channels,
             label_space.num_things,
             norm_act,
             config.box_head.hidden_channels,
             config.roi.size,
-        ),
+            config.box_head.pooling,
+        )
+        if has_instances
+        else None,
         mask_head=mask_head,
         point_head=point_head,
-        semantic_head=SemanticHead(
-            channels,
-            label_space.num_classes,
-            norm_act,
-            hidden_channels=config.semantic_head.hidden_channels,
-            num_levels=NUM_STAGES,
-            pooling_size=config.semantic_head.pooling_size,
+        semantic_head=_build_semantic_head(config, label_space) if has_semantics else None,
+        semantic_point_head=(
+            _build_semantic_point_head(config, label_space) if has_semantics else None
         ),
-        semantic_point_head=_build_semantic_point_head(config, label_space),
         level_strides=(*backbone.strides, *extra_strides),
         rpn=config.rpn,
         roi=config.roi,
@@ -88,8 +105,13 @@ def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
         fusion=config.fusion,
         pixel_mean=config.pixel_mean,
         pixel_std=config.pixel_std,
+        size_divisor=config.size_divisor,
         global_loss_counts=config.global_loss_counts,
     )
+
+
+def _or_same(part: NormActConfig, rest: NormActConfig) -> NormActConfig:
+    return rest if part.kind == "same" else part
 
 
 def build_norm_act(config: NormActConfig) -> NormActFactory:
@@ -100,6 +122,7 @@ def build_norm_act(config: NormActConfig) -> NormActFactory:
         eps=config.eps,
         momentum=config.momentum,
         sync=config.sync,
+        num_groups=config.num_groups,
     )
 
 
@@ -127,13 +150,39 @@ def _build_mask_heads(
     return coarse, points
 
 
+def _build_semantic_head(
+    config: ModelConfig, label_space: LabelSpace
+) -> SemanticHead | SemanticFPNHead:
+    head, channels = config.semantic_head, config.fpn.channels
+    num_classes = num_semantic_classes(label_space, config.semantic)
+    of_heads = _or_same(config.head_norm_act, config.norm_act)
+    norm_act = build_norm_act(_or_same(head.norm_act, of_heads))
+    if head.kind == "fpn":
+        return SemanticFPNHead(
+            channels,
+            num_classes,
+            norm_act,
+            hidden_channels=head.hidden_channels,
+            first_level=head.first_level,
+            num_levels=NUM_STAGES - head.first_level,
+        )
+    return SemanticHead(
+        channels,
+        num_classes,
+        norm_act,
+        hidden_channels=head.hidden_channels,
+        num_levels=NUM_STAGES,
+        pooling_size=head.pooling_size,
+    )
+
+
 def _build_semantic_point_head(config: ModelConfig, label_space: LabelSpace) -> PointHead | None:
     head = config.semantic_head
     if head.refinement == "none":
         return None
     return PointHead(
         config.fpn.channels,
-        label_space.num_classes,
+        num_semantic_classes(label_space, config.semantic),
         hidden_channels=head.point_channels,
         num_layers=head.num_point_layers,
         coarse_each_layer=head.coarse_each_layer,

@@ -20,7 +20,9 @@ from seamless_pr.structures.training_settings import (
 )
 
 MASK_HEAD_KINDS = ("conv", "point_rend")
+SEMANTIC_HEAD_KINDS = ("mini_dl", "fpn")
 SEMANTIC_REFINEMENTS = ("none", "point_rend")
+BRANCHES = ("both", "instance", "semantic")
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,12 @@ class NormActConfig:
     """Normalisation and activation, one pair after most convolutions.
 
     Attributes:
-        kind: "inplace_abn", "abn" (its plain twin), "group_norm" or "inplace_abn_package".
-        slope: of LeakyReLU below 0.
+        kind: "inplace_abn", "abn" (its plain twin), "group_norm", "frozen_batch_norm", "bias" (no
+            norm) or "inplace_abn_package"; "same", for parts of the network: as in the rest of it.
+        slope: of LeakyReLU below 0; 0: ReLU (not for the two ABN, which invert it).
         eps, momentum: of the batch statistics.
         sync: share the batch statistics between all workers.
+        num_groups: most groups of "group_norm".
     """
 
     kind: str = "inplace_abn"
@@ -39,6 +43,7 @@ class NormActConfig:
     eps: float = 1e-5
     momentum: float = 0.1
     sync: bool = True
+    num_groups: int = 16
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class BackboneConfig:
 
     Attributes:
         name: model name in timm, of a family with batch norm.
+        stride_in_1x1: bottleneck blocks halve the resolution in their first convolution, as those
+            of the original ResNet do.
         options: further arguments of `timm.create_model`.
         weights: file with ImageNet weights (torchvision or timm layout); null: random weights.
         num_frozen: first parts that do not train (1: the stem, 2: stem and first stage, ..., 5:
@@ -54,6 +61,7 @@ class BackboneConfig:
     """
 
     name: str = "resnet50"
+    stride_in_1x1: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     num_frozen: int = 0
@@ -61,10 +69,19 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class FPNConfig:
-    """Feature pyramid: width of all levels, and levels above p5."""
+    """Feature pyramid.
+
+    Attributes:
+        channels: width of all levels.
+        num_extra_levels: levels above p5.
+        activation: "leaky_relu" or "identity" after its convolutions.
+        extra: levels above p5 by strided convolution ("conv") or subsampling ("pool").
+    """
 
     channels: int = 256
     num_extra_levels: int = 1
+    activation: str = "leaky_relu"
+    extra: str = "conv"
 
 
 @dataclass(frozen=True)
@@ -76,9 +93,15 @@ class RPNHeadConfig:
 
 @dataclass(frozen=True)
 class BoxHeadConfig:
-    """Two hidden layers of the box branch."""
+    """Box branch.
+
+    Attributes:
+        hidden_channels: width of its two hidden layers.
+        pooling: side of the windows of its input that are averaged first; 1: none.
+    """
 
     hidden_channels: int = 1024
+    pooling: int = 2
 
 
 @dataclass(frozen=True)
@@ -111,15 +134,22 @@ class SemanticHeadConfig:
     """Semantic branch.
 
     Attributes:
-        hidden_channels: width of each MiniDL module.
+        kind: "mini_dl" (one MiniDL per level) or "fpn" (levels upsampled step by step and added,
+            Panoptic FPN).
+        norm_act: its norm and activation; "same": those of the heads.
+        hidden_channels: width of each MiniDL module, or of the blocks ("fpn").
         pooling_size: side of the average pooling of a MiniDL, in cells.
+        first_level: index of the finest level read ("fpn"); 0: p2.
         refinement: "none" or "point_rend".
         point_channels, num_point_layers, coarse_each_layer: as in the mask head ("point_rend"); the
             released PointRend gives coarse logits to the first semantic point layer only.
     """
 
+    kind: str = "mini_dl"
+    norm_act: NormActConfig = field(default_factory=lambda: NormActConfig(kind="same"))
     hidden_channels: int = 128
     pooling_size: int = 64
+    first_level: int = 0
     refinement: str = "point_rend"
     point_channels: int = 256
     num_point_layers: int = 3
@@ -131,16 +161,21 @@ class ModelConfig:
     """The whole network.
 
     Attributes:
-        backbone, norm_act, fpn, rpn_head, box_head, mask_head, semantic_head: the parts with
-            weights.
+        branches: "both", or only "instance" or "semantic"; settings of the other are not used.
+        norm_act: of the backbone.
+        head_norm_act: of the pyramid and all heads; "same": as in the backbone.
+        backbone, fpn, rpn_head, box_head, mask_head, semantic_head: the parts with weights.
         rpn, roi, box, points, semantic, fusion: numbers of the branches' procedures.
         pixel_mean, pixel_std: of RGB values in [0, 1].
+        size_divisor: batches are padded to multiples of this height and width.
         global_loss_counts: losses are divided by counts of all workers; False: of each worker
             alone.
     """
 
+    branches: str = "both"
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     norm_act: NormActConfig = field(default_factory=NormActConfig)
+    head_norm_act: NormActConfig = field(default_factory=lambda: NormActConfig(kind="same"))
     fpn: FPNConfig = field(default_factory=FPNConfig)
     rpn_head: RPNHeadConfig = field(default_factory=RPNHeadConfig)
     box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
@@ -154,6 +189,7 @@ class ModelConfig:
     fusion: FusionSettings = field(default_factory=FusionSettings)
     pixel_mean: tuple[float, float, float] = (0.41738699, 0.45732192, 0.46886091)
     pixel_std: tuple[float, float, float] = (0.25685097, 0.26509955, 0.29067996)
+    size_divisor: int = 1
     global_loss_counts: bool = True
 
 
@@ -222,4 +258,7 @@ def loss_names(model: ModelConfig) -> tuple[str, ...]:
     mask = ("mask_coarse", "mask_point") if model.mask_head.kind == "point_rend" else ("mask",)
     refines = model.semantic_head.refinement == "point_rend"
     semantic = ("semantic", "semantic_point") if refines else ("semantic",)
-    return ("rpn_objectness", "rpn_box", "box_class", "box_delta", *mask, *semantic)
+    instance = ("rpn_objectness", "rpn_box", "box_class", "box_delta", *mask)
+    return {"both": (*instance, *semantic), "instance": instance, "semantic": semantic}[
+        model.branches
+    ]

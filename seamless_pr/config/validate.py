@@ -7,7 +7,9 @@ from functools import reduce
 from typing import Any
 
 from seamless_pr.config.schema import (
+    BRANCHES,
     MASK_HEAD_KINDS,
+    SEMANTIC_HEAD_KINDS,
     SEMANTIC_REFINEMENTS,
     Config,
     loss_names,
@@ -30,17 +32,42 @@ _ALL_POSITIVE: _Rule = (
     "one or more positive numbers",
 )
 
+_NORMS = (
+    "inplace_abn",
+    "abn",
+    "group_norm",
+    "frozen_batch_norm",
+    "bias",
+    "inplace_abn_package",
+)
+# These invert their activation.
+_NORMS_WITH_SLOPE = ("inplace_abn", "abn", "inplace_abn_package")
+
 _RULES: dict[str, _Rule] = {
+    "model.branches": _one_of(*BRANCHES),
+    "model.size_divisor": _AT_LEAST_ONE,
     "model.backbone.num_frozen": (
         (lambda value: 0 <= value <= 5),
         "0 to 5 (the stem and four stages)",
     ),
-    "model.norm_act.kind": _one_of("inplace_abn", "abn", "group_norm", "inplace_abn_package"),
-    "model.norm_act.slope": _POSITIVE,
-    "model.norm_act.eps": _POSITIVE,
-    "model.norm_act.momentum": _POSITIVE_FRACTION,
+    "model.norm_act.kind": _one_of(*_NORMS),
+    "model.head_norm_act.kind": _one_of(*_NORMS, "same"),
+    "model.semantic_head.norm_act.kind": _one_of(*_NORMS, "same"),
+    **{
+        f"model.{part}.{key}": rule
+        for part in ("norm_act", "head_norm_act", "semantic_head.norm_act")
+        for key, rule in {
+            "slope": _NOT_NEGATIVE,
+            "eps": _POSITIVE,
+            "momentum": _POSITIVE_FRACTION,
+            "num_groups": _AT_LEAST_ONE,
+        }.items()
+    },
     "model.fpn.channels": _POSITIVE,
     "model.fpn.num_extra_levels": _NOT_NEGATIVE,
+    "model.fpn.activation": _one_of("leaky_relu", "identity"),
+    "model.fpn.extra": _one_of("conv", "pool"),
+    "model.box_head.pooling": _AT_LEAST_ONE,
     "model.box_head.hidden_channels": _POSITIVE,
     "model.mask_head.kind": _one_of(*MASK_HEAD_KINDS),
     "model.mask_head.hidden_channels": _POSITIVE,
@@ -48,6 +75,8 @@ _RULES: dict[str, _Rule] = {
     "model.mask_head.coarse_roi_size": ((lambda value: value > 0 and value % 2 == 0), "even"),
     "model.mask_head.point_channels": _POSITIVE,
     "model.mask_head.num_point_layers": _AT_LEAST_ONE,
+    "model.semantic_head.kind": _one_of(*SEMANTIC_HEAD_KINDS),
+    "model.semantic_head.first_level": ((lambda value: 0 <= value <= 3), "0 (p2) to 3 (p5)"),
     "model.semantic_head.hidden_channels": _POSITIVE,
     "model.semantic_head.pooling_size": _POSITIVE,
     "model.semantic_head.refinement": _one_of(*SEMANTIC_REFINEMENTS),
@@ -60,11 +89,15 @@ _RULES: dict[str, _Rule] = {
     "model.rpn.negative_iou": _FRACTION,
     "model.rpn.num_samples": _POSITIVE,
     "model.rpn.positive_fraction": _FRACTION,
-    "model.rpn.box_loss_beta": _POSITIVE,
+    "model.rpn.box_loss_beta": _NOT_NEGATIVE,
+    "model.rpn.anchor_offset": _FRACTION,
     "model.roi.sampler": _one_of("seamless", "aligned"),
     "model.roi.num_levels": _AT_LEAST_ONE,
+    "model.roi.level_epsilon": _NOT_NEGATIVE,
     "model.roi.size": _POSITIVE,
+    "model.roi.mask_size": _NOT_NEGATIVE,
     "model.box.positive_iou": _FRACTION,
+    "model.box.box_loss_beta": _NOT_NEGATIVE,
     "model.box.num_samples": _POSITIVE,
     "model.box.positive_fraction": _FRACTION,
     "model.box.score_threshold": _FRACTION,
@@ -76,6 +109,8 @@ _RULES: dict[str, _Rule] = {
     "model.points.subdivision_points": _POSITIVE,
     "model.points.start_size": _NOT_NEGATIVE,
     "model.points.output_size": _POSITIVE,
+    "model.semantic.loss": _one_of("hard_pixels", "valid_mean"),
+    "model.semantic.things": _one_of("classes", "merged"),
     "model.semantic.hard_pixel_fraction": _POSITIVE_FRACTION,
     "model.semantic.num_train_points": _NOT_NEGATIVE,
     "model.semantic.oversample_ratio": _AT_LEAST_ONE,
@@ -87,6 +122,7 @@ _RULES: dict[str, _Rule] = {
     "model.fusion.stuff_area_fraction": _FRACTION,
     "model.fusion.stuff_area_pixels": _NOT_NEGATIVE,
     "model.fusion.mask_threshold": _FRACTION,
+    "model.fusion.semantic_things": _one_of("crowd", "void"),
     "model.pixel_std": _ALL_POSITIVE,
     "data.shortest_side_pixels": _POSITIVE,
     "data.longest_side_pixels": _POSITIVE,
@@ -136,6 +172,12 @@ def validate(config: Config, source: str) -> None:
 
 def _check_pairs(config: Config, source: str) -> None:
     rpn, data, optimizer = config.model.rpn, config.data, config.optimizer
+    _check_norms(config, source)
+    if config.model.semantic.things == "merged" and config.model.fusion.semantic_things != "void":
+        raise ValueError(
+            f"{source}: 'model.semantic.things: merged' does not tell things apart, so "
+            "'model.fusion.semantic_things' must be 'void'"
+        )
     if rpn.negative_iou > rpn.positive_iou:
         raise ValueError(
             f"{source}: 'model.rpn.negative_iou' must be at most 'model.rpn.positive_iou' "
@@ -161,6 +203,21 @@ def _check_pairs(config: Config, source: str) -> None:
             f"{source}: 'optimizer.nesterov' needs 'optimizer.momentum' above 0; got 0; "
             "set nesterov to false"
         )
+
+
+def _check_norms(config: Config, source: str) -> None:
+    model = config.model
+    norms = {
+        "norm_act": model.norm_act,
+        "head_norm_act": model.head_norm_act,
+        "semantic_head.norm_act": model.semantic_head.norm_act,
+    }
+    for part, norm in norms.items():
+        if norm.slope == 0 and norm.kind in _NORMS_WITH_SLOPE:
+            raise ValueError(
+                f"{source}: 'model.{part}.slope' must be greater than 0 for '{norm.kind}', which "
+                "inverts its activation; got 0"
+            )
 
 
 def _check_loss_weights(config: Config, source: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seamless_pr.layers.abn_function import InPlaceNormAct
 from seamless_pr.layers.batch_statistics import batch_statistics, num_workers
 from seamless_pr.layers.norm_act import (
+    GROUP_NORM_GROUPS,
     LEAKY_SLOPE,
     BiasAct,
     FrozenBatchNormAct,
@@ -129,6 +130,7 @@ def make_norm_act(
     eps: float = 1e-5,
     momentum: float = 0.1,
     sync: bool = False,
+    num_groups: int = GROUP_NORM_GROUPS,
 ) -> NormActFactory:
     """Chooses the norm + activation layer of a network.
 
@@ -140,6 +142,7 @@ def make_norm_act(
         eps, momentum: of the norm.
         sync: share batch statistics over the workers of torch.distributed; only for those kinds
             that have any.
+        num_groups: most groups of "group_norm".
 
     Returns:
         A factory `norm_act(num_features, activation="leaky_relu")`.
@@ -155,6 +158,8 @@ def make_norm_act(
         options.update(eps=eps)
     if kind in ("inplace_abn", "abn"):
         options.update(momentum=momentum, sync=sync)
+    if kind == "group_norm":
+        options.update(num_groups=num_groups)
     layers: dict[str, type[nn.Module]] = {
         "inplace_abn": InPlaceABN,
         "abn": ABN,

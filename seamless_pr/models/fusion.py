@@ -35,10 +35,11 @@ def fuse(
     semantic class: regions smaller than the area limit become void, and so that nothing is
     invented, regions of thing classes become crowd segments: they say what is there, but not which
     object, and count as void in panoptic maps that are written (released code; the paper makes
-    them void).
+    them void, as `semantic_things="void"` does).
 
     Args:
-        class_map: [H, W] integer train ids, best class of each pixel.
+        class_map: [H, W] integer train ids, best class of each pixel; pixels with the ignore id
+            become void where no instance is.
         detections: with mask logits; boxes in pixels of the class map.
         label_space: tells stuff from things.
         settings: thresholds.
@@ -61,7 +62,13 @@ def fuse(
         chosen.thing_indices.tolist(),
         chosen.mask_logits,
     ):
-        crop = paste_mask(logits.sigmoid(), box, (height, width), settings.mask_threshold)
+        crop = paste_mask(
+            logits.sigmoid(),
+            box,
+            (height, width),
+            settings.mask_threshold,
+            includes_threshold=settings.mask_threshold_included,
+        )
         window = id_map[crop.window]
         free = crop.mask & (window == 0)
         num_pixels, num_free = int(crop.mask.sum()), int(free.sum())
@@ -86,8 +93,10 @@ def _fill_from_classes(
     min_area = settings.stuff_area_pixels or settings.stuff_area_fraction * class_map.numel()
     free = id_map == 0
     areas = torch.bincount(class_map[free].long(), minlength=label_space.num_classes)
-    lookup = torch.zeros(label_space.num_classes, dtype=torch.int32)
-    for train_id, area in enumerate(areas.tolist()):
+    lookup = torch.zeros(label_space.IGNORE_TRAIN_ID + 1, dtype=torch.int32)
+    leaves_things = settings.semantic_things == "void"
+    num_filled = label_space.num_stuff if leaves_things else label_space.num_classes
+    for train_id, area in enumerate(areas[:num_filled].tolist()):
         if area == 0 or area < min_area:
             continue
         segment_id = len(segments) + 1

@@ -33,7 +33,8 @@ from seamless_pr.models.point_rend import (
     semantic_point_loss,
 )
 from seamless_pr.models.rpn import RPNHead, RPNOutput, generate_anchors, propose, rpn_losses
-from seamless_pr.models.semantic_branch import SemanticHead, semantic_loss
+from seamless_pr.models.semantic_branch import SemanticHead, semantic_loss, upsample_logits
+from seamless_pr.models.semantic_fpn import SemanticFPNHead
 from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
@@ -62,6 +63,9 @@ class InstanceOutput:
 class PanopticNet(nn.Module):
     """Seamless Scene Segmentation, with PointRend where point heads are given.
 
+    Without `rpn_head`, `box_head` and `mask_head` it is a semantic network, without `semantic_head`
+    one for instances; what the missing branch would give is void.
+
     forward (training): batch, one target and one random generator per image -> dict of scalar
     losses by name, unweighted.
     `predict` (inference): batch, original sizes -> one panoptic segmentation and the detections
@@ -71,15 +75,16 @@ class PanopticNet(nn.Module):
         label_space: classes; stuff and things.
         backbone: images [N, 3, H, W] -> stage maps C2..C5; has `out_channels` and `strides`.
         fpn: stage maps -> levels P2, P3, ...
-        rpn_head, box_head: proposals and boxes.
+        rpn_head, box_head: proposals and boxes; None: no instance branch.
         mask_head: the 4-convolution head, or the coarse head of PointRend (then `point_head` is
             needed).
         point_head: refines masks.
-        semantic_head: P2..P5 -> stride-4 logits.
+        semantic_head: P2..P5 -> stride-4 logits; None: no semantic branch.
         semantic_point_head: refines semantics; None: bilinear upsampling.
         level_strides: input pixels per cell of each FPN level.
         rpn, roi, box, points, semantic, fusion: numbers of the branches.
         pixel_mean, pixel_std: of RGB in [0, 1].
+        size_divisor: batches are padded further, to multiples of this height and width.
         global_loss_counts: losses are divided by counts summed over workers (a batch gives the same
             gradient however it is spread); False: by each worker's own counts, as the reference
             does.
@@ -94,11 +99,11 @@ class PanopticNet(nn.Module):
         label_space: LabelSpace,
         backbone: nn.Module,
         fpn: FPN,
-        rpn_head: RPNHead,
-        box_head: BoxHead,
-        mask_head: MaskHead | CoarseMaskHead,
+        rpn_head: RPNHead | None,
+        box_head: BoxHead | None,
+        mask_head: MaskHead | CoarseMaskHead | None,
         point_head: PointHead | None,
-        semantic_head: SemanticHead,
+        semantic_head: SemanticHead | SemanticFPNHead | None,
         semantic_point_head: PointHead | None,
         level_strides: Sequence[int],
         rpn: RPNSettings,
@@ -109,9 +114,14 @@ class PanopticNet(nn.Module):
         fusion: FusionSettings,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        size_divisor: int = 1,
         global_loss_counts: bool = True,
     ) -> None:
         super().__init__()
+        if len({part is None for part in (rpn_head, box_head, mask_head)}) > 1:
+            raise ValueError("rpn_head, box_head and mask_head come together; got some of them")
+        if rpn_head is None and semantic_head is None:
+            raise ValueError("a network needs an instance or a semantic branch; got neither")
         if isinstance(mask_head, CoarseMaskHead) != (point_head is not None):
             raise ValueError(
                 "a CoarseMaskHead and a point_head come together; got "
@@ -129,6 +139,7 @@ class PanopticNet(nn.Module):
         self.level_strides = tuple(level_strides)
         self.rpn, self.roi, self.box = rpn, roi, box
         self.points, self.semantic, self.fusion = points, semantic, fusion
+        self.size_divisor = size_divisor
         self.global_loss_counts = global_loss_counts
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
@@ -153,6 +164,7 @@ class PanopticNet(nn.Module):
         )
 
     def _rpn(self, levels: Sequence[Tensor]) -> InstanceOutput:
+        assert self.rpn_head is not None
         output = self.rpn_head(levels)
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
         anchors = generate_anchors(sizes, self.level_strides, self.rpn, levels[0].device)
@@ -167,9 +179,13 @@ class PanopticNet(nn.Module):
         generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
         """Losses of a batch; all randomness comes from `generators`, on the CPU, one per image."""
+        batch = batch.padded_to(self.size_divisor)
         levels = self.features(batch)
-        losses = self._instance_losses(levels, batch, targets, generators)
-        losses |= self._semantic_losses(levels, batch, targets, generators)
+        losses: dict[str, LossSum] = {}
+        if self.rpn_head is not None:
+            losses |= self._instance_losses(levels, batch, targets, generators)
+        if self.semantic_head is not None:
+            losses |= self._semantic_losses(levels, batch, targets, generators)
         return self._normalised(losses, levels[0].device)
 
     def _instance_losses(
@@ -179,6 +195,8 @@ class PanopticNet(nn.Module):
         targets: Sequence[PanopticTarget],
         generators: Sequence[torch.Generator],
     ) -> dict[str, LossSum]:
+        assert self.box_head is not None
+        assert self.mask_head is not None
         found = self._rpn(levels)
         losses = rpn_losses(
             found.rpn, found.anchors, targets, batch.image_sizes, self.rpn, generators
@@ -195,7 +213,14 @@ class PanopticNet(nn.Module):
         positive = positive_rois(sampled, targets)
         if self.point_head is None:
             is_positive = torch.cat([rois.matched_segment >= 0 for rois in sampled])
-            logits = self.mask_head(roi_features[is_positive])
+            if self.roi.mask_size:
+                counts = positive.rois_per_image(len(targets))
+                mask_features = self._mask_features(
+                    levels, positive.boxes.split(counts), batch.padded_size
+                )
+            else:
+                mask_features = roi_features[is_positive]
+            logits = self.mask_head(mask_features)
             return losses | mask_loss(logits, positive, targets)
         if self.points.train_on_predicted_boxes:
             positive = self._on_predicted_boxes(positive, output, sampled, batch)
@@ -210,6 +235,13 @@ class PanopticNet(nn.Module):
             self.points,
             generators,
         )
+
+    def _mask_features(
+        self, levels: Sequence[Tensor], boxes: Sequence[Tensor], padded_size: tuple[int, int]
+    ) -> Tensor:
+        """What the 4-convolution head sees of boxes."""
+        settings = replace(self.roi, size=self.roi.mask_size or self.roi.size)
+        return pool_rois(levels, boxes, padded_size, settings)
 
     def _on_predicted_boxes(
         self,
@@ -232,6 +264,7 @@ class PanopticNet(nn.Module):
         targets: Sequence[PanopticTarget],
         generators: Sequence[torch.Generator],
     ) -> dict[str, LossSum]:
+        assert self.semantic_head is not None
         logits = self.semantic_head(levels)
         losses = semantic_loss(logits, targets, batch.image_sizes, batch.padded_size, self.semantic)
         if self.semantic_point_head is not None:
@@ -277,9 +310,12 @@ class PanopticNet(nn.Module):
             Per image the segmentation at original size (on the CPU) and the detections in its
             pixels.
         """
+        batch = batch.padded_to(self.size_divisor)
         levels = self.features(batch)
         detections = self.detect(levels, batch)
-        logits = self.semantic_logits(levels, batch.padded_size)
+        logits: Sequence[Tensor | None] = [None] * len(batch)
+        if self.semantic_head is not None:
+            logits = list(self.semantic_logits(levels, batch.padded_size))
         return [
             self._fused(image_logits, found, batch.padded_size, image_size, (height, width))
             for image_logits, found, image_size, (height, width) in zip(
@@ -288,7 +324,9 @@ class PanopticNet(nn.Module):
         ]
 
     def detect(self, levels: Sequence[Tensor], batch: ImageBatch) -> list[Detections]:
-        """Detections with masks, boxes in pixels of the network input."""
+        """Detections with masks, boxes in pixels of the network input; none without heads."""
+        if self.box_head is None:
+            return [_no_detections(levels[0].device) for _ in range(len(batch))]
         found = self._rpn(levels)
         proposals = propose(found.rpn, found.anchors, batch.image_sizes, self.rpn, training=False)
         boxes = [proposal.boxes for proposal in proposals]
@@ -303,6 +341,7 @@ class PanopticNet(nn.Module):
         padded_size: tuple[int, int],
     ) -> list[Detections]:
         """Runs the mask branch on final boxes, which are in pixels of the network input."""
+        assert self.mask_head is not None
         if self.point_head is not None:
             assert isinstance(self.mask_head, CoarseMaskHead)
             masks = point_mask_logits(
@@ -310,7 +349,7 @@ class PanopticNet(nn.Module):
             )
         else:
             boxes = [found.boxes for found in detections]
-            logits = self.mask_head(pool_rois(levels, boxes, padded_size, self.roi)).float()
+            logits = self.mask_head(self._mask_features(levels, boxes, padded_size)).float()
             things = torch.cat([found.thing_indices for found in detections])
             own = logits[torch.arange(len(logits), device=logits.device), things]
             masks = list(own.split([len(found) for found in detections]))
@@ -321,8 +360,11 @@ class PanopticNet(nn.Module):
 
     def semantic_logits(self, levels: Sequence[Tensor], padded_size: tuple[int, int]) -> Tensor:
         """[N, K, h, w] covering the padded image: stride 4, or refined to the input resolution."""
-        logits = self.semantic_head(levels)
+        assert self.semantic_head is not None
+        logits: Tensor = self.semantic_head(levels)
         if self.semantic_point_head is None:
+            if self.semantic.upsample_to_input:
+                return upsample_logits(logits, padded_size)
             return logits
         return refine_semantic_logits(
             self.semantic_point_head, levels[0], logits, padded_size, self.semantic
@@ -330,7 +372,7 @@ class PanopticNet(nn.Module):
 
     def _fused(
         self,
-        logits: Tensor,
+        logits: Tensor | None,
         detections: Detections,
         padded_size: tuple[int, int],
         image_size: tuple[int, int],
@@ -340,10 +382,35 @@ class PanopticNet(nn.Module):
         in_file = detections.scaled(scale_x, scale_y)
         at_network_size = self.fusion.size == "network"
         fusion_size = image_size if at_network_size else original_size
-        map_size = (logits.shape[-2], logits.shape[-1])
-        grid = resample_grid(map_size, padded_size, image_size, fusion_size)
-        classes = resampled_classes(logits, grid)
+        if logits is None:
+            classes = torch.full(fusion_size, self.label_space.IGNORE_TRAIN_ID)
+        else:
+            classes = _classes(logits, padded_size, image_size, fusion_size)
         segmentation = fuse(
             classes, detections if at_network_size else in_file, self.label_space, self.fusion
         )
         return resized_segmentation(segmentation, original_size), in_file.to("cpu")
+
+
+def _classes(
+    logits: Tensor,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> Tensor:
+    """[output_size] best classes of the valid part of [K, h, w] logits of the padded image."""
+    map_size = (logits.shape[-2], logits.shape[-1])
+    if map_size == padded_size:
+        # Cropped, so that the last pixels are not mixed with the padding.
+        logits = logits[:, : image_size[0], : image_size[1]]
+        map_size = padded_size = image_size
+    return resampled_classes(logits, resample_grid(map_size, padded_size, image_size, output_size))
+
+
+def _no_detections(device: torch.device) -> Detections:
+    return Detections(
+        torch.zeros(0, 4, device=device),
+        torch.zeros(0, device=device),
+        torch.zeros(0, dtype=torch.int64, device=device),
+        torch.zeros(0, 1, 1, device=device),
+    )

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.models.mask_branch import PositiveRoIs
+from seamless_pr.models.semantic_branch import semantic_labels
 from seamless_pr.ops.masks import aligned_mask_targets
 from seamless_pr.ops.points import (
     class_uncertainty,
@@ -403,7 +404,7 @@ def semantic_point_loss(
     logits = point_head(fine, coarse).float()
     labels = torch.cat(
         [
-            _padded_labels(target, points, padded_size)
+            _padded_labels(semantic_labels(target, settings), points, padded_size)
             for target, points in zip(targets, coords, strict=True)
         ]
     )
@@ -412,13 +413,13 @@ def semantic_point_loss(
     return {"semantic_point": LossSum(total, int((labels != ignore).sum()))}
 
 
-def _padded_labels(target: PanopticTarget, points: Tensor, padded_size: tuple[int, int]) -> Tensor:
-    """Train ids at points of the padded image; padding is ignored."""
-    height, width = target.image_size
+def _padded_labels(labels: Tensor, points: Tensor, padded_size: tuple[int, int]) -> Tensor:
+    """Classes of an [H, W] map at points of the padded image; padding is ignored."""
+    height, width = labels.shape
     scale = points.new_tensor([padded_size[1] / width, padded_size[0] / height])
     inside = (points * scale < 1).all(dim=1)
-    labels = sample_labels(target.semantic_map, points * scale)
-    return torch.where(inside, labels, LabelSpace.IGNORE_TRAIN_ID)
+    found = sample_labels(labels, points * scale)
+    return torch.where(inside, found, LabelSpace.IGNORE_TRAIN_ID)
 
 
 @torch.no_grad()
@@ -428,10 +429,13 @@ def refine_semantic_logits(
     coarse_logits: Tensor,
     padded_size: tuple[int, int],
     settings: SemanticSettings,
-    num_steps: int = 2,
 ) -> Tensor:
-    """Subdivides stride-4 logits to the input: [N, K, h, w] -> [N, K, 4 h, 4 w] in two steps."""
+    """Subdivides logits to the input: from stride 4, [N, K, h, w] -> [N, K, 4 h, 4 w] in two steps.
+
+    Coarser logits take as many more steps as the resolution doubles more often.
+    """
     num_images = len(coarse_logits)
+    num_steps = round(math.log2(padded_size[1] / coarse_logits.shape[-1]))
     images = torch.arange(num_images, device=coarse_logits.device)
 
     def predict(coords: Tensor) -> Tensor:

@@ -78,11 +78,11 @@ def semantic_loss(
     padded_size: tuple[int, int],
     settings: SemanticSettings,
 ) -> dict[str, LossSum]:
-    """Cross-entropy at full resolution over the hardest pixels of each image.
+    """Cross-entropy at full resolution, over the hardest pixels of each image or over all.
 
-    Per image: void pixels cost 0 but count as pixels; the mean over the ceil(fraction * H * W) most
-        expensive valid
-    pixels is taken (Seamless Scene Segmentation's released code; tau = 4 / (W H) in the paper).
+    "hard_pixels": void pixels cost 0 but count as pixels; per image, the mean over the
+    ceil(fraction * H * W) most expensive pixels is taken (Seamless Scene Segmentation's released
+    code; tau = 4 / (W H) in the paper). "valid_mean": the mean over all valid pixels of the batch.
 
     Args:
         logits: [N, K, h, w] of the padded batch.
@@ -91,8 +91,12 @@ def semantic_loss(
         padded_size: (H, W).
 
     Returns:
-        "semantic": sum over images, count = number of images.
+        "semantic": sum over images, count = number of images; or sum over the valid pixels of all
+        images and their number.
     """
+    takes_all = settings.loss == "valid_mean"
+    fraction = 1.0 if takes_all else settings.hard_pixel_fraction
+    count = 0.0
     total = logits.sum() * 0 if len(targets) == 0 else logits.new_zeros((), dtype=torch.float32)
     for image_logits, target, image_size in zip(logits.split(1), targets, image_sizes):
         if target.image_size != tuple(image_size):
@@ -100,10 +104,26 @@ def semantic_loss(
                 f"target of image '{target.image_key}' has size {target.image_size}; expected the "
                 f"image's {tuple(image_size)}"
             )
-        total = total + _HardPixelLoss.apply(
-            image_logits, target.semantic_map, padded_size, settings.hard_pixel_fraction
-        )
-    return {"semantic": LossSum(total, float(len(targets)))}
+        labels = semantic_labels(target, settings)
+        mean = _HardPixelLoss.apply(image_logits, labels, padded_size, fraction)
+        total = total + (mean * labels.numel() if takes_all else mean)
+        count += int((labels != LabelSpace.IGNORE_TRAIN_ID).sum()) if takes_all else 1
+    return {"semantic": LossSum(total, count)}
+
+
+def semantic_labels(target: PanopticTarget, settings: SemanticSettings) -> Tensor:
+    """Class per pixel as the semantic branch learns it: [H, W] int64, with the ignore value."""
+    labels = target.semantic_map
+    if settings.things == "classes":
+        return labels
+    num_stuff = target.label_space.num_stuff
+    is_thing = (labels >= num_stuff) & (labels != LabelSpace.IGNORE_TRAIN_ID)
+    return labels.masked_fill(is_thing, num_stuff)
+
+
+def num_semantic_classes(label_space: LabelSpace, settings: SemanticSettings) -> int:
+    """Outputs of the semantic branch."""
+    return label_space.num_classes if settings.things == "classes" else label_space.num_stuff + 1
 
 
 def semantic_classes(

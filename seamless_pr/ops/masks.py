@@ -37,6 +37,8 @@ def paste_mask(
     box: tuple[float, float, float, float],
     image_size: tuple[int, int],
     threshold: float,
+    *,
+    includes_threshold: bool = False,
 ) -> MaskCrop:
     """Resizes a mask to its box and keeps the part inside the image, as the released code does.
 
@@ -49,6 +51,7 @@ def paste_mask(
         box: x0, y0, x1, y1 in pixels of the image.
         image_size: (height, width).
         threshold: in (0, 1); at 0.5 and above no pixel whose centre is outside the box can be set.
+        includes_threshold: a pixel that just reaches the threshold is set, too.
     """
     x0, y0, x1, y1 = box
     top, bottom = _pixel_range(y0, y1, image_size[0])
@@ -57,7 +60,8 @@ def paste_mask(
         return MaskCrop(mask_probs.new_zeros(0, 0, dtype=torch.bool), 0, 0)
     rows = _read_along(mask_probs, y0, y1, top, bottom)
     values = _read_along(rows.t(), x0, x1, left, right).t()
-    return MaskCrop(values > threshold, top, left)
+    mask = values >= threshold if includes_threshold else values > threshold
+    return MaskCrop(mask, top, left)
 
 
 def _pixel_range(start: float, end: float, limit: int) -> tuple[int, int]:

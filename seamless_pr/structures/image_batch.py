@@ -51,6 +51,16 @@ class ImageBatch:
         """The batch in page-locked memory, from where it is copied to a GPU in the background."""
         return ImageBatch(self.images.pin_memory(), self.image_sizes)
 
+    def padded_to(self, divisor: int) -> ImageBatch:
+        """The batch with height and width padded to multiples of `divisor`; itself if they are."""
+        height, width = self.padded_size
+        bottom, right = -height % divisor, -width % divisor
+        if bottom == right == 0:
+            return self
+        return ImageBatch(
+            torch.nn.functional.pad(self.images, (0, right, 0, bottom)), self.image_sizes
+        )
+
     @classmethod
     def from_images(cls, images: Sequence[Tensor]) -> ImageBatch:
         """Pads images ([3, H, W] uint8 each) to the largest height and width among them."""

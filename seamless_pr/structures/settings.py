@@ -133,14 +133,23 @@ class SemanticSettings:
     """Semantic branch.
 
     Attributes:
+        loss: "hard_pixels" (mean of the hardest pixels of each image) or "valid_mean" (mean of all
+            pixels of the batch that are not void).
         hard_pixel_fraction: share of the hardest pixels in the loss (0.25: tau = 4 / (W H)); 1.0:
             all.
+        things: "classes": one output per class; "merged": one output for each stuff class and a
+            last one for all things together (Panoptic FPN).
+        upsample_to_input: logits that no points refine are first upsampled to the network input,
+            then to the image file (detectron2), not from their own size at once.
         num_train_points: PointRend points of an image in training; 0: as many as a stride-16 map
             has cells.
         oversample_ratio, importance_fraction, subdivision_points: as in `PointSettings`.
     """
 
+    loss: str = "hard_pixels"
     hard_pixel_fraction: float = 0.25
+    things: str = "classes"
+    upsample_to_input: bool = False
     num_train_points: int = 0
     oversample_ratio: float = 3.0
     importance_fraction: float = 0.75
@@ -160,6 +169,9 @@ class FusionSettings:
             void (4096 px of 1024x2048).
         stuff_area_pixels: an absolute limit that replaces the share when it is positive.
         mask_threshold: mask probability that a pixel must exceed.
+        mask_threshold_included: ... or reach (detectron2).
+        semantic_things: what the semantic branch alone sees as things becomes "crowd" (segments of
+            known class that are no objects) or "void" (the paper's text).
     """
 
     size: str = "original"
@@ -168,3 +180,5 @@ class FusionSettings:
     stuff_area_fraction: float = 4096 / (1024 * 2048)
     stuff_area_pixels: int = 0
     mask_threshold: float = 0.5
+    mask_threshold_included: bool = False
+    semantic_things: str = "crowd"
