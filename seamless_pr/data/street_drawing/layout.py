@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seamless_pr.data.street_drawing.camera import Camera, make_camera
+from seamless_pr.data.street_drawing.camera import Array, Camera, make_camera
 from seamless_pr.data.street_drawing.ground import lay_ground
 from seamless_pr.data.street_drawing.items import Item, Placement
 from seamless_pr.data.street_drawing.people import pick
@@ -18,6 +18,10 @@ from seamless_pr.data.street_drawing.plan import LANE_METRES, PARKING_METRES, Ci
 from seamless_pr.data.street_drawing.roadside import close_vista, line_with_plots, plant_and_furnish
 from seamless_pr.data.street_drawing.solids import Color, Light, Patch
 from seamless_pr.data.street_drawing.traffic import drive, park, populate
+
+# People stand against walls: boxes may overlap by this much and still be beside each other.
+OVERLAP_METRES = 0.5
+NEAREST_METRES = 1.0
 
 
 @dataclass
@@ -159,12 +163,21 @@ def _weather(rng: np.random.Generator) -> tuple[Light, tuple[Color, Color], floa
     )
 
 
+def _may_cover(low: Array, high: Array, near: Array, far: Array) -> Array:
+    """[P, P]: whether two boxes share a direction as seen by the viewer (boxes stand upright)."""
+    ahead = np.maximum(near, NEAREST_METRES)
+    left_edge = np.minimum(low / ahead, low / np.maximum(far, NEAREST_METRES))
+    right_edge = np.maximum(high / ahead, high / np.maximum(far, NEAREST_METRES))
+    return (left_edge[:, None] <= right_edge[None, :]) & (left_edge[None, :] <= right_edge[:, None])
+
+
 def sort_far_to_near(placements: list[Placement], camera: Camera) -> list[Placement]:
     """Painting order of boxes on the ground.
 
     Of two boxes whose spans along the street do not overlap, the farther is painted first; of
     others on the same side of the viewer, the one that stands farther to the side. Sorting by one
-    distance fails for a long tram beside a short car.
+    distance fails for a long tram beside a short car. Only boxes that share a direction are
+    compared: relations between the two sides of a street would close circles.
     """
     if not placements:
         return []
@@ -173,12 +186,14 @@ def sort_far_to_near(placements: list[Placement], camera: Camera) -> list[Placem
     near, far = boxes[:, 2], boxes[:, 3]
     beyond = near[:, None] >= far[None, :]
     overlapping = ~beyond & ~beyond.T
-    right = (low[:, None] >= high[None, :]) & (high[None, :] > 0)
-    left = (high[:, None] <= low[None, :]) & (low[None, :] < 0)
+    right = (low[:, None] + OVERLAP_METRES >= high[None, :]) & (high[None, :] > 0)
+    left = (high[:, None] - OVERLAP_METRES <= low[None, :]) & (low[None, :] < 0)
     aside = right | left
+    aside &= ~aside.T
     middle = (near + far) / 2
     undecided = overlapping & ~aside & ~aside.T
     first = beyond | (overlapping & aside) | (undecided & (middle[:, None] > middle[None, :]))
+    first &= _may_cover(low, high, near, far)
     np.fill_diagonal(first, False)
     num_before = first.sum(0).astype(np.int64)
     waiting = np.ones(len(placements), dtype=bool)

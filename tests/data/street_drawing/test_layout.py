@@ -44,6 +44,17 @@ def test_a_long_tram_is_painted_between_the_cars_on_its_two_sides(camera: Camera
     assert painting_order(boxes[::-1], camera) == ["car beyond", "tram", "car this side"]
 
 
+def test_a_person_at_a_wall_is_painted_after_it_whatever_stands_behind_the_wall(camera: Camera):
+    boxes = [
+        placed("person", (7.5, 8.3, 12, 12.8)),
+        placed("tree behind the wall", (10.6, 11.2, 10.4, 11.0)),
+        placed("wall", (8.1, 8.3, 1, 19)),
+        placed("pole on the other side", (-5, -4.8, 11, 11.2)),
+    ]
+    order = painting_order(boxes, camera)
+    assert order.index("tree behind the wall") < order.index("wall") < order.index("person")
+
+
 def test_nothing_to_sort_is_fine(camera: Camera):
     assert sort_far_to_near([], camera) == []
 
