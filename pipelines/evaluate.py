@@ -13,6 +13,10 @@ examples:
   python pipelines/evaluate.py --ground-truth G.json --predictions P.json --output DIR \\
       --instances instances.json --boundary 0.005 --trimap 8 20 --semantic-pngs labels
 
+  # a page that shows where it fails: DIR/report/index.html
+  python pipelines/evaluate.py --ground-truth gtFine/val --predictions predictions --output DIR \\
+      --report --images leftImg8bit/val
+
   # two evaluations of the same images: is B better than A, class by class?
   python pipelines/evaluate.py --compare A/evaluation.json B/evaluation.json
 
@@ -44,7 +48,7 @@ from seamless_pr.evaluation.results import (
     write_evaluation_json,
 )
 from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
-from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
+from seamless_pr.evaluation.sources import Source, open_ground_truth, open_predictions
 from seamless_pr.evaluation.tables import (
     class_table,
     other_lines,
@@ -54,6 +58,7 @@ from seamless_pr.evaluation.tables import (
     write_tables,
 )
 from seamless_pr.metrics.segment_matching import PQ_RULES
+from seamless_pr.report import write_report
 
 EXIT_ERROR = 1
 
@@ -125,6 +130,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="an earlier evaluation.json to show changes to",
     )
     parser.add_argument(
+        "--report",
+        action="store_true",
+        help="also OUTPUT/report/index.html: what goes wrong, class by class, in pictures",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="photographs for the report, with sub-folders"
+    )
+    parser.add_argument(
         "--compare",
         type=Path,
         nargs=2,
@@ -134,6 +147,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     options = parser.parse_args(arguments)
     if not options.compare and not (options.ground_truth and options.predictions):
         parser.error("--ground-truth and --predictions are needed (or --compare A.json B.json)")
+    if options.report and not options.output:
+        parser.error("--report needs --output DIR")
+    if options.images and not options.images.is_dir():
+        parser.error(f"--images: no folder {options.images}")
     return options
 
 
@@ -144,7 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             compare(options.compare[0], options.compare[1], options.output)
             return 0
         baseline = read_evaluation_json(options.baseline) if options.baseline else None
-        values = run(options)
+        gt = open_ground_truth(options.ground_truth, options.ground_truth_dir)
+        pred = open_predictions(options.predictions, options.predictions_dir)
+        values = run(gt, pred, options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
@@ -155,6 +174,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output is not None:
         write_tables(values, options.output)
         print(f"everything in {write_evaluation_json(values, options.output)}")
+    if options.report:
+        page = write_report(
+            values,
+            gt,
+            pred,
+            options.output / "report",
+            images=options.images,
+            num_workers=options.workers,
+            show_progress=sys.stderr.isatty(),
+        )
+        print(f"report in {page}")
     return 0
 
 
@@ -170,7 +200,7 @@ def compare(path_a: Path, path_b: Path, output: Path | None) -> None:
         write_table(table, output / "comparison")
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
+def run(gt: Source, pred: Source, options: argparse.Namespace) -> dict[str, Any]:
     """Evaluates and returns the content of evaluation.json."""
     settings = EvaluationSettings(
         rules=options.rules,
@@ -178,8 +208,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         boundary_ratio=options.boundary,
         trimap_widths=tuple(options.trimap),
     )
-    gt = open_ground_truth(options.ground_truth, options.ground_truth_dir)
-    pred = open_predictions(options.predictions, options.predictions_dir)
     label_space = require_label_space(gt)
     work = {"num_workers": options.workers, "show_progress": sys.stderr.isatty()}
     values = evaluation_json(evaluate(gt, pred, settings, **work))

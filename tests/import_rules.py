@@ -21,13 +21,12 @@ ALLOWED: dict[str, set[str]] = {
     "engine": _SIBLINGS,
     "weights": _SIBLINGS,
     "visualize": _SIBLINGS,
-    "report": {*_SIBLINGS, "visualize"},
     "config": {"structures"},
     "progress": set(),
 }
 
 # Rooms above all others: they put the parts together.
-COMPOSING = {"build", "evaluation", "predict", "validation", "integrations", "top"}
+COMPOSING = {"build", "evaluation", "report", "predict", "validation", "integrations", "top"}
 
 # Never, not even inside a function: distribution belongs to the pipelines.
 FORBIDDEN = {"ray", "pipelines", "tools", "tests"}

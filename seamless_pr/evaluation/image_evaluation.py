@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seamless_pr.data.faults import Fault
 from seamless_pr.evaluation.panoptic_json import NO_AREA, ImageId
@@ -19,6 +20,7 @@ from seamless_pr.metrics.boundary import (
 )
 from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
 from seamless_pr.metrics.panoptic_quality import PQCounts, count_matches
+from seamless_pr.metrics.segment_confusion import count_segment_confusion
 from seamless_pr.metrics.segment_matching import PQ_RULES, match_segments
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import ConfusionCounts, count_confusion
@@ -61,12 +63,14 @@ class SetCounts:
     Attributes:
         pq: by the chosen rules.
         confusion: of the classes of the panoptic maps.
+        segments: [K + 1, K + 1] found, mistaken, missed and invented segments.
         boundary_pq, boundary_iou: None unless asked for.
         trimaps: one per width.
     """
 
     pq: PQCounts
     confusion: ConfusionCounts
+    segments: NDArray[np.int64]
     boundary_pq: PQCounts | None = None
     boundary_iou: BoundaryIoUCounts | None = None
     trimaps: tuple[ConfusionCounts, ...] = ()
@@ -75,6 +79,7 @@ class SetCounts:
         return SetCounts(
             self.pq + other.pq,
             self.confusion + other.confusion,
+            self.segments + other.segments,
             _optional_sum(self.boundary_pq, other.boundary_pq),
             _optional_sum(self.boundary_iou, other.boundary_iou),
             tuple(a + b for a, b in zip(self.trimaps, other.trimaps)),
@@ -87,6 +92,7 @@ class SetCounts:
         return cls(
             PQCounts.zeros(num_classes),
             ConfusionCounts.zeros(num_classes),
+            np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64),
             PQCounts.zeros(num_classes) if has_boundary else None,
             BoundaryIoUCounts.zeros(num_classes) if has_boundary else None,
             tuple(ConfusionCounts.zeros(num_classes) for _ in settings.trimap_widths),
@@ -174,6 +180,7 @@ def count_image(
     counts = SetCounts(
         pq=count_matches(matches, gt, pred, num_classes),
         confusion=count_confusion(overlap, gt, pred, num_classes),
+        segments=count_segment_confusion(overlap, gt, pred, matches, num_classes),
     )
     if settings.boundary_ratio is None and not settings.trimap_widths:
         return counts

@@ -47,6 +47,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "category_ids": [category.category_id for category in label_space.categories],
         "pixels": evaluation.counts.confusion.pixels.tolist(),
     }
+    values["segment_confusion"] = evaluation.counts.segments.tolist()
     values["per_image"] = [_image_json(image, label_space) for image in evaluation.images]
     return values
 
