@@ -66,7 +66,7 @@ def write_report(
         gt, pred: the sources.
         folder: of the report; made if absent.
         images: folder with the photographs, searched with its sub-folders; None: maps only.
-        title: heading of the page; empty: the name of the predictions.
+        title: heading of the page; empty: the name of the predictions and of their folder.
         num_workers: processes that draw; None: one per core.
         show_progress: draw a bar with the time left.
         images_per_gallery: worst and best images per class.
@@ -97,7 +97,7 @@ def write_report(
     sizes = {item["number"]: [item["width"], item["height"]] for item in drawn}
     data = _page_data(values, galleries, sizes, any(photographs))
     page = _template().render(
-        title=title or pred.name,
+        title=title or "/".join(Path(pred.name).parts[-2:]),
         values=values,
         percent=percent,
         lines=other_lines(values),

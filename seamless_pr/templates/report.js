@@ -28,7 +28,7 @@ const report = (() => {
   const details = new Map();
   let state = { ...DEFAULTS };
   let view = { scale: 1, x: 0, y: 0, fit: 1 };
-  let opener = null;
+  let drawn = {};
 
   const element = (tag, attributes = {}, ...children) => {
     const made = document.createElement(tag);
@@ -170,8 +170,9 @@ const report = (() => {
     select.addEventListener("change", () => change({ class: select.value }, true));
     for (const button of document.querySelectorAll("[data-order]"))
       button.addEventListener("click", () => change({ order: button.dataset.order }, true));
-    for (const error of data.errors)
-      byId("error-key").append(element("li", {}, swatch(error.color), error.name));
+    for (const key of ["error-key", "viewer-key"])
+      for (const error of data.errors)
+        byId(key).append(element("li", {}, swatch(error.color), error.name));
   }
   function score(number) {
     const counts = data.images[number].classes;
@@ -242,16 +243,13 @@ const report = (() => {
   function renderViewer() {
     const viewer = byId("viewer");
     if (!state.image) {
-      if (viewer.open) {
-        viewer.close();
-        if (opener && opener.isConnected) opener.focus();
-      }
+      if (!viewer.open) return;
+      viewer.close();
+      const tile = document.querySelector(`[data-image="${drawn.image}"]`);
+      if (tile) tile.focus();
       return;
     }
-    if (!viewer.open) {
-      opener = document.querySelector(`[data-image="${state.image}"]`);
-      viewer.showModal();
-    }
+    if (!viewer.open) viewer.showModal();
     const number = state.image;
     const pane = byId("pane");
     if (pane.dataset.number !== number) {
@@ -277,6 +275,7 @@ const report = (() => {
       const below = active().indexOf(layer.key) > 0;
       picture.style.opacity = below && layer.key !== "error" ? Number(state.opacity) / 100 : 1;
     }
+    byId("viewer-key").hidden = !active().includes("error");
     byId("opacity").value = state.opacity;
     placePane();
   }
@@ -413,10 +412,13 @@ const report = (() => {
 
   // ---- start
 
+  // Panning an image changes the state many times a second: only what depends on a change is drawn anew.
   function render() {
-    renderClasses();
-    renderGallery();
+    const differs = (...keys) => keys.some((key) => state[key] !== drawn[key]);
+    if (differs("class", "sort", "down")) renderClasses();
+    if (differs("class", "order")) renderGallery();
     renderViewer();
+    drawn = { ...state };
   }
   function start() {
     renderConfusion();
