@@ -30,6 +30,8 @@ REQUIRED = [
     "pycocotools>=2.0.8",
     "cityscapesscripts>=2.2.4",
     "safetensors>=0.4.5",
+    # Class names of released Seamless snapshots.
+    "msgpack>=1.0",
     "ray[default,train,data]>=2.50",
     "tensorboard>=2.17",
     "tqdm>=4.66",

@@ -37,6 +37,8 @@ from seamless_pr.models.semantic_fpn import SemanticFPNHead
 from seamless_pr.ops.generators import keyed_seed
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.validation import draw_examples, validate
+from seamless_pr.weights.imagenet import fit_backbone
+from seamless_pr.weights.tensor_files import read_tensors
 
 NUM_STAGES = 4
 
@@ -217,8 +219,11 @@ def build_trainer(
     evaluates = config.training.evaluation_interval_steps > 0
     hooks = _build_hooks(config, label_space, device) if evaluates else TrainingHooks()
     torch.manual_seed(keyed_seed("weights", config.training.seed))
+    network = build_model(config.model, label_space)
+    if config.model.backbone.weights is not None:
+        load_backbone(network.backbone, config.model.backbone.weights)
     return Trainer(
-        build_model(config.model, label_space),
+        network,
         partial(_train_batches, config, train_images),
         loss_weights=config.loss_weights,
         optimizer=config.optimizer,
@@ -230,6 +235,18 @@ def build_trainer(
         hooks=replace(hooks, on_checkpoint=on_checkpoint),
         resume_from=resume_from,
     )
+
+
+def load_backbone(backbone: nn.Module, path: str | Path) -> None:
+    """Fills a backbone with ImageNet weights of torchvision, timm or seamseg, classifier left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, or not the weights of this backbone; every name is listed.
+    """
+    state, report = fit_backbone(read_tensors(path), backbone.state_dict())
+    report.check(str(path))
+    backbone.load_state_dict(state)
 
 
 def build_label_space(config: Config) -> LabelSpace:

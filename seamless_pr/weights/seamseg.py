@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import cache
 
 from torch import Tensor
 
-_BLOCK_PARTS = {"proj_conv": "downsample.0", "proj_bn": "downsample.1"}
-_MINI_DL_PARTS = {
+# More than any published network has; the tables are written out up to here.
+_MAX_BLOCKS = 64
+_MAX_LEVELS = 8
+_NUM_STAGES = 4
+
+_CONV_NORM = {"conv": "conv", "bn": "norm"}
+_BLOCK = {"proj_conv": "downsample.0", "proj_bn": "downsample.1"} | {
+    f"convs.{kind}{index}": f"{kind}{index}" for kind in ("conv", "bn") for index in (1, 2, 3)
+}
+_RPN_HEAD = {"conv1": "conv", "bn1": "norm", "conv_obj": "objectness", "conv_bbx": "box_deltas"}
+_MINI_DL = {
     "conv1_3x3": "conv_local",
     "conv1_dil": "conv_dilated",
     "conv1_glb": "conv_pooled",
@@ -16,61 +25,35 @@ _MINI_DL_PARTS = {
     "conv2": "mix.conv",
     "bn2": "mix.norm",
 }
-_RPN_PARTS = {"conv1": "conv", "bn1": "norm", "conv_obj": "objectness", "conv_bbx": "box_deltas"}
-_BOX_LAYERS = {"fc": "fc", "bn": "norm"}
-_BOX_PREDICTORS = {"roi_cls": "class_logits", "roi_bbx": "box_deltas"}
-
-
-def _mask_layer(match: re.Match[str]) -> str:
-    return f"mask_head.convs.{int(match[2]) - 1}.{'norm' if match[1] == 'bn' else 'conv'}."
-
-
-def _block(match: re.Match[str]) -> str:
-    stage, block, part = int(match[1]) - 1, int(match[2]) - 1, match[3]
-    return f"backbone.layer{stage}.{block}.{_BLOCK_PARTS.get(part, part)}."
-
-
-def _fpn(match: re.Match[str]) -> str:
-    return f"fpn.{match[1]}.{match[2]}.{'norm' if match[3] == 'bn' else 'conv'}."
-
-
-def _mini_dl(match: re.Match[str]) -> str:
-    return f"semantic_head.mini_dls.{match[1]}.{_MINI_DL_PARTS[match[2]]}."
-
-
-_RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (r"body\.backbone\.mod1\.(conv1|bn1)\.", lambda match: f"backbone.{match[1]}."),
-    (r"body\.backbone\.mod(\d)\.block(\d+)\.(?:convs\.)?(\w+)\.", _block),
-    (r"body\.fpn\.(lateral|output|extra)\.(\d)\.(conv|bn)\.", _fpn),
-    (rf"sem_head\.output\.(\d)\.({'|'.join(_MINI_DL_PARTS)})\.", _mini_dl),
-    (r"sem_head\.conv_sem\.", lambda match: "semantic_head.predictor."),
-    (rf"rpn_head\.({'|'.join(_RPN_PARTS)})\.", lambda match: f"rpn_head.{_RPN_PARTS[match[1]]}."),
-    (r"roi_head\.fc\.(fc|bn)(\d)\.", lambda match: f"box_head.{_BOX_LAYERS[match[1]]}{match[2]}."),
-    (
-        rf"roi_head\.({'|'.join(_BOX_PREDICTORS)})\.",
-        lambda match: f"box_head.{_BOX_PREDICTORS[match[1]]}.",
-    ),
-    (r"roi_head\.conv\.(conv|bn)(\d)\.", _mask_layer),
-    (r"roi_head\.conv\.conv_up\.", lambda match: "mask_head.upsample."),
-    (r"roi_head\.conv\.bn_up\.", lambda match: "mask_head.upsample_norm."),
-    (r"roi_head\.roi_msk\.", lambda match: "mask_head.predictor."),
-)
+_HEADS = {
+    "roi_head.fc.fc1": "box_head.fc1",
+    "roi_head.fc.bn1": "box_head.norm1",
+    "roi_head.fc.fc2": "box_head.fc2",
+    "roi_head.fc.bn2": "box_head.norm2",
+    "roi_head.roi_cls": "box_head.class_logits",
+    "roi_head.roi_bbx": "box_head.box_deltas",
+    "roi_head.conv.conv_up": "mask_head.upsample",
+    "roi_head.conv.bn_up": "mask_head.upsample_norm",
+    "roi_head.roi_msk": "mask_head.predictor",
+    "sem_head.conv_sem": "semantic_head.predictor",
+}
 
 # Parameters whose rows are box deltas: (dy, dx, dh, dw) there, (dx, dy, dw, dh) here.
 _DELTA_LAYERS = ("rpn_head.box_deltas.", "box_head.box_deltas.")
 
 
 def our_name(seamseg_name: str) -> str | None:
-    """Our state_dict key of a parameter or buffer; None if there is no rule for it.
+    """Our state_dict key of a parameter or buffer; None if there is none.
 
     Args:
         seamseg_name: key of the whole network, such as "body.fpn.lateral.0.bn.weight".
     """
-    for pattern, rename in _RULES:
-        match = re.match(pattern, seamseg_name)
-        if match is not None:
-            return rename(match) + seamseg_name[match.end() :]
-    return None
+    return _translated(seamseg_name, _our_modules())
+
+
+def seamseg_name(our_key: str) -> str | None:
+    """seamseg's key of one of our parameters or buffers; None if it has no such layer."""
+    return _translated(our_key, {ours: theirs for theirs, ours in _our_modules().items()})
 
 
 def our_tensor(our_key: str, tensor: Tensor) -> Tensor:
@@ -83,3 +66,43 @@ def our_tensor(our_key: str, tensor: Tensor) -> Tensor:
     if our_key.startswith(_DELTA_LAYERS):
         return tensor.unflatten(0, (-1, 4))[:, [1, 0, 3, 2]].flatten(0, 1)
     return tensor
+
+
+def _translated(name: str, modules: dict[str, str]) -> str | None:
+    module, _, parameter = name.rpartition(".")
+    return f"{modules[module]}.{parameter}" if module in modules else None
+
+
+@cache
+def _our_modules() -> dict[str, str]:
+    """Every layer's name in seamseg -> its name here."""
+    return {**_HEADS, **dict(_backbone()), **dict(_pyramid()), **dict(_repeated_heads())}
+
+
+def _backbone() -> Iterator[tuple[str, str]]:
+    for part in ("conv1", "bn1"):
+        yield f"body.backbone.mod1.{part}", f"backbone.{part}"
+    for stage in range(1, _NUM_STAGES + 1):
+        for block in range(_MAX_BLOCKS):
+            for theirs, ours in _BLOCK.items():
+                yield (
+                    f"body.backbone.mod{stage + 1}.block{block + 1}.{theirs}",
+                    f"backbone.layer{stage}.{block}.{ours}",
+                )
+
+
+def _pyramid() -> Iterator[tuple[str, str]]:
+    for kind in ("lateral", "output", "extra"):
+        for level in range(_MAX_LEVELS):
+            for theirs, ours in _CONV_NORM.items():
+                yield f"body.fpn.{kind}.{level}.{theirs}", f"fpn.{kind}.{level}.{ours}"
+
+
+def _repeated_heads() -> Iterator[tuple[str, str]]:
+    for theirs, ours in _RPN_HEAD.items():
+        yield f"rpn_head.{theirs}", f"rpn_head.{ours}"
+    for index in range(_NUM_STAGES):
+        for theirs, ours in _CONV_NORM.items():
+            yield f"roi_head.conv.{theirs}{index + 1}", f"mask_head.convs.{index}.{ours}"
+        for theirs, ours in _MINI_DL.items():
+            yield f"sem_head.output.{index}.{theirs}", f"semantic_head.mini_dls.{index}.{ours}"

@@ -1,0 +1,43 @@
+"""ImageNet weights for backbones: files of torchvision, timm, or seamseg's converter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from seamless_pr.weights.key_report import KeyReport, fit_keys
+from seamless_pr.weights.seamseg import our_name
+
+# Layers that classify whole images, under the names that torchvision and timm give them.
+_CLASSIFIERS = ("fc.", "head.fc.", "classifier.")
+_SEAMSEG_STEM = "mod1."
+
+
+def fit_backbone(
+    source: Mapping[str, Tensor], backbone: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], KeyReport]:
+    """Weights of an ImageNet network for a backbone, values untouched.
+
+    The classifier is left out. Norm weights may be negative: in-place ABN uses their magnitude, as
+    the released Seamless code did with the same files.
+
+    Args:
+        source: names and tensors of the file.
+        backbone: `state_dict` of the backbone (timm's names, which for a ResNet are torchvision's).
+
+    Returns:
+        A complete state dict of the backbone, and the report, to be checked by the caller.
+    """
+    is_seamseg = any(name.startswith(_SEAMSEG_STEM) for name in source)
+    features = {name: t for name, t in source.items() if not name.startswith(_CLASSIFIERS)}
+    return fit_keys(features, backbone, _from_seamseg if is_seamseg else _unchanged)
+
+
+def _unchanged(name: str) -> str:
+    return name
+
+
+def _from_seamseg(name: str) -> str | None:
+    ours = our_name(f"body.backbone.{name}")
+    return None if ours is None else ours.removeprefix("backbone.")

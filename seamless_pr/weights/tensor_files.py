@@ -1,0 +1,81 @@
+"""Reading of weights files of other programs without running code that they may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+# Under these keys training programs keep the weights beside the rest of their state.
+_NESTING_KEYS = ("state_dict", "model")
+
+
+def read_pickled(path: str | Path) -> Any:
+    """The content of a file of `torch.save`; only tensors, numbers, texts and containers.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: truncated, not such a file, or with objects that could run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"weights file {path} does not exist")
+    try:
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises half a dozen unrelated types on a damaged file.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ValueError(
+            f"{path} cannot be read as weights ({type(error).__name__}: {reason}); expected a file "
+            "of torch.save with tensors, numbers and texts; copy it again from its source"
+        ) from error
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Name -> tensor of a .safetensors file or a file of `torch.save`.
+
+    A mapping under "state_dict" or "model" is taken if the file has one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, or without tensors; the message names the file.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors" and path.is_file():
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ValueError(
+                f"{path} is not a complete safetensors file: {error}; copy it again"
+            ) from error
+    content = read_pickled(path)
+    for key in _NESTING_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} must hold names and tensors; got a {type(content).__name__}")
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if others or not content:
+        raise ValueError(
+            f"{path} must hold names and tensors; got {len(content)} entries, of which "
+            f"{', '.join(others[:5]) or 'none'} hold something else"
+        )
+    return dict(content)
+
+
+def _numpy_numbers() -> list[Any]:
+    """What a pickled NumPy number is made of: old checkpoints hold their best score as one."""
+    scalar = np.float64(0).__reduce__()[0]
+    types = {type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")}
+    return [
+        np.dtype,
+        *types,
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+    ]

@@ -1,0 +1,203 @@
+"""Whole networks beside the reference: same seeded weights, same images, every stored tensor.
+
+Limits are what the reference differs from itself by when the arithmetic changes (oneDNN off, one
+thread): dense tensors up to 7e-6 of their maximum, some near-ties among the proposals and what
+follows from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from seamless_pr.models.rpn import Proposals, propose
+from seamless_pr.models.semantic_branch import semantic_classes, upsample_logits
+from seamless_pr.ops.roi_sampling import pool_rois
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from tests.support.golden import load_golden, x_first_channels, xyxy
+from tests.support.golden_network import (
+    INFERENCE_CASES,
+    GoldenCase,
+    golden_images,
+    golden_network,
+    moments,
+    relative_difference,
+)
+
+pytestmark = pytest.mark.slow
+
+# Of the maximum of a tensor.
+DENSE = 7e-6
+# Boxes are the same when no side is further apart than this (pixels; the decoder's exponential
+# amplifies), scores within this.
+BOX_PIXELS = 0.03
+SCORE = 2e-4
+# Rows that near-ties may exchange: of 1000 proposals, and of 100 or 256 detections.
+EXCHANGED_PROPOSALS = 10
+EXCHANGED_DETECTIONS = 11
+MASK_LOGIT = 0.03
+SEMANTIC_PIXELS = 2
+PANOPTIC_PIXELS = 186
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that one network computes for the images of a case."""
+
+    case: GoldenCase
+    golden: dict[str, Tensor]
+    batch: ImageBatch
+    dense: dict[str, Tensor]
+    proposals: list[Proposals]
+    class_logits: Tensor
+    box_logits: Tensor
+    roi_features: Tensor
+    predictions: list[tuple[PanopticSegmentation, Detections]]
+
+    def name(self, tensor: str) -> str:
+        return f"{self.case.name}/{tensor}"
+
+    @property
+    def images(self) -> range:
+        return range(len(self.batch))
+
+
+@pytest.fixture(scope="module", params=INFERENCE_CASES, ids=lambda case: case.name)
+def run(request: pytest.FixtureRequest) -> Run:
+    case = request.param
+    golden, batch, net = (
+        load_golden(f"seamseg/{case.name}"),
+        golden_images(case),
+        golden_network(case),
+    )
+    stem: list[Tensor] = []
+    hook = net.backbone.get_submodule("maxpool").register_forward_hook(
+        lambda module, inputs, output: stem.append(output.clone())
+    )
+    with torch.no_grad():
+        stages = net.backbone(net.normalized(batch))
+        hook.remove()
+        levels = net.fpn(stages)
+        found = net._rpn(levels)
+        dense = {f"backbone_mod{1 + i}": stage for i, stage in enumerate([*stem, *stages])}
+        dense |= {f"fpn{i}": level for i, level in enumerate(levels)}
+        for i in range(len(levels)):
+            dense[f"rpn_obj{i}"] = found.rpn.objectness_logits[i]
+            dense[f"rpn_bbx{i}"] = found.rpn.box_deltas[i]
+        dense["sem_logits_low"] = net.semantic_head(levels)
+        proposals = propose(found.rpn, found.anchors, batch.image_sizes, net.rpn, training=False)
+        # The second stage reads the reference's proposals, so that its own differences show.
+        boxes = [xyxy(golden[f"proposals_{i}"]) for i in range(len(batch))]
+        roi_features = pool_rois(levels, boxes, batch.padded_size, net.roi)
+        second = net.box_head(roi_features)
+        predictions = net.predict(batch, batch.image_sizes)
+    return Run(
+        case,
+        golden,
+        batch,
+        dense,
+        proposals,
+        second.class_logits,
+        second.box_deltas,
+        roi_features,
+        predictions,
+    )
+
+
+def test_dense_tensors(run: Run, agree) -> None:
+    for name, ours in run.dense.items():
+        step = {"backbone": 64, "fpn": 32}.get(name.rstrip("0123456789").split("_")[0], 1)
+        key = name if step == 1 else f"{name}_ch{step}"
+        reference = run.golden[key]
+        if name.startswith("rpn_bbx"):
+            reference = x_first_channels(reference)
+        agree(run.name(key), relative_difference(ours[:, ::step], reference), DENSE)
+        if step > 1:
+            key = f"{name}_stat"
+            agree(run.name(key), relative_difference(moments(ours), run.golden[key]), DENSE)
+
+
+def test_upsampled_semantic_logits_and_classes(run: Run, agree) -> None:
+    logits = run.dense["sem_logits_low"]
+    upsampled = upsample_logits(logits, run.batch.padded_size)
+    for i, (height, width) in enumerate(run.batch.image_sizes):
+        sub = upsampled[i, :, 5:height:16, 5:width:16]
+        key = f"sem_logits_sub_{i}"
+        agree(run.name(key), relative_difference(sub, run.golden[key]), DENSE)
+        classes = semantic_classes(logits[i : i + 1], (height, width), run.batch.padded_size)
+        different = int((classes != run.golden[f"sem_pred_{i}"]).sum())
+        agree(run.name(f"sem_pred_{i} (pixels)"), different, SEMANTIC_PIXELS)
+
+
+def test_proposals(run: Run, agree) -> None:
+    for i in run.images:
+        reference = xyxy(run.golden[f"proposals_{i}"])
+        assert len(run.proposals[i]) == len(reference)
+        lost = num_unmatched(reference, run.proposals[i].boxes)
+        agree(run.name(f"proposals_{i} (rows of {len(reference)})"), lost, EXCHANGED_PROPOSALS)
+
+
+def test_second_stage_on_the_proposals_of_the_reference(run: Run, agree) -> None:
+    step = len(run.roi_features) // 16
+    for key, ours, reference in (
+        ("roi_feat_1_sub", run.roi_features[::step, ::16], run.golden["roi_feat_1_sub"]),
+        ("roi_cls_logits", run.class_logits, run.golden["roi_cls_logits"]),
+        ("roi_bbx_logits", run.box_logits, xyxy(run.golden["roi_bbx_logits"]).flatten(1)),
+    ):
+        agree(run.name(key), relative_difference(ours, reference), DENSE)
+
+
+def test_detections_and_their_masks(run: Run, agree) -> None:
+    for i in run.images:
+        found = run.predictions[i][1]
+        boxes, scores = xyxy(run.golden[f"bbx_pred_{i}"]), run.golden[f"obj_pred_{i}"]
+        assert len(found) == len(boxes)
+        ours, theirs = found.scores.sort().values, scores.sort().values
+        agree(run.name(f"obj_pred_{i}"), float((ours - theirs).abs().max()), SCORE)
+        nearest = nearest_boxes(
+            boxes, run.golden[f"cls_pred_{i}"], found.boxes, found.thing_indices
+        )
+        same = nearest.values <= BOX_PIXELS
+        rows = f"bbx_pred_{i}, cls_pred_{i} (rows of {len(boxes)})"
+        agree(run.name(rows), int((~same).sum()), EXCHANGED_DETECTIONS)
+        agree(run.name(f"bbx_pred_{i} (pixels)"), float(nearest.values[same].max()), BOX_PIXELS)
+        assert found.mask_logits is not None
+        masks = found.mask_logits[nearest.indices[same]]
+        difference = float((masks - run.golden[f"msk_pred_{i}"][same]).abs().max())
+        agree(run.name(f"msk_pred_{i}"), difference, MASK_LOGIT)
+
+
+def test_panoptic_maps(run: Run, agree) -> None:
+    for i in run.images:
+        segmentation = run.predictions[i][0]
+        assert [s.train_id for s in segmentation.segments] == run.golden[f"pan_cat_{i}"][
+            1:
+        ].tolist()
+        crowd = [s.is_crowd for s in segmentation.segments]
+        assert crowd == run.golden[f"pan_iscrowd_{i}"][1:].bool().tolist()
+        assert run.golden[f"pan_cat_{i}"][0] == LabelSpace.IGNORE_TRAIN_ID
+        scores = torch.tensor([s.score for s in segmentation.segments])
+        difference = float((scores - run.golden[f"pan_obj_{i}"][1:]).abs().max())
+        agree(run.name(f"pan_obj_{i}"), difference, SCORE)
+        different = int((segmentation.id_map != run.golden[f"pan_msk_{i}"]).sum())
+        agree(run.name(f"pan_msk_{i} (pixels)"), different, PANOPTIC_PIXELS)
+
+
+def nearest_boxes(
+    reference: Tensor, reference_classes: Tensor, boxes: Tensor, classes: Tensor
+) -> torch.return_types.min:
+    """Distance and index of the nearest box of the same class for each box of the reference."""
+    distance = torch.cdist(reference, boxes, p=torch.inf)
+    distance[reference_classes[:, None] != classes] = torch.inf
+    return distance.min(1)
+
+
+def num_unmatched(reference: Tensor, boxes: Tensor) -> int:
+    """Boxes of the reference without a counterpart."""
+    return int((torch.cdist(reference, boxes, p=torch.inf).min(1).values > BOX_PIXELS).sum())

@@ -1,0 +1,78 @@
+"""Snapshots of the released Seamless code, of networks small enough for tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from seamless_pr.build import build_model
+from seamless_pr.config.schema import Config, MaskHeadConfig, loss_names
+from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.weights.seamseg import our_tensor, seamseg_name
+from seamless_pr.weights.seamseg_snapshot import Snapshot, write_snapshot
+from tests.support.tiny_checkpoint import tiny_config
+
+# What the released Cityscapes configuration says where it differs from the defaults of its code.
+CONFIG_INI = """
+[body]
+body = resnet50
+normalization_mode = syncbn
+body_params = {}
+[fpn]
+extra_scales = 2
+out_strides = (4, 8, 16, 32, 64, 128)
+[rpn]
+# a comment
+anchor_ratios = (0.2, 0.5, 1, 2, 5)
+anchor_scale = 2
+num_post_nms_val = 300
+min_size = 0
+sigma = 3.
+[roi]
+max_predictions = 256
+[sem]
+pooling_size = (32, 32)
+ohem = .25
+[general]
+min_stuff_area = 2048
+[dataloader]
+shortest_size = 1920
+longest_max_size = 2304
+rgb_mean = (0.4, 0.5, 0.6)
+coco_gt =
+"""
+
+
+def tiny_seamless_config() -> Config:
+    """The tiny network with the heads of the released code."""
+    config = tiny_config()
+    model = replace(
+        config.model,
+        mask_head=MaskHeadConfig(kind="conv", hidden_channels=16),
+        semantic_head=replace(config.model.semantic_head, refinement="none"),
+    )
+    return replace(config, model=model, loss_weights=dict.fromkeys(loss_names(model), 1.0))
+
+
+def tiny_network(seed: int = 0) -> PanopticNet:
+    torch.manual_seed(seed)
+    network = build_model(tiny_seamless_config().model, load_label_space("cityscapes"))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    return network
+
+
+def write_tiny_snapshot(path: Path, *, counters: bool = True, config: str = "") -> PanopticNet:
+    """Writes the snapshot of `tiny_network` and returns the network."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    network = tiny_network()
+    weights = {
+        str(seamseg_name(name)): our_tensor(name, tensor)
+        for name, tensor in network.state_dict().items()
+        if counters or not name.endswith("num_batches_tracked")
+    }
+    write_snapshot(path, Snapshot(weights, config))
+    return network

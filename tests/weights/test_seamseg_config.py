@@ -1,0 +1,40 @@
+"""Configs of the released code."""
+
+from __future__ import annotations
+
+import pytest
+
+from seamless_pr.weights.seamseg_config import config_values
+from tests.support.snapshots import CONFIG_INI
+
+
+def test_values_take_the_names_of_our_config():
+    values = config_values(CONFIG_INI, "config.ini")
+    model = values["model"]
+    assert model["backbone"] == {"name": "resnet50"}
+    assert model["norm_act"] == {"kind": "inplace_abn", "sync": True}
+    assert model["fpn"] == {"num_extra_levels": 2}
+    assert model["rpn"] == {
+        "anchor_ratios": (0.2, 0.5, 1, 2, 5),
+        "anchor_scale": 2,
+        "post_nms_test": 300,
+        "box_loss_beta": pytest.approx(1 / 9),
+    }
+    assert model["semantic_head"] == {"pooling_size": 32}
+    assert model["fusion"] == {"stuff_area_pixels": 2048}
+    assert model["pixel_mean"] == (0.4, 0.5, 0.6)
+    assert values["data"] == {"shortest_side_pixels": 1920, "longest_side_pixels": 2304}
+
+
+@pytest.mark.parametrize(
+    "line", ["[body]\nactivation = elu", "[rpn]\nmin_size = 16", "[body]\nnormalization_mode = off"]
+)
+def test_networks_that_cannot_be_built_are_refused(line):
+    key = line.split("\n")[1].split(" ")[0]
+    with pytest.raises(ValueError, match=rf"config\.ini: .*{key} .* is not supported"):
+        config_values(line, "config.ini")
+
+
+def test_a_text_that_is_no_ini_is_named():
+    with pytest.raises(ValueError, match=r"config\.ini is not an INI file"):
+        config_values("body: resnet50", "config.ini")
