@@ -31,7 +31,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+# Run from a clone, from any folder: the package beside this script needs no installation.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines.ray_support import add_ray_option, check_output, item_map, uses_ray
 from seamless_pr.data.files import write_json
+from seamless_pr.data.parallel import ItemMap
 from seamless_pr.evaluation.compare import (
     baseline_table,
     compare_evaluations,
@@ -88,8 +93,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--output", type=Path, metavar="DIR", help="writes evaluation.json and tables there"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes (default: one per core)"
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (default: one per core), or Ray tasks at a time",
     )
+    add_ray_option(parser)
     parser.add_argument(
         "--rules",
         choices=tuple(PQ_RULES),
@@ -157,16 +166,29 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
-        if options.compare:
-            compare(options.compare[0], options.compare[1], options.output)
-            return 0
-        baseline = read_evaluation_json(options.baseline) if options.baseline else None
-        gt = open_ground_truth(options.ground_truth, options.ground_truth_dir)
-        pred = open_predictions(options.predictions, options.predictions_dir)
-        values = run(gt, pred, options)
+        check_output(options.output)
+        with item_map(options) as map_items:
+            if options.compare:
+                compare(options, map_items)
+            else:
+                score(options, map_items)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+    return 0
+
+
+def score(options: argparse.Namespace, map_items: ItemMap) -> None:
+    """Evaluates, and writes and prints what came out."""
+    baseline = read_evaluation_json(options.baseline) if options.baseline else None
+    gt = open_ground_truth(options.ground_truth, options.ground_truth_dir)
+    pred = open_predictions(options.predictions, options.predictions_dir)
+    work = {
+        "num_workers": options.workers,
+        "show_progress": sys.stderr.isatty() or uses_ray(options),
+        "map_items": map_items,
+    }
+    values = run(gt, pred, options, work)
     show(values)
     if baseline is not None:
         print()
@@ -181,16 +203,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             pred,
             options.output / "report",
             images=options.images,
-            num_workers=options.workers,
-            show_progress=sys.stderr.isatty(),
+            **work,
         )
         print(f"report in {page}")
-    return 0
 
 
-def compare(path_a: Path, path_b: Path, output: Path | None) -> None:
+def compare(options: argparse.Namespace, map_items: ItemMap) -> None:
     """Prints B against A; writes comparison.json and the table if there is a folder for it."""
-    comparison = compare_evaluations(read_evaluation_json(path_a), read_evaluation_json(path_b))
+    path_a, path_b = options.compare
+    output = options.output
+    comparison = compare_evaluations(
+        read_evaluation_json(path_a),
+        read_evaluation_json(path_b),
+        num_workers=options.workers,
+        map_items=map_items,
+    )
     table = comparison_table(comparison)
     print(f"A: {path_a}\nB: {path_b}\n{comparison.num_images} images\n")
     print(plain_text(table))
@@ -200,8 +227,15 @@ def compare(path_a: Path, path_b: Path, output: Path | None) -> None:
         write_table(table, output / "comparison")
 
 
-def run(gt: Source, pred: Source, options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluates and returns the content of evaluation.json."""
+def run(
+    gt: Source, pred: Source, options: argparse.Namespace, work: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluates and returns the content of evaluation.json.
+
+    Args:
+        gt, pred, options: what to evaluate.
+        work: how: num_workers, show_progress and map_items.
+    """
     settings = EvaluationSettings(
         rules=options.rules,
         is_lenient=options.lenient,
@@ -209,7 +243,6 @@ def run(gt: Source, pred: Source, options: argparse.Namespace) -> dict[str, Any]
         trimap_widths=tuple(options.trimap),
     )
     label_space = require_label_space(gt)
-    work = {"num_workers": options.workers, "show_progress": sys.stderr.isatty()}
     values = evaluation_json(evaluate(gt, pred, settings, **work))
     if options.instances is not None:
         values["instances"] = evaluate_instances(gt, label_space, options.instances, **work)

@@ -13,8 +13,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+# Run from a clone, from any folder: the package beside this script needs no installation.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines.ray_support import add_ray_option, check_output, item_map
 from seamless_pr.data.cityscapes import convert_cityscapes
 from seamless_pr.data.faults import Fault
+from seamless_pr.data.parallel import ItemMap
 from seamless_pr.data.verification import verify_dataset
 
 INTERRUPTED = 130  # what shells report for a program stopped by Ctrl-C
@@ -24,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one sub-command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        faults = options.run(options)
+        with item_map(options) as map_items:
+            faults = options.run(options, map_items)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -34,10 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if faults else 0
 
 
-def prepare_cityscapes(options: argparse.Namespace) -> list[Fault]:
+def prepare_cityscapes(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
     """Converts the splits, then verifies what was written."""
+    check_output(options.output or options.root, "--output" if options.output else "--root")
     prepared = convert_cityscapes(
-        options.root, options.output, splits=options.splits, num_workers=options.workers
+        options.root,
+        options.output,
+        splits=options.splits,
+        num_workers=options.workers,
+        map_items=map_items,
     )
     faults: list[Fault] = []
     for split in prepared.values():
@@ -49,13 +60,14 @@ def prepare_cityscapes(options: argparse.Namespace) -> list[Fault]:
             split.images_dir,
             num_workers=options.workers,
             show_progress=True,
+            map_items=map_items,
         )
         report(split.json_path, split_faults)
         faults += split_faults
     return faults
 
 
-def verify(options: argparse.Namespace) -> list[Fault]:
+def verify(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
     """Verifies any dataset in the COCO panoptic format."""
     faults = verify_dataset(
         options.json,
@@ -63,6 +75,7 @@ def verify(options: argparse.Namespace) -> list[Fault]:
         options.images,
         num_workers=options.workers,
         show_progress=True,
+        map_items=map_items,
     )
     report(options.json, faults)
     return faults
@@ -102,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (cityscapes, verification):
         command.add_argument("--workers", type=int, help="processes (default: one per core)")
+        add_ray_option(command)
     return parser
 
 

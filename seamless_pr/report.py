@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from seamless_pr.data.files import write_whole
-from seamless_pr.data.parallel import map_in_processes
+from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.evaluate import require_label_space
 from seamless_pr.evaluation.pictures import (
     ERROR_COLORS,
@@ -57,6 +57,7 @@ def write_report(
     title: str = "",
     num_workers: int | None = 1,
     show_progress: bool = False,
+    map_items: ItemMap = map_in_processes,
     images_per_gallery: int = IMAGES_PER_GALLERY,
 ) -> Path:
     """Writes index.html and the pictures of the worst and best images of each class.
@@ -69,6 +70,7 @@ def write_report(
         title: heading of the page; empty: the name of the predictions and of their folder.
         num_workers: processes that draw; None: one per core.
         show_progress: draw a bar with the time left.
+        map_items: what spreads the pictures; by default over processes of this machine.
         images_per_gallery: worst and best images per class.
 
     Returns:
@@ -82,7 +84,7 @@ def write_report(
         PictureWork(number, pairs[number], photograph)
         for number, photograph in zip(galleries.numbers, photographs)
     ]
-    drawn = map_in_processes(
+    drawn = map_items(
         partial(
             draw_pictures,
             folder=folder / "pictures",

@@ -27,7 +27,7 @@ from seamless_pr.data.panoptic_records import (
     PanopticDataset,
     SegmentRecord,
 )
-from seamless_pr.data.parallel import map_in_processes
+from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.ops.segments import measure_segments
 from seamless_pr.structures.label_space import Category
 
@@ -68,6 +68,7 @@ def convert_cityscapes(
     splits: Sequence[str] = ("train", "val"),
     num_workers: int | None = None,
     show_progress: bool = True,
+    map_items: ItemMap = map_in_processes,
 ) -> dict[str, PreparedSplit]:
     """Converts the fine annotations of Cityscapes to the COCO panoptic format.
 
@@ -80,6 +81,7 @@ def convert_cityscapes(
         splits: names of folders under `gtFine/`.
         num_workers: processes; None: one per core.
         show_progress: draw a progress bar per split.
+        map_items: what spreads the files; by default over processes of this machine.
 
     Returns:
         split -> where its files lie.
@@ -95,7 +97,7 @@ def convert_cityscapes(
     prepared: dict[str, PreparedSplit] = {}
     for split, files in inputs.items():
         name = f"cityscapes_panoptic_{split}"
-        dataset = _convert_files(files, output, name, num_workers, show_progress)
+        dataset = _convert_files(files, output, name, num_workers, show_progress, map_items)
         json_path = output / f"{name}.json"
         # Indented as the official tool does, so that the files can be compared byte by byte.
         write_panoptic_json(json_path, dataset, indent=4)
@@ -131,13 +133,18 @@ def find_instance_id_files(root: Path, split: str) -> list[Path]:
 
 
 def _convert_files(
-    files: Sequence[Path], output: Path, name: str, num_workers: int | None, show_progress: bool
+    files: Sequence[Path],
+    output: Path,
+    name: str,
+    num_workers: int | None,
+    show_progress: bool,
+    map_items: ItemMap,
 ) -> PanopticDataset:
     png_dir, records_dir = output / name, output / f".{name}.records"
     png_dir.mkdir(parents=True, exist_ok=True)
     records_dir.mkdir(parents=True, exist_ok=True)
     results = list(
-        map_in_processes(
+        map_items(
             partial(_convert_resumable, png_dir=png_dir, records_dir=records_dir),
             files,
             num_workers=num_workers,

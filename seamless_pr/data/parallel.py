@@ -1,11 +1,15 @@
-"""Mapping a function over files in several processes, with a progress bar."""
+"""Mapping a function over files in several processes, with a progress bar.
+
+Functions that do so take the mapping as an argument, so that a caller with more machines can give
+his own.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cv2
 from tqdm import tqdm
@@ -14,6 +18,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ITEMS_PER_MESSAGE = 4
+
+
+class ItemMap(Protocol):
+    """A way to map a function over items; `map_in_processes` is one, and says what is expected."""
+
+    def __call__(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        num_workers: int | None,
+        title: str,
+        show_progress: bool = True,
+    ) -> Iterator[Result]: ...
 
 
 def map_in_processes(

@@ -20,7 +20,7 @@ from seamless_pr.data.panoptic_records import (
     PanopticDataset,
     SegmentRecord,
 )
-from seamless_pr.data.parallel import map_in_processes
+from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.ops.segments import SegmentMeasures, measure_segments
 from seamless_pr.structures.label_space import LabelSpace
 
@@ -43,6 +43,7 @@ def verify_dataset(
     *,
     num_workers: int | None = None,
     show_progress: bool = False,
+    map_items: ItemMap = map_in_processes,
 ) -> list[Fault]:
     """Checks the JSON, every id PNG against it, and the pairing with the RGB images.
 
@@ -52,6 +53,7 @@ def verify_dataset(
         images_dir: folder of the RGB images of this split; None: they are not checked.
         num_workers: processes; None: one per core.
         show_progress: draw a progress bar.
+        map_items: what spreads the files; by default over processes of this machine.
 
     Returns:
         All faults; empty means that every file can be trained and evaluated on.
@@ -75,12 +77,12 @@ def verify_dataset(
         )
         for annotation in dataset.annotations
     ]
-    results = map_in_processes(
+    results = map_items(
         _png_faults, tasks, num_workers=num_workers, title="verify", show_progress=show_progress
     )
     faults += [fault for png_faults in results for fault in png_faults]
     if images_dir is not None:
-        faults += _images_faults(dataset, Path(images_dir), num_workers, show_progress)
+        faults += _images_faults(dataset, Path(images_dir), num_workers, show_progress, map_items)
     return faults
 
 
@@ -150,7 +152,11 @@ def _measure_faults(
 
 
 def _images_faults(
-    dataset: PanopticDataset, images_dir: Path, num_workers: int | None, show_progress: bool
+    dataset: PanopticDataset,
+    images_dir: Path,
+    num_workers: int | None,
+    show_progress: bool,
+    map_items: ItemMap,
 ) -> Iterator[Fault]:
     try:
         files, faults = find_image_files(dataset.images, images_dir)
@@ -159,7 +165,7 @@ def _images_faults(
         return
     yield from faults
     tasks = [(files[image.image_id], image) for image in dataset.images if image.image_id in files]
-    for fault in map_in_processes(
+    for fault in map_items(
         _image_fault,
         tasks,
         num_workers=num_workers,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.results import COUNT_KEYS, GROUPS
 from seamless_pr.evaluation.tables import DASH, TextTable, percent
 
@@ -69,6 +71,8 @@ def compare_evaluations(
     num_draws: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
+    num_workers: int | None = 1,
+    map_items: ItemMap = map_in_processes,
 ) -> Comparison:
     """Compares two evaluations of the same ground truth.
 
@@ -81,6 +85,8 @@ def compare_evaluations(
         num_draws: B.
         confidence: share of the draws inside the bounds.
         seed: of the draws.
+        num_workers: processes; None: one per core. The result does not depend on it.
+        map_items: what spreads the draws; by default over processes of this machine.
 
     Raises:
         ValueError: other classes, other rules, or other images.
@@ -89,15 +95,16 @@ def compare_evaluations(
     counts_a, counts_b = _count_cube(a, a), _count_cube(b, a)
     is_thing = np.array([row["is_thing"] for row in a["per_category"]])
     names = [row["name"] for row in a["per_category"]]
-    rng = np.random.default_rng(seed)
-    drawn: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
-    num_images = len(counts_a)
-    for start in range(0, num_draws, DRAWS_PER_BLOCK):
-        size = min(DRAWS_PER_BLOCK, num_draws - start)
-        weights = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=size)
-        sums = [np.einsum("bn,nkc->bkc", weights, counts) for counts in (counts_a, counts_b)]
-        first, second = (_scores(part, is_thing) for part in sums)
-        drawn.append((second[0] - first[0], second[1] - first[1]))
+    starts = range(0, num_draws, DRAWS_PER_BLOCK)
+    drawn = list(
+        map_items(
+            partial(_draw_block, counts_a=counts_a, counts_b=counts_b, is_thing=is_thing),
+            [_Block(seed, start, min(DRAWS_PER_BLOCK, num_draws - start)) for start in starts],
+            num_workers=num_workers,
+            title="bootstrap",
+            show_progress=False,
+        )
+    )
     whole_a, whole_b = (_scores(c.sum(0)[None], is_thing) for c in (counts_a, counts_b))
     labels = [*GROUPS, *names]
     tables = []
@@ -111,7 +118,31 @@ def compare_evaluations(
                 for place, label in enumerate(labels)
             }
         )
-    return Comparison(num_images, tables[0], tables[1])
+    return Comparison(len(counts_a), tables[0], tables[1])
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Draws `start` to `start + size`; the same ones wherever the block is computed."""
+
+    seed: int
+    start: int
+    size: int
+
+
+def _draw_block(
+    block: _Block,
+    counts_a: NDArray[np.float64],
+    counts_b: NDArray[np.float64],
+    is_thing: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Differences of PQ and of PQ† [B, 3 + K] on drawn images."""
+    num_images = len(counts_a)
+    rng = np.random.default_rng((block.seed, block.start))
+    weights = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=block.size)
+    sums = [np.einsum("bn,nkc->bkc", weights, counts) for counts in (counts_a, counts_b)]
+    first, second = (_scores(part, is_thing) for part in sums)
+    return second[0] - first[0], second[1] - first[1]
 
 
 def comparison_table(comparison: Comparison, *, confidence: float = 0.95) -> TextTable:

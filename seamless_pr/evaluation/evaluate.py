@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from seamless_pr.data.faults import Fault, FaultyDataError
-from seamless_pr.data.parallel import map_in_processes
+from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.image_evaluation import (
     EvaluationSettings,
     ImageOutcome,
@@ -117,6 +117,7 @@ def evaluate(
     *,
     num_workers: int | None = 1,
     show_progress: bool = False,
+    map_items: ItemMap = map_in_processes,
 ) -> Evaluation:
     """Scores all images of the ground truth.
 
@@ -125,6 +126,7 @@ def evaluate(
         settings: what to count; None: PQ, PQ† and mean IoU by the official rules.
         num_workers: processes; None: one per core. The result does not depend on it.
         show_progress: draw a bar with the time left.
+        map_items: what spreads the images; by default over processes of this machine.
 
     Raises:
         FaultyDataError: lists every fault of every image.
@@ -132,7 +134,7 @@ def evaluate(
     label_space = require_label_space(gt)
     settings = settings or EvaluationSettings()
     pairs, notes = pair_images(gt, pred)
-    outcomes = map_in_processes(
+    outcomes = map_items(
         partial(evaluate_image, label_space=label_space, settings=settings),
         pairs,
         num_workers=num_workers,

@@ -13,7 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from seamless_pr.data.faults import Fault, FaultyDataError
-from seamless_pr.data.parallel import map_in_processes
+from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.panoptic_json import ImageId
 from seamless_pr.evaluation.sources import LoadedMap, MapFile, Source
 from seamless_pr.metrics.coco_ap import compute_coco_ap
@@ -52,6 +52,7 @@ def evaluate_instances(
     *,
     num_workers: int | None = 1,
     show_progress: bool = False,
+    map_items: ItemMap = map_in_processes,
 ) -> dict[str, Any]:
     """AP by the rules of COCO and of Cityscapes.
 
@@ -61,6 +62,7 @@ def evaluate_instances(
         instances_json: list of COCO results with image_id, category_id, score, segmentation.
         num_workers: processes; None: one per core.
         show_progress: draw a bar with the time left.
+        map_items: what spreads the images; by default over processes of this machine.
 
     Returns:
         "coco" and "cityscapes", each with ap, ap50 and per_category.
@@ -74,7 +76,7 @@ def evaluate_instances(
         for index, file in enumerate(gt.maps)
     ]
     outcomes = list(
-        map_in_processes(
+        map_items(
             partial(_count_image, label_space=label_space, file=str(instances_json)),
             work,
             num_workers=num_workers,

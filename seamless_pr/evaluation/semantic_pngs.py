@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from seamless_pr.data.faults import Fault, FaultyDataError
-from seamless_pr.data.parallel import map_in_processes
+from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.sources import MapFile, Source
 from seamless_pr.metrics.overlap import count_overlap
 from seamless_pr.metrics.segment_table import SegmentTable
@@ -38,6 +38,7 @@ def evaluate_semantic_pngs(
     *,
     num_workers: int | None = 1,
     show_progress: bool = False,
+    map_items: ItemMap = map_in_processes,
 ) -> SemanticScores:
     """Scores label PNGs as Cityscapes' pixel-level evaluator does.
 
@@ -49,6 +50,7 @@ def evaluate_semantic_pngs(
             (Cityscapes: label ids, not train ids); a value that is no category counts as no class.
         num_workers: processes; None: one per core.
         show_progress: draw a bar with the time left.
+        map_items: what spreads the images; by default over processes of this machine.
 
     Raises:
         FaultyDataError: lists every missing or unreadable picture.
@@ -56,7 +58,7 @@ def evaluate_semantic_pngs(
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; give the folder of the semantic PNGs")
     found = _find_pngs(folder.rglob("*.png"), gt)
-    outcomes = map_in_processes(
+    outcomes = map_items(
         partial(_count_image, label_space=label_space, folder=folder),
         [_Work(file, found.get(index)) for index, file in enumerate(gt.maps)],
         num_workers=num_workers,

@@ -1,0 +1,55 @@
+"""What needs no cluster: when Ray is used, and what goes to it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from pipelines.ray_support import ROOT, check_output, check_upload, upload_sizes, uses_ray
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+def test_ray_is_used_when_asked_for_and_inside_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(JOB_VARIABLE, raising=False)
+    assert not uses_ray(argparse.Namespace(ray=False))
+    assert uses_ray(argparse.Namespace(ray=True))
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    assert uses_ray(argparse.Namespace(ray=False))
+
+
+def test_a_job_must_not_leave_its_results_in_its_own_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(JOB_VARIABLE, raising=False)
+    check_output("runs/a")
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    check_output(Path.cwd() / "runs/a")
+    check_output(None)
+    with pytest.raises(ValueError, match="--output runs/a would be lost; give an absolute path"):
+        check_output("runs/a")
+
+
+def test_the_upload_leaves_out_what_the_ignore_files_name(tmp_path: Path) -> None:
+    files = ("a.py", "data/x.png", "sub/data/y.py", "w.pth", ".venv/z.py", "sub/__pycache__/b.pyc")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1234")
+    (tmp_path / ".gitignore").write_text("# a comment\n/data/\n")
+    (tmp_path / ".rayignore").write_text("*.pth\n")
+    sizes = upload_sizes(tmp_path)
+    assert sizes.keys() == {"a.py", "sub/data/y.py", ".gitignore", ".rayignore"}
+    assert sizes["a.py"] == 4
+
+
+def test_this_clone_is_small_enough_and_brings_the_code() -> None:
+    sizes = upload_sizes(ROOT)
+    check_upload(sizes)
+    assert {"pipelines/train.py", "seamless_pr/build.py"} <= sizes.keys()
+    assert not any(name.startswith(("tests/", ".git/", ".venv/")) for name in sizes)
+
+
+def test_too_large_an_upload_is_refused_and_names_the_cause() -> None:
+    check_upload({"a": 100 * 2**20})
+    with pytest.raises(ValueError, match=r"101 MiB .* takes 100; largest: b \(61 MiB\), a"):
+        check_upload({"a": 40 * 2**20, "b": 61 * 2**20})
