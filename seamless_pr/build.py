@@ -34,6 +34,7 @@ from seamless_pr.models.point_rend import CoarseMaskHead, PointHead
 from seamless_pr.models.rpn import RPNHead
 from seamless_pr.models.semantic_branch import SemanticHead, num_semantic_classes
 from seamless_pr.models.semantic_fpn import SemanticFPNHead
+from seamless_pr.models.separate_nets import SeparateNets
 from seamless_pr.ops.generators import keyed_seed
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.validation import draw_examples, validate
@@ -43,8 +44,25 @@ from seamless_pr.weights.tensor_files import read_tensors
 NUM_STAGES = 4
 
 
+def build_network(config: ModelConfig, label_space: LabelSpace) -> PanopticNet | SeparateNets:
+    """The network, or the pair of networks, with random weights.
+
+    Args:
+        config: architecture and settings; `branches` decides which.
+        label_space: decides the number of outputs.
+    """
+    if config.branches != "separate":
+        return build_model(config, label_space)
+    # Levels beyond P5 are for large boxes; the semantic branch has no use for them.
+    semantic_fpn = replace(config.fpn, num_extra_levels=0)
+    return SeparateNets(
+        build_model(replace(config, branches="instance"), label_space),
+        build_model(replace(config, branches="semantic", fpn=semantic_fpn), label_space),
+    )
+
+
 def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
-    """The network with random weights; `backbone.num_frozen` parts do not train.
+    """One network with random weights; `backbone.num_frozen` parts do not train.
 
     Args:
         config: architecture and settings.
@@ -219,9 +237,9 @@ def build_trainer(
     evaluates = config.training.evaluation_interval_steps > 0
     hooks = _build_hooks(config, label_space, device) if evaluates else TrainingHooks()
     torch.manual_seed(keyed_seed("weights", config.training.seed))
-    network = build_model(config.model, label_space)
+    network = build_network(config.model, label_space)
     if config.model.backbone.weights is not None:
-        load_backbone(network.backbone, config.model.backbone.weights)
+        load_backbones(network, config.model.backbone.weights)
     return Trainer(
         network,
         partial(_train_batches, config, train_images),
@@ -237,16 +255,23 @@ def build_trainer(
     )
 
 
-def load_backbone(backbone: nn.Module, path: str | Path) -> None:
-    """Fills a backbone with ImageNet weights of torchvision, timm or seamseg, classifier left out.
+def load_backbones(network: nn.Module, path: str | Path) -> None:
+    """Fills the backbone, or both of separate networks, with ImageNet weights.
+
+    Args:
+        network: of `build_network`.
+        path: file of torchvision, timm or seamseg; its classifier is left out.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: unreadable, or not the weights of this backbone; every name is listed.
     """
-    state, report = fit_backbone(read_tensors(path), backbone.state_dict())
-    report.check(str(path))
-    backbone.load_state_dict(state)
+    source = read_tensors(path)
+    for backbone in network.modules():
+        if isinstance(backbone, TimmBackbone):
+            state, report = fit_backbone(source, backbone.state_dict())
+            report.check(str(path))
+            backbone.load_state_dict(state)
 
 
 def build_label_space(config: Config) -> LabelSpace:
@@ -367,7 +392,7 @@ def load_predictor(
     if label_space is not None:
         _check_label_space(trained_space, label_space, file)
     config = config_from_dict(metadata["config"], f"the config in {file}", overrides)
-    network = build_model(config.model, trained_space)
+    network = build_network(config.model, trained_space)
     _load_strictly(network, weights, file)
     return Predictor(
         network,
@@ -380,7 +405,7 @@ def load_predictor(
     )
 
 
-def _load_strictly(network: PanopticNet, weights: dict[str, torch.Tensor], file: Path) -> None:
+def _load_strictly(network: nn.Module, weights: dict[str, torch.Tensor], file: Path) -> None:
     """Loads weights whose names and shapes are exactly those of the network."""
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

@@ -22,7 +22,7 @@ from seamless_pr.structures.training_settings import (
 MASK_HEAD_KINDS = ("conv", "point_rend")
 SEMANTIC_HEAD_KINDS = ("mini_dl", "fpn")
 SEMANTIC_REFINEMENTS = ("none", "point_rend")
-BRANCHES = ("both", "instance", "semantic")
+BRANCHES = ("both", "instance", "semantic", "separate")
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,8 @@ class ModelConfig:
     """The whole network.
 
     Attributes:
-        branches: "both", or only "instance" or "semantic"; settings of the other are not used.
+        branches: "both", or only "instance" or "semantic" (settings of the other are not used), or
+            "separate": two networks that share nothing, each with one branch.
         norm_act: of the backbone.
         head_norm_act: of the pyramid and all heads; "same": as in the backbone.
         backbone, fpn, rpn_head, box_head, mask_head, semantic_head: the parts with weights.
@@ -259,6 +260,4 @@ def loss_names(model: ModelConfig) -> tuple[str, ...]:
     refines = model.semantic_head.refinement == "point_rend"
     semantic = ("semantic", "semantic_point") if refines else ("semantic",)
     instance = ("rpn_objectness", "rpn_box", "box_class", "box_delta", *mask)
-    return {"both": (*instance, *semantic), "instance": instance, "semantic": semantic}[
-        model.branches
-    ]
+    return {"instance": instance, "semantic": semantic}.get(model.branches, (*instance, *semantic))

@@ -317,7 +317,7 @@ class PanopticNet(nn.Module):
         if self.semantic_head is not None:
             logits = list(self.semantic_logits(levels, batch.padded_size))
         return [
-            self._fused(image_logits, found, batch.padded_size, image_size, (height, width))
+            self.fused(image_logits, found, batch.padded_size, image_size, (height, width))
             for image_logits, found, image_size, (height, width) in zip(
                 logits, detections, batch.image_sizes, original_sizes, strict=True
             )
@@ -370,7 +370,7 @@ class PanopticNet(nn.Module):
             self.semantic_point_head, levels[0], logits, padded_size, self.semantic
         )
 
-    def _fused(
+    def fused(
         self,
         logits: Tensor | None,
         detections: Detections,
@@ -378,6 +378,17 @@ class PanopticNet(nn.Module):
         image_size: tuple[int, int],
         original_size: tuple[int, int],
     ) -> tuple[PanopticSegmentation, Detections]:
+        """One image's results of the branches, put together.
+
+        Args:
+            logits: [K, h, w] of the padded image; None: no semantics, what is no object is void.
+            detections: with masks, boxes in pixels of the network input.
+            padded_size, image_size: (height, width) of the network input and its valid part.
+            original_size: (height, width) of the image file.
+
+        Returns:
+            As `predict`.
+        """
         scale_y, scale_x = (original / valid for original, valid in zip(original_size, image_size))
         in_file = detections.scaled(scale_x, scale_y)
         at_network_size = self.fusion.size == "network"

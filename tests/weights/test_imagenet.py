@@ -10,7 +10,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from seamless_pr.build import load_backbone
+from seamless_pr.build import load_backbones
 from seamless_pr.layers.abn import make_norm_act
 from seamless_pr.models.backbone import TimmBackbone
 from seamless_pr.weights.imagenet import fit_backbone
@@ -32,7 +32,7 @@ def test_torchvision_files_fit_with_and_without_classifier(tmp_path: Path, with_
         weights = {name: t for name, t in weights.items() if not name.startswith("fc.")}
     torch.save(weights, tmp_path / "resnet18.pth")
     net = backbone()
-    load_backbone(net, tmp_path / "resnet18.pth")
+    load_backbones(net, tmp_path / "resnet18.pth")
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, weights[name]), name
 
@@ -41,7 +41,7 @@ def test_timm_safetensors_fit(tmp_path: Path):
     weights = timm.create_model("resnet18", pretrained=False).state_dict()
     save_file(weights, tmp_path / "model.safetensors")
     net = backbone()
-    load_backbone(net, tmp_path / "model.safetensors")
+    load_backbones(net, tmp_path / "model.safetensors")
     assert torch.equal(net.state_dict()[CONVOLUTION], weights[CONVOLUTION])
 
 
@@ -61,12 +61,12 @@ def test_files_of_seamsegs_converter_fit():
 def test_weights_of_another_network_are_refused_with_every_name(tmp_path: Path):
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "r50.pth")
     with pytest.raises(ValueError, match=r"r50\.pth does not fit(.|\n)*layer4\.0\.conv3\.weight"):
-        load_backbone(backbone(), tmp_path / "r50.pth")
+        load_backbones(backbone(), tmp_path / "r50.pth")
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"none\.pth does not exist"):
-        load_backbone(backbone(), tmp_path / "none.pth")
+        load_backbones(backbone(), tmp_path / "none.pth")
 
 
 def test_weights_may_stand_under_the_key_of_a_training_program(tmp_path: Path):
