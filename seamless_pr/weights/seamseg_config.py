@@ -7,7 +7,11 @@ import configparser
 from collections.abc import Mapping
 from typing import Any
 
-_NORMS = {"syncbn": ("inplace_abn", True), "bn": ("inplace_abn", False), "gn": ("group_norm", True)}
+_NORMS: dict[str, dict[str, Any]] = {
+    "syncbn": {"kind": "inplace_abn", "sync": True},
+    "bn": {"kind": "inplace_abn", "sync": False},
+    "gn": {"kind": "group_norm"},
+}
 _CONFIG_KEYS = {
     ("body", "body"): "model.backbone.name",
     ("body", "activation_slope"): "model.norm_act.slope",
@@ -93,9 +97,8 @@ def config_values(text: str, source: str) -> dict[str, Any]:
             _put(values, ours, _literal(given))
     mode = raw.get("body", {}).get("normalization_mode")
     if mode:
-        kind, sync = _NORMS[mode]
-        _put(values, "model.norm_act.kind", kind)
-        _put(values, "model.norm_act.sync", sync)
+        for key, value in _NORMS[mode].items():
+            _put(values, f"model.norm_act.{key}", value)
     if sigma := raw.get("rpn", {}).get("sigma"):
         # Smooth L1 with sigma turns linear at 1 / sigma^2.
         _put(values, "model.rpn.box_loss_beta", 1 / _literal(sigma) ** 2)
