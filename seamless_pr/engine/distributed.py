@@ -7,7 +7,10 @@ from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
+
+from seamless_pr.structures.image_batch import ImageBatch
 
 
 def rank() -> int:
@@ -63,8 +66,23 @@ def mean_over_workers(values: Tensor) -> Tensor:
     return values / world_size()
 
 
+def padded_to_largest(batch: ImageBatch) -> ImageBatch:
+    """Pads to the largest height and width among the workers' batches.
+
+    Norm statistics count the padding, so only then do they equal those of the joined batch. It
+    costs hardly any time: with synchronised norms all workers wait for the largest batch anyway.
+    """
+    if world_size() == 1:
+        return batch
+    largest = torch.tensor(batch.padded_size, device=batch.images.device)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    height, width = batch.padded_size
+    bottom, right = int(largest[0]) - height, int(largest[1]) - width
+    return ImageBatch(F.pad(batch.images, (0, right, 0, bottom)), batch.image_sizes)
+
+
 def parameter_checksum_spread(parameters: Iterable[Tensor]) -> float:
-    """Largest difference between workers of the sum of all parameters; 0 when they agree."""
+    """Largest difference between workers of the sum of all parameters; 0 if they agree."""
     if world_size() == 1:
         return 0.0
     total = torch.stack([parameter.detach().double().sum() for parameter in parameters]).sum()

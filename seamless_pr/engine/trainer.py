@@ -19,6 +19,7 @@ from seamless_pr.engine.distributed import (
     barrier,
     mean_over_workers,
     of_first_worker,
+    padded_to_largest,
     parameter_checksum_spread,
     rank,
     world_size,
@@ -231,6 +232,8 @@ class Trainer:
         step, seed = self._steps_done, self._training.seed
         generators = [keyed_generator(seed, step, target.image_key) for target in targets]
         batch = batch.to(self.device)
+        if self._training.joint_padding:
+            batch = padded_to_largest(batch)
         targets = [target.to(self.device) for target in targets]
         with contextlib.ExitStack() as stack:
             if isinstance(self._replica, DistributedDataParallel) and not is_last_part:

@@ -62,6 +62,8 @@ class TrainingSettings:
         amp: arithmetic of the network: "none" (float32), "bf16" or "fp16" (the latter on a GPU
             only).
         channels_last: keep feature maps with channels innermost in memory (faster convolutions).
+        joint_padding: batches of all workers are padded to one size, so that synchronised norms see
+            what one worker would see in the joined batch; False: each worker pads for itself.
         log_interval_steps: a line on the console and in the log every so many steps.
         checkpoint_interval_steps: a checkpoint every so many steps, and at the end.
         evaluation_interval_steps: validation every so many steps, and at the end; 0: never.
@@ -74,6 +76,7 @@ class TrainingSettings:
     seed: int = 0
     amp: str = "none"
     channels_last: bool = True
+    joint_padding: bool = True
     log_interval_steps: int = 20
     checkpoint_interval_steps: int = 1000
     evaluation_interval_steps: int = 2000

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.train import default_output, main
+from seamless_pr.build import load_predictor
+from seamless_pr.engine.checkpoints import load_weights
+from seamless_pr.engine.run_log import read_log
+from tests.support.tiny_run import write_tiny_run
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_run(tmp_path_factory.mktemp("tiny_run"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nobody stopped, in a process with one thread as all others here."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    command = [sys.executable, "pipelines/train.py", "--config", str(config)]
+    subprocess.run([*command, "--output", str(output)], cwd=ROOT, env=ENVIRONMENT, check=True)
+    return output
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_weights(run / "weights.safetensors")[0]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_and_started_again_ends_with_the_same_bits(
+    config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(ROOT / "pipelines/train.py"), "--config", str(config)]
+    # From another folder, to see that the script finds the package beside it.
+    options = {"cwd": tmp_path, "env": ENVIRONMENT}
+    process = subprocess.Popen([*command, "--output", "run"], **options)
+    checkpoint = tmp_path / "run/checkpoints/step_00000002"
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "run/weights.safetensors").exists()
+    again = subprocess.run([*command, "--output", "run"], **options, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "going on after step" in again.stdout
+    ours, theirs = weights_of(tmp_path / "run"), weights_of(undisturbed)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    records = read_log(tmp_path / "run/log.jsonl")
+    assert [record["step"] for record in records] == list(range(1, 7))
+
+
+@pytest.mark.slow
+def test_two_workers_train_the_same_weights_as_one_on_the_joined_batch(
+    config: Path, tmp_path: Path
+) -> None:
+    # Choices between near-ties (hard pixels, proposals) amplify rounding; small steps make few.
+    overrides = ["training.steps=5", "optimizer.lr=0.001", "model.semantic.hard_pixel_fraction=1"]
+    arguments = [str(ROOT / "pipelines/train.py"), "--config", str(config), *overrides]
+    for num_workers in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(num_workers), *arguments]
+        command += ["--output", str(tmp_path / str(num_workers))]
+        subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True)
+    one, two = (read_log(tmp_path / name / "log.jsonl") for name in "12")
+    assert [record["checksum_spread"] for record in two] == [0] * 5
+    for alone, shared in zip(one[:3], two[:3]):
+        assert shared["losses"] == pytest.approx(alone["losses"], rel=1e-5, abs=1e-6)
+    alone_weights = weights_of(tmp_path / "1")
+    for name, tensor in weights_of(tmp_path / "2").items():
+        if "running" not in name:
+            torch.testing.assert_close(tensor, alone_weights[name], rtol=0, atol=2e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_validation_judges_the_weights_and_the_result_can_predict(
+    config: Path, tmp_path: Path
+) -> None:
+    overrides = ["training.steps=2", "training.evaluation_interval_steps=1"]
+    arguments = ["--config", str(config), "--output", str(tmp_path / "run"), *overrides]
+    assert main(arguments) == 0
+    validations = [
+        record for record in read_log(tmp_path / "run/log.jsonl") if record["kind"] == "validation"
+    ]
+    assert [record["step"] for record in validations] == [1, 2]
+    assert all(0 <= record["all"]["pq"] <= 1 for record in validations)
+    metadata = load_weights(tmp_path / "run/weights.safetensors")[1]
+    best = max(validations, key=lambda record: record["all"]["pq"])
+    assert metadata["metrics"]["all"]["pq"] == best["all"]["pq"]
+    predictor = load_predictor(tmp_path / "run")
+    assert [category.name for category in predictor.label_space.categories] == [
+        "road",
+        "sky",
+        "car",
+    ]
+    assert predictor(torch.zeros(3, 30, 50, dtype=torch.uint8)).image_size == (30, 50)
+    # A finished run has nothing left to do.
+    assert main(arguments) == 0
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        (["optimizer.learnrate=1"], "unknown key 'optimizer.learnrate'"),
+        (["training.steps=many"], "'training.steps' cannot be 'many'"),
+        (["data.train.json=nothing.json"], "nothing.json"),
+        (["data.val.images=nowhere"], "nowhere"),
+        (["data.label_space=cityscape"], "no label space 'cityscape'"),
+        (["model.backbone.name=vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
+        (["training.amp=fp16"], "needs a GPU"),
+    ],
+)
+def test_bad_input_ends_with_a_sentence_and_no_traceback(
+    config: Path, tmp_path: Path, capsys, overrides: list[str], message: str
+) -> None:
+    overrides = ["training.evaluation_interval_steps=1", *overrides]
+    assert main(["--config", str(config), "--output", str(tmp_path / "run"), *overrides]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_the_folder_of_another_run_is_left_alone(config: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["--config", str(config), "--output", str(tmp_path)]
+    # Stops before the first step, but the folder is claimed.
+    assert main([*arguments, "data.val.json=x", "training.evaluation_interval_steps=1"]) == 1
+    before = (tmp_path / "config.yaml").read_text()
+    assert main([*arguments, "optimizer.lr=0.5"]) == 1
+    assert "optimizer.lr: 0.01 in the folder, 0.5 now" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_the_default_folder_mirrors_the_place_of_the_config() -> None:
+    assert default_output("configs/debug/street_scenes.yaml") == Path("runs/debug/street_scenes")
+    assert default_output("/elsewhere/mine.yaml") == Path("runs/mine")
