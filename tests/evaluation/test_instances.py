@@ -181,3 +181,20 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert gt.label_space is not None
     with pytest.raises(FileNotFoundError, match=r"no file .*nothing\.json"):
         evaluate_instances(gt, gt.label_space, tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize("void_columns, is_forgiven", [(10, False), (12, True)])
+def test_a_false_instance_is_forgiven_when_more_than_half_of_it_lies_on_void(
+    tmp_path: Path, void_columns: int, is_forgiven: bool
+) -> None:
+    values = _person_map()
+    values[40:60, 40 : 40 + void_columns] = 3
+    false_mask = np.zeros(SIZE, bool)
+    false_mask[40:60, 40:60] = True
+    images = [(values, [(values == 24000, 24, 0.5), (false_mask, 24, 0.9)])]
+    gt = _write(images, tmp_path)
+    assert gt.label_space is not None
+    scores = evaluate_instances(gt, gt.label_space, tmp_path / "instances.json")["cityscapes"]
+    official = official_instance_ap(images, tmp_path)
+    assert scores["ap50"] == pytest.approx(official["allAp50%"])
+    assert (scores["ap50"] == 1.0) == is_forgiven
