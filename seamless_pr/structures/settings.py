@@ -117,6 +117,8 @@ class PointSettings:
         start_size: side of the first, complete grid of point predictions; 0: the coarse map itself
             (the paper's text).
         output_size: side of the refined mask.
+        train_on_predicted_boxes: draw training points in the regressed boxes of the sampled objects
+            (released code); False: in the proposals.
     """
 
     num_train_points: int = 196
