@@ -12,12 +12,16 @@ examples:
   torchrun --nproc-per-node 8 pipelines/train.py \\
       --config configs/cityscapes/seamless_pointrend_r50.yaml
 
+  # over a Ray cluster: paths on storage that all nodes share, see docs/cluster.md
+  ray job submit --working-dir . -- python pipelines/train.py --config configs/... \\
+      --output /shared/runs/first cluster.num_workers=8
+
 The run folder gets config.yaml (all values), log.jsonl, tensorboard/, checkpoints/
 (best.safetensors, last.safetensors and what is needed to go on) and, at the end,
 weights.safetensors: the best weights, or the last ones of a run without validation.
 The same command goes on with a run that was stopped.
 
-exit codes: 0 trained; 1 the message says why not; 2 wrong arguments.
+exit codes: 0 trained; 1 the message says why not; 2 wrong arguments; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,13 +34,14 @@ from pathlib import Path
 # Run from a clone, from any folder: the package beside this script needs no installation.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from pipelines.ray_support import add_ray_option, check_output, uses_ray
 from seamless_pr.build import build_trainer
 from seamless_pr.config.load import load_config
 from seamless_pr.config.run_folder import claim_run_folder
 from seamless_pr.config.schema import Config
 from seamless_pr.engine.distributed import barrier, join_torchrun, leave, rank
 
-EXIT_ERROR = 1
+EXIT_ERROR, INTERRUPTED = 1, 130
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -49,6 +54,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--output",
         metavar="DIR",
         help="run folder (default: runs/ and the path of the config below configs/)",
+    )
+    add_ray_option(parser)
+    parser.add_argument(
+        "--storage",
+        metavar="DIR|URI",
+        help="where Ray keeps the checkpoints of this run, also s3://... (default: OUTPUT/ray)",
     )
     parser.add_argument(
         "overrides",
@@ -63,10 +74,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         config = load_config(options.config, options.overrides)
-        train(config, Path(options.output) if options.output else default_output(options.config))
+        output = Path(options.output) if options.output else default_output(options.config)
+        if uses_ray(options):
+            from pipelines.ray_training import train_on_cluster
+
+            check_output(output)
+            train_on_cluster(config, output, options.storage)
+        else:
+            train(config, output)
     except (ValueError, TypeError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 

@@ -143,6 +143,15 @@ def test_the_folder_of_another_run_is_left_alone(config: Path, tmp_path: Path, c
     assert (tmp_path / "config.yaml").read_text() == before
 
 
+def test_ctrl_c_ends_without_a_traceback(config: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seamless_pr.engine.trainer.Trainer.run", interrupted)
+    assert main(["--config", str(config), "--output", str(tmp_path)]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 def test_the_default_folder_mirrors_the_place_of_the_config() -> None:
     assert default_output("configs/debug/street_scenes.yaml") == Path("runs/debug/street_scenes")
     assert default_output("/elsewhere/mine.yaml") == Path("runs/mine")
