@@ -4,21 +4,23 @@ examples:
   # run the comparisons (tests/fidelity, some minutes) and write the page
   python tools/fidelity.py
 
-  # write it from results that are there
-  python tools/fidelity.py --results fidelity.xml
+  # write it again after a change of the readings, with the stored differences
+  python tools/fidelity.py --stored
 
-The differences come from the test results themselves, the readings from docs/fidelity_items.yaml.
+The differences come from the test results themselves, which are stored in
+docs/results/fidelity.json, the readings from docs/fidelity_items.yaml.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from seamless_pr.config.schema import Config
 ROOT = Path(__file__).resolve().parents[1]
 ITEMS = ROOT / "docs" / "fidelity_items.yaml"
 OUTPUT = ROOT / "docs" / "fidelity.md"
+STORED = ROOT / "docs" / "results" / "fidelity.json"
 CONFIG = ROOT / "configs" / "cityscapes" / "seamless_r50.yaml"
 PROPERTY = "agreement:"
 
@@ -105,6 +108,21 @@ def run_tests(junit: Path) -> None:
     subprocess.run([*command, *family], cwd=ROOT, check=False)
 
 
+def measure(results: Path | None) -> list[Measurement]:
+    """The differences of a JUnit file, or of a run of the tests."""
+    if results is not None:
+        return read_measurements(results)
+    with tempfile.TemporaryDirectory() as folder:
+        junit = Path(folder, "results.xml")
+        run_tests(junit)
+        return read_measurements(junit)
+
+
+def stored_measurements() -> list[Measurement]:
+    """The differences of the last run that wrote the page."""
+    return [Measurement(**values) for values in json.loads(STORED.read_text(encoding="utf-8"))]
+
+
 def value_at(config: Config, key: str) -> Any:
     value = reduce(getattr, key.split("."), config)
     if isinstance(value, tuple):
@@ -171,19 +189,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--results", type=Path, help="JUnit file of pytest tests/fidelity")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--results", type=Path, help="JUnit file of pytest tests/fidelity")
+    source.add_argument("--stored", action="store_true", help="take the stored differences")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            results = options.results or Path(folder, "results.xml")
-            if options.results is None:
-                run_tests(results)
-            text = document(read_measurements(results))
+        measurements = stored_measurements() if options.stored else measure(options.results)
+        text = document(measurements)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     options.output.write_text(text, encoding="utf-8")
+    if options.output == OUTPUT and not options.stored:
+        STORED.write_text(json.dumps(list(map(asdict, measurements)), indent=1) + "\n")
     print(f"wrote {options.output}")
     return 0
 
