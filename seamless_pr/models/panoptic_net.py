@@ -156,7 +156,11 @@ class PanopticNet(nn.Module):
 
     def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
         """FPN levels, finest first; those that boxes and points read are channels-last."""
-        levels = tuple(self.fpn(self.backbone(self.normalized(batch))))
+        return self.pyramid(self.backbone(self.normalized(batch)))
+
+    def pyramid(self, stages: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """`features`, out of the stage maps of the backbone."""
+        levels = tuple(self.fpn(stages))
         pooled = self.roi.num_levels
         return (
             *(level.contiguous(memory_format=torch.channels_last) for level in levels[:pooled]),

@@ -1,0 +1,53 @@
+"""The inference benchmark: its parts are those of a prediction, and its section is complete."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from seamless_pr.build import build_model
+from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.structures.image_batch import ImageBatch
+from tests.support.snapshots import tiny_seamless_config
+from tools import benchmark_inference as tool
+
+SPACE = load_label_space("cityscapes")
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return build_model(tiny_seamless_config().model, SPACE).eval()
+
+
+def test_timed_parts_compute_what_a_prediction_computes(net):
+    batch = ImageBatch.from_images([torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)])
+    found = tool.forward_pass(net, batch, torch.contiguous_format)
+    with torch.no_grad():
+        logits = net.semantic_logits(net.features(batch), batch.padded_size)
+        ((_, detections),) = net.predict(batch, [(64, 96)])
+    torch.testing.assert_close(found.semantic_logits, logits)
+    assert found.num_masks == len(detections)
+    parts = {tool.BACKBONE, tool.PYRAMID, tool.PROPOSALS, tool.ROIS, tool.SEMANTICS, tool.POOLING}
+    assert set(found.seconds) == {*parts, tool.NETWORK}
+    total = sum(found.seconds[part] for part in parts)
+    assert found.seconds[tool.NETWORK] == pytest.approx(total)
+
+
+def test_results_make_a_table_for_the_page(net):
+    result = tool.measure(net, (64, 96), rounds=1)
+    result |= {"size": [64, 96], "threads": 1, "rounds": 1, "torch": "2", "cpu": "a", "load": 0.5}
+    assert json.loads(json.dumps(result)) == result
+    text = tool.section(result)
+    header = "| seconds | contiguous | channels_last |\n|---|---:|---:|\n| backbone |"
+    assert text.startswith(header)
+    assert "released code" not in text, "the reference was timed at another size"
+    at_full_size = tool.section({**result, "size": [1024, 2048]})
+    assert "| wide pooling | 0.00 | 0.00 | 29.80 |" in at_full_size
+    assert tool.replaced(f"a\n{tool.BEGIN}\nold\n{tool.END}\nb", "new") == (
+        f"a\n{tool.BEGIN}\nnew\n{tool.END}\nb"
+    )
+    with pytest.raises(ValueError, match="add them"):
+        tool.replaced("a page without marks", "new")
