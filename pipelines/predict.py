@@ -13,6 +13,10 @@ examples:
   python pipelines/predict.py --weights W --images val2017 --output predictions \\
       --image-ids annotations/panoptic_val2017.json
 
+  # over a cluster: one network per GPU, or per core where there is none
+  ray job submit --working-dir . -- python pipelines/predict.py --weights /shared/W.safetensors \\
+      --images /shared/photos --output /shared/predictions
+
 A run that was stopped goes on where it was when the same command is given again.
 Images that cannot be read are listed in OUTPUT/errors.jsonl and do not stop the run.
 
@@ -25,13 +29,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+# Run from a clone, from any folder: the package beside this script needs no installation.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipelines.ray_support import add_ray_option, check_output, uses_ray
 from seamless_pr.build import load_predictor
 from seamless_pr.data.image_list import ImageItem, list_images
 from seamless_pr.data.label_spaces import label_space_from_categories
-from seamless_pr.data.prediction_folder import FolderSummary
+from seamless_pr.data.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.engine.predictor import AMP_TYPES, Predictor
 from seamless_pr.predict import ImageOutcome, predict_folder
 from seamless_pr.progress import Progress
@@ -82,6 +90,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="TEXT",
         help="taken off the end of ids, as _leftImg8bit for Cityscapes",
     )
+    add_ray_option(parser)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="networks of a Ray run (default: one per GPU, or per --cpus-per-worker cores)",
+    )
+    parser.add_argument(
+        "--cpus-per-worker",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cores of each network of a Ray run without GPUs (default: 1)",
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -94,18 +116,27 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
+        check_output(options.output)
         items = list_images(
             options.images, id_from=options.image_ids, remove_suffix=options.image_id_suffix
         )
         predictor = load_predictor(
             options.weights,
-            options.device,
+            # With Ray this process only asks what the results will be.
+            "cpu" if uses_ray(options) else options.device,
             label_space=wanted_label_space(options.image_ids),
             overrides=options.overrides,
             batch_size=options.batch_size,
             amp=options.amp,
         )
-        summary = run(predictor, items, options)
+        if uses_ray(options):
+            from pipelines.ray_prediction import labelling_on_cluster
+
+            with labelling_on_cluster(options) as label:
+                summary = run(predictor, items, options, label)
+        else:
+            print(f"network on {predictor.device}")
+            summary = run(predictor, items, options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
@@ -125,10 +156,18 @@ def wanted_label_space(image_ids: str) -> LabelSpace | None:
 
 
 def run(
-    predictor: Predictor, items: Sequence[ImageItem], options: argparse.Namespace
+    predictor: Predictor,
+    items: Sequence[ImageItem],
+    options: argparse.Namespace,
+    label: Callable[[Sequence[ImageItem], PredictionFolder], Iterable[ImageOutcome]] | None = None,
 ) -> FolderSummary:
-    """Predicts, and shows images a second and the time left."""
-    print(f"{len(items)} images, network on {predictor.device}, results in {options.output}")
+    """Predicts, and shows images a second and the time left.
+
+    Args:
+        predictor, items, options: what to do.
+        label: where, see `predict_folder`.
+    """
+    print(f"{len(items)} images, results in {options.output}")
     progress: Progress | None = None
 
     def on_start(num_unfinished: int, num_finished: int) -> None:
@@ -154,6 +193,7 @@ def run(
             num_threads=options.threads,
             on_start=on_start,
             on_image=on_image,
+            label=label,
         )
     finally:
         if progress is not None:

@@ -13,7 +13,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypeVar
@@ -110,10 +110,29 @@ def ray_cluster(*, wanted_cpus: float = 1, dashboard: bool = False) -> Iterator[
 
 
 @contextmanager
+def cluster_failures() -> Iterator[None]:
+    """Turns failures of the cluster itself into an OSError with the reason.
+
+    Raises:
+        OSError: what Ray could not mend by trying again.
+    """
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise OSError(f"Ray gave up after {TASK_RETRIES} retries: {reason}") from error
+
+
+@contextmanager
 def item_map(options: argparse.Namespace) -> Iterator[ItemMap]:
     """The way to map over items: tasks of a cluster with Ray, processes of this machine without."""
-    with ray_cluster() if uses_ray(options) else nullcontext():
-        yield map_in_tasks if uses_ray(options) else map_in_processes
+    if not uses_ray(options):
+        yield map_in_processes
+        return
+    with ray_cluster(), cluster_failures():
+        yield map_in_tasks
 
 
 def map_in_tasks(
@@ -137,7 +156,7 @@ def map_in_tasks(
     num_tasks = num_workers or 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     size = math.ceil(len(items) / (SHARDS_PER_TASK * num_tasks))
     size = min(max(size, 1), MAX_SHARD_ITEMS)
-    task = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(_run_shard)
+    task: Any = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(_run_shard)
     shared = ray.put((function, os.getcwd()))
     shards = iter([items[start : start + size] for start in range(0, len(items), size)])
     progress = Progress(len(items), f"{title} image") if show_progress and items else None

@@ -61,6 +61,7 @@ def predict_folder(
     num_threads: int = 2,
     on_start: Callable[[int, int], None] | None = None,
     on_image: Callable[[ImageOutcome], None] | None = None,
+    label: Callable[[Sequence[ImageItem], PredictionFolder], Iterable[ImageOutcome]] | None = None,
 ) -> FolderSummary:
     """Labels images into a prediction folder and joins the final files.
 
@@ -76,6 +77,8 @@ def predict_folder(
         num_threads: threads for reading, and as many for writing.
         on_start: called once with the number of images to do and of those already finished.
         on_image: called after each image.
+        label: fills the folder with the results of these images, as `predict_images` does, for
+            example on other machines; None: `predict_images` in this process.
 
     Raises:
         ValueError: the folder belongs to another run.
@@ -85,7 +88,11 @@ def predict_folder(
     unfinished = [item for item in items if not folder.is_finished(item)]
     if on_start is not None:
         on_start(len(unfinished), len(items) - len(unfinished))
-    for outcome in predict_images(predictor, unfinished, folder, num_threads=num_threads):
+    if label is None:
+        outcomes = predict_images(predictor, unfinished, folder, num_threads=num_threads)
+    else:
+        outcomes = iter(label(unfinished, folder))
+    for outcome in outcomes:
         if on_image is not None:
             on_image(outcome)
     return folder.join(items, predictor.label_space)
