@@ -1,14 +1,19 @@
-"""Draws a sheet of street scenes beside their ground truth: python tools/contact_sheet.py."""
+"""Draws a sheet of street scenes beside their ground truth: python tools/contact_sheet.py.
+
+With --weights a network's panoptic map stands between the image and the ground truth.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from seamless_pr.build import load_predictor
 from seamless_pr.data.files import write_picture
 from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.data.street_drawing.painting import PaintedScene
@@ -40,40 +45,56 @@ def ground_truth(scene: PaintedScene, label_space: LabelSpace) -> PanopticSegmen
     return PanopticSegmentation(torch.from_numpy(ids), tuple(segments), label_space)
 
 
-def draw_pair(scene: PaintedScene, label_space: LabelSpace, width: int) -> np.ndarray:
-    """Image and ground truth beside each other, [h, 2 * width + gap, 3], each `width` wide."""
+def draw_row(
+    scene: PaintedScene,
+    label_space: LabelSpace,
+    width: int,
+    predict: Callable[[np.ndarray], PanopticSegmentation] | None = None,
+) -> np.ndarray:
+    """Image, prediction if wanted, and ground truth beside each other, each `width` wide."""
     height, full_width = scene.label_ids.shape
     shape = (width, round(height * width / full_width))
-    truth = draw_panoptic(scene.image, ground_truth(scene, label_space), alpha=0.8, legend=False)
-    panels = [cv2.resize(p, shape, interpolation=cv2.INTER_AREA) for p in (scene.image, truth)]
+    maps = [predict(scene.image)] if predict else []
+    maps.append(ground_truth(scene, label_space))
+    pictures = [draw_panoptic(scene.image, found, alpha=0.8, legend=False) for found in maps]
     gap = np.full((shape[1], GAP_PIXELS // 3, 3), BACKGROUND, np.uint8)
-    return np.concatenate([panels[0], gap, panels[1]], 1)
+    panels = []
+    for picture in (scene.image, *pictures):
+        panels += [gap, cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)]
+    return np.concatenate(panels[1:], 1)
 
 
 def draw_sheet(
-    indices: list[int], *, split: str, seed: int, size: tuple[int, int], columns: int, width: int
+    indices: list[int],
+    *,
+    split: str,
+    seed: int,
+    size: tuple[int, int],
+    columns: int,
+    width: int,
+    predict: Callable[[np.ndarray], PanopticSegmentation] | None = None,
 ) -> np.ndarray:
-    """Scenes and their ground truth in `columns` columns, [H, W, 3] uint8 RGB."""
+    """Scenes and their maps in `columns` columns, [H, W, 3] uint8 RGB."""
     label_space = load_label_space("cityscapes")
-    pairs = [
-        draw_pair(draw_street_scene(seed, split, index, size), label_space, width)
+    cells = [
+        draw_row(draw_street_scene(seed, split, index, size), label_space, width, predict)
         for index in indices
     ]
-    pair_height, pair_width = pairs[0].shape[:2]
-    rows = -(-len(pairs) // columns)
+    cell_height, cell_width = cells[0].shape[:2]
+    rows = -(-len(cells) // columns)
     sheet = np.full(
         (
-            rows * (pair_height + GAP_PIXELS) - GAP_PIXELS,
-            columns * (pair_width + GAP_PIXELS) - GAP_PIXELS,
+            rows * (cell_height + GAP_PIXELS) - GAP_PIXELS,
+            columns * (cell_width + GAP_PIXELS) - GAP_PIXELS,
             3,
         ),
         BACKGROUND,
         np.uint8,
     )
-    for position, pair in enumerate(pairs):
-        top = position // columns * (pair_height + GAP_PIXELS)
-        left = position % columns * (pair_width + GAP_PIXELS)
-        sheet[top : top + pair_height, left : left + pair_width] = pair
+    for position, cell in enumerate(cells):
+        top = position // columns * (cell_height + GAP_PIXELS)
+        left = position % columns * (cell_width + GAP_PIXELS)
+        sheet[top : top + cell_height, left : left + cell_width] = cell
     return sheet
 
 
@@ -86,7 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--size", type=parse_size, default=(512, 1024), help="drawn at HEIGHTxWIDTH"
     )
     parser.add_argument("--width", type=int, default=330, help="pixels of one panel")
-    parser.add_argument("--columns", type=int, default=2, help="pairs in a row")
+    parser.add_argument("--columns", type=int, default=2, help="scenes in a row")
+    parser.add_argument("--weights", type=Path, help="checkpoint whose maps are drawn too")
     parser.add_argument("indices", type=int, nargs="*", default=DEFAULT_INDICES)
     options = parser.parse_args(arguments)
     sheet = draw_sheet(
@@ -96,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
         size=options.size,
         columns=options.columns,
         width=options.width,
+        predict=load_predictor(options.weights) if options.weights else None,
     )
     write_picture(options.output, sheet)
     print(f"{options.output}: {options.output.stat().st_size / 1e6:.2f} MB")

@@ -45,7 +45,10 @@ heading "Preparing them: Cityscapes files to COCO panoptic"
 run pipelines/prepare.py cityscapes --root "$DATA" --workers "$WORKERS"
 
 heading "Training a small network from scratch"
-run pipelines/train.py --config "$CONFIG" --output "$OUT/trained"
+# 1.7 times as many images where the processor computes in bf16; very slow where it does not.
+AMP=none
+if grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then AMP=bf16; fi
+run pipelines/train.py --config "$CONFIG" --output "$OUT/trained" training.amp=$AMP
 
 label_and_score trained "$OUT/trained/weights.safetensors"
 label_and_score shipped "$SHIPPED"

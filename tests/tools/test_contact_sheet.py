@@ -41,3 +41,13 @@ def test_the_sheet_has_a_pair_for_each_scene(tmp_path: Path, capsys: pytest.Capt
 
 def test_the_sheet_of_the_readme_is_small_enough():
     assert 0 < OUTPUT.stat().st_size < MAX_BYTES
+
+
+def test_a_network_adds_its_map(tmp_path: Path):
+    output = tmp_path / "sheet.png"
+    weights = OUTPUT.parents[2] / "checkpoints" / "street_scenes_256x512.safetensors"
+    main(["--output", str(output), "--size", "64x128", "--width", "100", "--columns", "1",
+          "--weights", str(weights), "0"])  # fmt: skip
+    sheet = cv2.imread(str(output))
+    assert sheet is not None
+    assert sheet.shape == (50, 304, 3)
