@@ -1,0 +1,413 @@
+"""Imported detectron2 networks against numbers that detectron2 itself computed.
+
+Tolerances are relative to the largest value; the reference differs from an independent
+recomputation by about 1e-6 in its own features and 5e-6 in refined logits.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seamless_pr.models import point_rend
+from seamless_pr.models.mask_branch import PositiveRoIs
+from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.models.point_rend import CoarseMaskHead, PointHead
+from seamless_pr.models.rpn import propose
+from seamless_pr.models.semantic_branch import semantic_loss
+from seamless_pr.ops.masks import paste_mask
+from seamless_pr.ops.points import points_to_image, regular_grid, sample_membership, sample_points
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.panoptic_target import PanopticTarget
+from tests.support.golden import GOLDEN_FOLDER, load_golden
+from tests.support.zoo_networks import rgb_batch, zoo_network
+
+FEATURE_TOLERANCE = 5e-6
+LOGIT_TOLERANCE = 2e-5
+LOSS_TOLERANCE = 2e-6
+# Two logits whose difference is below this share of the largest are equal but for rounding.
+TIE = 5e-6
+# Segments may exchange this many pixels on their borders.
+MOVED_PIXELS = 5
+
+INSTANCE_CASES = (
+    ("instance_cityscapes", "instance_cityscapes_r50_256x512_s0"),
+    ("instance_cityscapes", "instance_cityscapes_r50_150x250_s4"),
+    ("instance_coco", "instance_coco_r50_192x256_s3"),
+)
+SEMANTIC_CASES = (
+    ("semantic_cityscapes", "semantic_cityscapes_r101_256x512_s0"),
+    ("semantic_cityscapes", "semantic_cityscapes_r101_120x200_s5"),
+)
+PANOPTIC_CASES = (("panoptic_fpn_coco", "panoptic_fpn_coco_r50_256x512_s0"),)
+ALL_CASES = INSTANCE_CASES + SEMANTIC_CASES + PANOPTIC_CASES
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A golden network on its image, up to the pyramid."""
+
+    network: PanopticNet
+    arrays: dict[str, Tensor]
+
+    @cached_property
+    def batch(self) -> ImageBatch:
+        return rgb_batch(self.arrays["image_bgr"]).padded_to(self.network.size_divisor)
+
+    @cached_property
+    def levels(self) -> tuple[Tensor, ...]:
+        with torch.no_grad():
+            return self.network.features(self.batch)
+
+    def mask_heads(self) -> tuple[CoarseMaskHead, PointHead]:
+        coarse, points = self.network.mask_head, self.network.point_head
+        assert isinstance(coarse, CoarseMaskHead)
+        assert points is not None
+        return coarse, points
+
+
+@pytest.fixture(scope="module")
+def golden(request):
+    """One network at a time: pytest runs all tests of a case before the next one."""
+    network, name = request.param
+    seed = int(name.rpartition("_s")[2])
+    yield Golden(zoo_network(seed, network), load_golden(f"pointrend/{name}"))
+    zoo_network.cache_clear()
+
+
+def on_cases(cases: tuple[tuple[str, str], ...]):
+    """Runs a test on golden cases."""
+    return pytest.mark.parametrize(
+        "golden", cases, indirect=True, scope="module", ids=[name for _, name in cases]
+    )
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def unpack(masks: Tensor, width: int) -> Tensor:
+    return torch.from_numpy(np.unpackbits(masks.numpy(), axis=-1)[..., :width].astype(bool))
+
+
+def pasted(detections: Detections, size: tuple[int, int]) -> Tensor:
+    """[R, H, W] bool masks, as the imported configuration pastes them."""
+    assert detections.mask_logits is not None
+    masks = torch.zeros(len(detections), *size, dtype=torch.bool)
+    for mask, box, logits in zip(masks, detections.boxes.tolist(), detections.mask_logits):
+        crop = paste_mask(logits.sigmoid(), tuple(box), size, 0.5, includes_threshold=True)
+        mask[crop.window] = crop.mask
+    return masks
+
+
+def chosen_points(monkeypatch) -> list[tuple[Tensor, Tensor]]:
+    """Will hold (uncertainty, chosen indices) of every subdivision step."""
+    steps: list[tuple[Tensor, Tensor]] = []
+    select = Tensor.topk
+
+    def watched(scores: Tensor, *args, **options):
+        result = select(scores, *args, **options)
+        steps.append((scores, result.indices))
+        return result
+
+    monkeypatch.setattr(Tensor, "topk", watched)
+    return steps
+
+
+def differing_choices(scores: Tensor, found: Tensor, expected: Tensor, largest: float) -> int:
+    """Points that only one of both chose and that are no tie with the least uncertain choice."""
+    count = 0
+    for row_scores, ours, theirs in zip(scores, found, expected):
+        limit = row_scores[ours].min()
+        one_sided = sorted(set(ours.tolist()) ^ set(theirs.tolist()))
+        count += int(((row_scores[one_sided] - limit).abs() > TIE * largest).sum())
+    return count
+
+
+@pytest.mark.slow
+@on_cases(ALL_CASES)
+def test_pyramid_features_are_those_of_detectron2(golden):
+    if "padded_shape" in golden.arrays:
+        assert list(golden.batch.padded_size) == golden.arrays["padded_shape"].tolist()[-2:]
+    for index, level in enumerate(golden.levels, start=2):
+        expected = golden.arrays[f"feat_p{index}_ch32"]
+        assert difference(level[:, ::32], expected) < FEATURE_TOLERANCE
+        mean, mean_absolute, mean_square = golden.arrays[f"feat_p{index}_stat"].tolist()
+        values = level.double()
+        assert values.mean().item() == pytest.approx(mean, abs=1e-6 * mean_absolute)
+        assert values.abs().mean().item() == pytest.approx(mean_absolute, rel=1e-6)
+        assert values.square().mean().item() == pytest.approx(mean_square, rel=1e-6)
+
+
+@pytest.mark.slow
+@on_cases(INSTANCE_CASES)
+def test_proposals_are_those_of_detectron2(golden):
+    net, expected = golden.network, golden.arrays["proposals"]
+    with torch.no_grad():
+        found = net._rpn(golden.levels)
+        (proposals,) = propose(
+            found.rpn, found.anchors, golden.batch.image_sizes, net.rpn, training=False
+        )
+    assert len(proposals) == len(expected)
+    torch.testing.assert_close(
+        proposals.logits, golden.arrays["proposal_logits"], rtol=1e-4, atol=1e-4
+    )
+    # In any order: equal logits may swap, and the last of a full list with one that just missed it.
+    distances = (proposals.boxes[:, None] - expected).abs().amax(-1)
+    assert (distances.amin(1) > 1e-2).sum() <= 1
+    assert (distances.amin(0) > 1e-2).sum() <= 1
+
+
+@pytest.mark.slow
+@on_cases(INSTANCE_CASES)
+def test_masks_are_rendered_as_by_detectron2(golden, monkeypatch):
+    arrays, (coarse_head, point_head) = golden.arrays, golden.mask_heads()
+    boxes, things = arrays["boxes"], arrays["classes"]
+    padded_size, images = golden.batch.padded_size, torch.zeros(len(boxes), dtype=torch.int64)
+    fine_map = golden.levels[0]
+    with torch.no_grad():
+        coarse = point_rend.coarse_mask_logits(coarse_head, fine_map, boxes, images, padded_size)
+        steps = chosen_points(monkeypatch)
+        detections = Detections(boxes, torch.ones(len(boxes)), things)
+        (logits,) = point_rend.point_mask_logits(
+            coarse_head, point_head, fine_map, [detections], padded_size, golden.network.points
+        )
+    monkeypatch.undo()
+    assert difference(coarse, arrays["coarse_logits"]) < FEATURE_TOLERANCE
+    largest = float(logits.abs().max())
+    assert len(steps) == 3
+    differing = [
+        differing_choices(scores, indices, arrays[f"step{index}_point_indices"].long(), largest)
+        for index, (scores, indices) in enumerate(steps)
+    ]
+    # What a tie in one step leaves behind may be no tie in the next one.
+    assert sum(differing) <= 1
+    refined = logits[:, 1::4, 1::4]
+    far = (refined - arrays["refined_logits_cls_sub"]).abs() > LOGIT_TOLERANCE * largest
+    # A tie in the choice of points leaves one of both values interpolated.
+    assert far.sum() <= 2
+    same = (logits > 0) == unpack(arrays["refined_mask_packed"], logits.shape[-1])
+    assert (~same).sum() <= 2
+
+
+@pytest.mark.slow
+@on_cases(INSTANCE_CASES)
+def test_coarse_features_are_read_on_a_regular_grid_of_p2(golden):
+    boxes = golden.arrays["boxes"][:3]
+    height, width = golden.batch.padded_size
+    points = points_to_image(regular_grid(14).expand(3, -1, -1), boxes)
+    points = points / points.new_tensor([width, height])
+    features = sample_points(
+        golden.levels[0], points.flatten(0, 1), torch.zeros(3 * 196, dtype=torch.int64)
+    )
+    features = features.view(3, 14, 14, -1).permute(0, 3, 1, 2)[:, ::16]
+    expected = golden.arrays["roi_feat_14x14_first3_ch16"]
+    assert difference(features, expected) < FEATURE_TOLERANCE
+
+
+@pytest.mark.slow
+@on_cases(INSTANCE_CASES + PANOPTIC_CASES)
+def test_final_detections_and_masks_are_those_of_detectron2(golden):
+    arrays = golden.arrays
+    with torch.no_grad():
+        (found,) = golden.network.detect(golden.levels, golden.batch)
+    found = found.select(found.scores.argsort(descending=True, stable=True))
+    torch.testing.assert_close(found.scores, arrays["final_scores"], rtol=1e-4, atol=1e-5)
+    # Row by row the nearest of detectron2's boxes: detections of equal score may swap.
+    distances = (found.boxes[:, None] - arrays["final_boxes"]).abs().amax(-1)
+    distances += 1e3 * (found.thing_indices[:, None] != arrays["final_classes"])
+    distances += 1e3 * ((found.scores[:, None] - arrays["final_scores"]).abs() > 1e-4)
+    nearest = distances.argmin(1)
+    assert sorted(nearest.tolist()) == list(range(len(found)))
+    assert distances.amin(1).max() < 1e-2
+    height, width = golden.batch.image_sizes[0]
+    expected = unpack(arrays["final_masks_packed"], width)[nearest]
+    masks = pasted(found, (height, width))
+    assert (masks != expected).sum() <= 2 + 1e-4 * expected.sum()
+
+
+@pytest.mark.slow
+@on_cases(INSTANCE_CASES)
+def test_training_points_and_losses_are_those_of_detectron2(golden, monkeypatch):
+    arrays, (coarse_head, point_head) = golden.arrays, golden.mask_heads()
+    num_rois = len(arrays["train_boxes"])
+    _, width = golden.batch.image_sizes[0]
+    masks = unpack(arrays["train_gt_masks_packed"], width)
+    # The masks overlap, so each object gets an id map, and an image, of its own.
+    space = golden.network.label_space
+    targets = [
+        PanopticTarget(
+            mask.int(), space.thing_train_id(thing)[None], torch.zeros(1, dtype=torch.bool), space
+        )
+        for mask, thing in zip(masks, arrays["train_classes"])
+    ]
+    rois = PositiveRoIs(
+        boxes=arrays["train_boxes"],
+        image_indices=torch.arange(num_rois),
+        thing_indices=arrays["train_classes"],
+        segment_ids=torch.ones(num_rois, dtype=torch.int32),
+        segment_boxes=torch.cat([target.boxes for target in targets]),
+    )
+    coords = arrays["train_point_coords"]
+    labels = sample_membership(
+        [target.id_map for target in targets],
+        rois.segment_ids,
+        points_to_image(coords, rois.boxes),
+        rois.image_indices,
+    )
+    torch.testing.assert_close(labels, arrays["train_point_labels"], rtol=0, atol=1e-4)
+
+    monkeypatch.setattr(point_rend, "uncertain_coords", lambda *arguments: coords)
+    fine_map = golden.levels[0].expand(num_rois, -1, -1, -1)
+    padded_size = golden.batch.padded_size
+    with torch.no_grad():
+        coarse = point_rend.coarse_mask_logits(
+            coarse_head, fine_map, rois.boxes, rois.image_indices, padded_size
+        )
+        fine, coarse_points = point_rend.gather_point_features(
+            fine_map, coarse, coords, rois.boxes, rois.image_indices, padded_size
+        )
+        point_logits = point_head(fine, coarse_points).view(num_rois, -1, space.num_things)
+        losses = point_rend.point_mask_losses(
+            coarse_head,
+            point_head,
+            fine_map,
+            rois,
+            targets,
+            padded_size,
+            golden.network.points,
+            [torch.Generator()] * num_rois,
+        )
+    assert difference(coarse, arrays["train_coarse_logits"]) < FEATURE_TOLERANCE
+    assert difference(point_logits.mT, arrays["train_point_logits"]) < LOGIT_TOLERANCE
+    for name, key in (("mask_coarse", "train_loss_mask"), ("mask_point", "train_loss_mask_point")):
+        found = losses[name].total.item() / losses[name].count
+        assert found == pytest.approx(arrays[key].item(), rel=LOSS_TOLERANCE), name
+
+
+@pytest.mark.slow
+@on_cases(SEMANTIC_CASES)
+def test_semantics_are_refined_as_by_detectron2(golden, monkeypatch):
+    net, arrays, levels = golden.network, golden.arrays, golden.levels
+    assert net.semantic_head is not None
+    assert net.semantic_point_head is not None
+    padded_size = golden.batch.padded_size
+    with torch.no_grad():
+        coarse = net.semantic_head(levels)
+        steps = chosen_points(monkeypatch)
+        refined = point_rend.refine_semantic_logits(
+            net.semantic_point_head, levels[0], coarse, padded_size, net.semantic
+        )
+    monkeypatch.undo()
+    assert difference(coarse, arrays["coarse_logits"]) < LOGIT_TOLERANCE
+    largest = float(refined.abs().max())
+    assert len(steps) == 2
+    for index, (scores, indices) in enumerate(steps):
+        expected = arrays[f"step{index}_point_indices"].long()
+        assert differing_choices(scores, indices, expected, largest) == 0
+    sub = refined[:, :, 3::8, 3::8]
+    far = (sub - arrays["logits_after_step2_sub"]).abs().amax(1) > LOGIT_TOLERANCE * largest
+    assert far.sum() <= 2
+    height, width = golden.batch.image_sizes[0]
+    classes = refined[0, :, :height, :width].argmax(0)
+    assert (classes != arrays["final_sem_seg_argmax"]).sum() <= 1e-4 * classes.numel()
+
+
+@pytest.mark.slow
+@on_cases(SEMANTIC_CASES)
+def test_a_semantic_network_predicts_the_class_of_every_pixel(golden):
+    size = golden.batch.image_sizes[0]
+    ((segmentation, detections),) = golden.network.predict(
+        rgb_batch(golden.arrays["image_bgr"]), [size]
+    )
+    assert len(detections) == 0
+    wrong = segmentation.semantic_map() != golden.arrays["final_sem_seg_argmax"]
+    assert wrong.sum() <= 1e-4 * wrong.numel()
+
+
+@pytest.mark.slow
+@on_cases(SEMANTIC_CASES[:1])
+def test_semantic_losses_are_those_of_detectron2(golden, monkeypatch):
+    net, arrays, batch = golden.network, golden.arrays, golden.batch
+    assert net.semantic_head is not None
+    assert net.semantic_point_head is not None
+    target = labels_as_target(arrays["train_gt"].long(), net)
+    coords = arrays["train_point_coords"]
+    monkeypatch.setattr(point_rend, "uncertain_coords", lambda *arguments: coords)
+    with torch.no_grad():
+        coarse = net.semantic_head(golden.levels)
+        losses = semantic_loss(coarse, [target], batch.image_sizes, batch.padded_size, net.semantic)
+        losses |= point_rend.semantic_point_loss(
+            net.semantic_point_head,
+            golden.levels[0],
+            coarse,
+            [target],
+            batch.padded_size,
+            net.semantic,
+            [torch.Generator()],
+        )
+    for name, key in (
+        ("semantic", "train_loss_sem_seg"),
+        ("semantic_point", "train_loss_sem_seg_point"),
+    ):
+        found = losses[name].total.item() / losses[name].count
+        assert found == pytest.approx(arrays[key].item(), rel=1e-5), name
+
+
+def labels_as_target(labels: Tensor, net: PanopticNet) -> PanopticTarget:
+    """A segment per class; 255 is void."""
+    num_classes = net.label_space.num_classes
+    id_map = torch.where(labels == 255, 0, labels + 1).int()
+    is_crowd = torch.zeros(num_classes, dtype=torch.bool)
+    return PanopticTarget(id_map, torch.arange(num_classes), is_crowd, net.label_space)
+
+
+@pytest.mark.slow
+@on_cases(PANOPTIC_CASES)
+def test_panoptic_fpn_fuses_as_detectron2(golden):
+    net, arrays = golden.network, golden.arrays
+    assert net.semantic_head is not None
+    with torch.no_grad():
+        coarse = net.semantic_head(golden.levels)[:, :, ::2, ::2]
+    # All things together are the last of our outputs and the first of theirs.
+    expected = arrays["sem_seg_coarse_stride4_sub"].roll(-1, 1)
+    assert difference(coarse, expected) < LOGIT_TOLERANCE
+
+    size = golden.batch.image_sizes[0]
+    ((segmentation, _),) = net.predict(rgb_batch(arrays["image_bgr"]), [size])
+    theirs = detectron2_segments(net)
+    pairs, counts = torch.stack(
+        [segmentation.id_map.flatten(), arrays["panoptic_seg"].flatten()]
+    ).unique(dim=1, return_counts=True)
+    ours = {segment.segment_id: segment.train_id for segment in segmentation.segments}
+    partners: dict[int, int] = {}
+    for (own_id, their_id), count in zip(pairs.t().tolist(), counts.tolist()):
+        if count > MOVED_PIXELS:
+            assert own_id not in partners
+            partners[own_id] = their_id
+            assert ours.get(own_id) == theirs.get(their_id)
+    assert sorted(partners.values()) == sorted(set(partners.values()))
+    assert len(partners) > 1
+    strays = counts[counts <= MOVED_PIXELS].sum()
+    assert strays <= 4 * MOVED_PIXELS
+
+
+def detectron2_segments(net: PanopticNet) -> dict[int, int]:
+    """Segment id -> train id of the golden panoptic map."""
+    with np.load(GOLDEN_FOLDER / f"pointrend/{PANOPTIC_CASES[0][1]}.npz") as arrays:
+        segments = json.loads(str(arrays["segments_info_json"]))
+    return {
+        # Their stuff classes start at 1, after all things together.
+        segment["id"]: net.label_space.thing_train_id(segment["category_id"])
+        if segment["isthing"]
+        else segment["category_id"] - 1
+        for segment in segments
+    }
