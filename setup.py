@@ -71,7 +71,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["seamless_pr", "seamless_pr.*"]),
+    # The pipelines come along for `ray submit`, which copies one of them alone to a cluster.
+    packages=[*find_packages(include=["seamless_pr", "seamless_pr.*"]), "pipelines"],
     package_data={"seamless_pr": ["py.typed", "data/labels/*.csv", "templates/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,

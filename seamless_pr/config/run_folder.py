@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from seamless_pr.config.load import config_differences, load_config, save_config
-from seamless_pr.config.schema import Config
+from seamless_pr.config.schema import ClusterConfig, Config
 
 CONFIG_NAME = "config.yaml"
 
@@ -14,6 +15,7 @@ _FREE_KEYS = (
     "data.num_workers",
     "training.log_interval_steps",
     "training.checkpoint_interval_steps",
+    *(f"cluster.{field.name}" for field in fields(ClusterConfig)),
 )
 
 

@@ -243,6 +243,28 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ClusterConfig:
+    """How `pipelines/train.py` spreads over a Ray cluster; of no effect without Ray.
+
+    Attributes:
+        num_workers: training processes; with GPUs one per GPU.
+        min_workers: after a loss go on with as few as these, and grow again when machines return;
+            each number in between must divide `data.batch_size`. null: wait for `num_workers`.
+        use_gpu: a GPU for each process; null: if the cluster has any.
+        cpus_per_worker: cores of each process, its loading processes included.
+        max_failures: restarts from the last checkpoint after a process or machine was lost.
+        num_checkpoints_kept: checkpoints of highest PQ in Ray's storage, besides the last one.
+    """
+
+    num_workers: int = 1
+    min_workers: int | None = None
+    use_gpu: bool | None = None
+    cpus_per_worker: int = 1
+    max_failures: int = 3
+    num_checkpoints_kept: int = 2
+
+
+@dataclass(frozen=True)
 class Config:
     """One run. `loss_weights` names every loss of the network, no more and no less."""
 
@@ -252,6 +274,7 @@ class Config:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 def loss_names(model: ModelConfig) -> tuple[str, ...]:

@@ -104,6 +104,7 @@ _RULES: dict[str, _Rule] = {
     "model.box.nms_threshold": _FRACTION,
     "model.box.max_detections": _POSITIVE,
     "model.points.num_train_points": _POSITIVE,
+    "model.points.train_points": _one_of("drawn", "grid"),
     "model.points.oversample_ratio": _AT_LEAST_ONE,
     "model.points.importance_fraction": _FRACTION,
     "model.points.subdivision_points": _POSITIVE,
@@ -157,6 +158,10 @@ _RULES: dict[str, _Rule] = {
     "training.checkpoint_interval_steps": _POSITIVE,
     "training.evaluation_interval_steps": _NOT_NEGATIVE,
     "training.num_example_pictures": _NOT_NEGATIVE,
+    "cluster.num_workers": _AT_LEAST_ONE,
+    "cluster.cpus_per_worker": _AT_LEAST_ONE,
+    "cluster.max_failures": _NOT_NEGATIVE,
+    "cluster.num_checkpoints_kept": _AT_LEAST_ONE,
 }
 
 
@@ -197,6 +202,12 @@ def _check_pairs(config: Config, source: str) -> None:
         raise ValueError(
             f"{source}: 'data.batch_size' ({data.batch_size}) must be a multiple of "
             f"'optimizer.accumulation_steps' ({optimizer.accumulation_steps})"
+        )
+    cluster = config.cluster
+    if cluster.min_workers is not None and not 1 <= cluster.min_workers <= cluster.num_workers:
+        raise ValueError(
+            f"{source}: 'cluster.min_workers' must be 1 to 'cluster.num_workers' "
+            f"({cluster.num_workers}) or null; got {cluster.min_workers}"
         )
     if optimizer.kind == "sgd" and optimizer.nesterov and optimizer.momentum == 0:
         raise ValueError(

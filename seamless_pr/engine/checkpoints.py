@@ -119,6 +119,8 @@ class CheckpointFolder:
     ) -> Path:
         """Writes the checkpoint of a step and removes older ones beyond `num_kept`.
 
+        Later ones go too: a run that went back to an earlier step computes them anew.
+
         Args:
             step: optimiser steps done.
             weights, metadata: as in `save_weights`.
@@ -147,8 +149,10 @@ class CheckpointFolder:
         if is_best:
             _link(target / WEIGHTS_NAME, self.folder / "best.safetensors")
         _sync(self.folder)
-        for old in self._steps()[: -self.num_kept]:
-            shutil.rmtree(old)
+        steps = self._steps()
+        end = steps.index(target) + 1
+        for other in (*steps[: max(0, end - self.num_kept)], *steps[end:]):
+            shutil.rmtree(other)
         return target
 
     def latest(self) -> Path | None:

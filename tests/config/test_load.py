@@ -160,6 +160,8 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
         ("data.longest_side_pixels=10", "'data.longest_side_pixels' must be at least"),
         ("data.crop_size_pixels=[0,5]", "'data.crop_size_pixels' must be two positive numbers"),
         ("optimizer.accumulation_steps=3", "must be a multiple of 'optimizer.accumulation_steps'"),
+        ("cluster.num_workers=0", "'cluster.num_workers' must be 1 or more; got 0"),
+        ("cluster.min_workers=2", "'cluster.min_workers' must be 1 to 'cluster.num_workers' (1)"),
         ("optimizer.momentum=0", "'optimizer.nesterov' needs 'optimizer.momentum' above 0"),
         ("loss_weights.rpn_objectnes=1", "missing: none; extra: rpn_objectnes"),
         ("loss_weights.semantic=-1", "'loss_weights' must be 0 or more"),

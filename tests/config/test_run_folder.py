@@ -35,6 +35,13 @@ def test_the_number_of_loading_processes_may_change_within_a_run(tmp_path: Path)
     claim_run_folder(tmp_path, replace(CONFIG, data=replace(CONFIG.data, num_workers=0)))
 
 
+def test_a_run_may_go_on_with_more_workers(tmp_path: Path) -> None:
+    claim_run_folder(tmp_path, CONFIG)
+    more = replace(CONFIG, cluster=replace(CONFIG.cluster, num_workers=8, max_failures=100))
+    claim_run_folder(tmp_path, more)
+    assert load_config(tmp_path / "config.yaml") == more
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"is not empty and holds no config\.yaml"):

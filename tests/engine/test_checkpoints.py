@@ -86,3 +86,12 @@ def test_weights_are_as_readable_as_any_other_file(tmp_path: Path) -> None:
     save_weights(tmp_path / "weights.safetensors", {"a": torch.ones(1)}, {})
     mode = (tmp_path / "weights.safetensors").stat().st_mode
     assert mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_run_that_went_back_replaces_the_later_checkpoints(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path)
+    for step in (2, 4, 3):
+        folder = checkpoints.save(step, {"a": torch.zeros(3)}, {}, {"step": step}, False)
+    assert checkpoints.latest() == folder == tmp_path / "step_00000003"
+    assert load_checkpoint(folder)[1]["step"] == 3
+    assert load_weights(tmp_path / "last.safetensors")[1]["step"] == 3

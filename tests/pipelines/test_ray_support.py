@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.ray_support import ROOT, check_output, check_upload, upload_sizes, uses_ray
 
+CLUSTERS = sorted((ROOT / "configs/clusters").glob("*.yaml"))
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
@@ -53,3 +55,24 @@ def test_too_large_an_upload_is_refused_and_names_the_cause() -> None:
     check_upload({"a": 100 * 2**20})
     with pytest.raises(ValueError, match=r"101 MiB .* takes 100; largest: b \(61 MiB\), a"):
         check_upload({"a": 40 * 2**20, "b": 61 * 2**20})
+
+
+@pytest.mark.parametrize("path", CLUSTERS, ids=lambda path: path.stem)
+def test_each_cluster_file_is_complete_and_says_how_to_use_it(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    assert "# edit" in text
+    if content.get("kind") == "RayJob":
+        assert "kubectl apply -f configs/clusters/kuberay.yaml" in text
+        groups = content["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+        assert groups[0]["minReplicas"] <= groups[0]["replicas"] <= groups[0]["maxReplicas"]
+        return
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    validate_config(prepare_config(content))
+    assert f"ray up configs/clusters/{path.name}" in text
+    assert f"ray submit configs/clusters/{path.name} pipelines/" in text
+
+
+def test_cluster_files_are_found() -> None:
+    assert len(CLUSTERS) == 5
