@@ -108,6 +108,8 @@ class PointHead(nn.Module):
         nn.init.zeros_(self.predictor.bias)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        # The bias is the weight of one more coarse input, so that it costs no pass over memory.
+        coarse = torch.cat([coarse, coarse.new_ones(len(coarse), 1)], dim=1)
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
             fine = _linear_parts(layer, fine, coarse).relu_()
@@ -115,13 +117,22 @@ class PointHead(nn.Module):
 
 
 def _linear_parts(layer: nn.Linear, fine: Tensor, coarse: Tensor) -> Tensor:
-    """`layer(cat([fine, coarse]))`, or `layer(fine)` where the layer has no coarse input."""
+    """`layer(cat([fine, coarse]))`, or `layer(fine)` where the layer has no coarse input.
+
+    Args:
+        layer: from [fine, coarse] or fine.
+        fine: [M, C].
+        coarse: [M, K + 1]; the last column is 1.
+    """
     num_fine = fine.shape[1]
     fine_weight, coarse_weight = layer.weight[:, :num_fine], layer.weight[:, num_fine:]
     if coarse_weight.shape[1] == 0:
         return F.linear(fine, fine_weight, layer.bias)
-    from_coarse = torch.addmm(layer.bias, coarse, coarse_weight.t())
-    return torch.addmm(from_coarse, fine, fine_weight.t())
+    coarse_weight = torch.cat([coarse_weight, layer.bias[:, None]], dim=1)
+    from_coarse = torch.mm(coarse, coarse_weight.t())
+    # In place: the sum goes where the first product is. Autocast leaves such operations alone.
+    dtype = from_coarse.dtype
+    return from_coarse.addmm_(fine.to(dtype), fine_weight.t().to(dtype))
 
 
 def refine(
@@ -246,14 +257,17 @@ def point_mask_losses(
         )
         return mask_uncertainty(values).view(num_rois, num_points)
 
-    coords = uncertain_coords(
-        sample_uncertainty,
-        num_rois,
-        settings.num_train_points,
-        settings.oversample_ratio,
-        settings.importance_fraction,
-        _drawer(rois.rois_per_image(len(targets)), generators, own_coarse.device),
-    )
+    if settings.train_points == "grid":
+        coords = _grid_coords(settings.num_train_points, num_rois, own_coarse.device)
+    else:
+        coords = uncertain_coords(
+            sample_uncertainty,
+            num_rois,
+            settings.num_train_points,
+            settings.oversample_ratio,
+            settings.importance_fraction,
+            _drawer(rois.rois_per_image(len(targets)), generators, own_coarse.device),
+        )
     fine, coarse = gather_point_features(
         fine_map, coarse_logits, coords, rois.boxes, rois.image_indices, padded_size
     )
@@ -287,6 +301,17 @@ def _per_image_targets(rois: PositiveRoIs, targets: Sequence[PanopticTarget], si
 def _own_class(logits: Tensor, thing_indices: Tensor) -> Tensor:
     """[R, K, h, w] -> [R, h, w] of each row's class."""
     return logits[torch.arange(len(logits), device=logits.device), thing_indices]
+
+
+def _grid_coords(num_points: int, num_rows: int, device: torch.device) -> Tensor:
+    """The same regular grid for every row: [R, P, 2]."""
+    side = math.isqrt(num_points)
+    if side * side != num_points:
+        raise ValueError(
+            f"a regular grid needs a square number of points; got {num_points}; "
+            f"use {side * side} or {(side + 1) ** 2}"
+        )
+    return regular_grid(side, device).expand(num_rows, -1, -1)
 
 
 def _drawer(

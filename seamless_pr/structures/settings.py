@@ -111,6 +111,8 @@ class PointSettings:
 
     Attributes:
         num_train_points: points per box (instance) in training.
+        train_points: "drawn" (by the next two numbers; the paper's table 4 compares (1, 0), (3,
+            0.75) and (10, 1)) or "grid" (regular; `num_train_points` is a square).
         oversample_ratio: k, candidates per kept point.
         importance_fraction: beta, share of points taken where the coarse prediction is unsure.
         subdivision_points: N, points recomputed in each subdivision step.
@@ -122,6 +124,7 @@ class PointSettings:
     """
 
     num_train_points: int = 196
+    train_points: str = "drawn"
     oversample_ratio: float = 3.0
     importance_fraction: float = 0.75
     subdivision_points: int = 784
