@@ -40,6 +40,7 @@ from seamless_pr.build import load_predictor
 from seamless_pr.data.image_list import ImageItem, list_images
 from seamless_pr.data.label_spaces import label_space_from_categories
 from seamless_pr.data.prediction_folder import FolderSummary, PredictionFolder
+from seamless_pr.engine.cpu_memory import keep_freed_memory
 from seamless_pr.engine.predictor import AMP_TYPES, Predictor
 from seamless_pr.predict import ImageOutcome, predict_folder
 from seamless_pr.progress import Progress
@@ -136,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 summary = run(predictor, items, options, label)
         else:
             print(f"network on {predictor.device}")
+            if predictor.device.type == "cpu":
+                keep_freed_memory()
             summary = run(predictor, items, options)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

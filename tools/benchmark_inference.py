@@ -36,6 +36,7 @@ from seamless_pr.build import build_model
 from seamless_pr.config.load import load_config
 from seamless_pr.data.files import write_json
 from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.engine.cpu_memory import keep_freed_memory
 from seamless_pr.layers.abn import ABN
 from seamless_pr.layers.mini_dl import MiniDL
 from seamless_pr.models.box_branch import detect
@@ -263,6 +264,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print, write nothing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    # As pipelines/predict.py does.
+    keep_freed_memory()
     result = {
         **measure(random_network(), options.size, options.rounds),
         "size": list(options.size),

@@ -79,7 +79,9 @@ class Predictor:
         self.batch_size = batch_size
         self.amp = amp
         self._settings = dict(settings or {})
-        self._network: Any = network.to(self.device).eval()
+        # Convolutions with channels innermost are faster, on the CPU as on GPUs.
+        channels_last: dict[str, Any] = {"memory_format": torch.channels_last}
+        self._network: Any = network.to(self.device, **channels_last).eval()
 
     @property
     def label_space(self) -> LabelSpace:
