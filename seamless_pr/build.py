@@ -15,7 +15,13 @@ from torch import nn
 
 from seamless_pr import __version__
 from seamless_pr.config.load import config_from_dict, config_to_dict
-from seamless_pr.config.schema import Config, DatasetConfig, ModelConfig, NormActConfig
+from seamless_pr.config.schema import (
+    Config,
+    DatasetConfig,
+    InitialWeightsConfig,
+    ModelConfig,
+    NormActConfig,
+)
 from seamless_pr.data.coco_panoptic import read_panoptic_json
 from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.data.loader import Batch, PanopticImages, make_eval_loader, make_train_loader
@@ -39,6 +45,7 @@ from seamless_pr.ops.generators import keyed_seed
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.validation import draw_examples, validate
 from seamless_pr.weights.imagenet import fit_backbone
+from seamless_pr.weights.key_report import fit_keys
 from seamless_pr.weights.tensor_files import read_tensors
 
 NUM_STAGES = 4
@@ -240,6 +247,8 @@ def build_trainer(
     network = build_network(config.model, label_space)
     if config.model.backbone.weights is not None:
         load_backbones(network, config.model.backbone.weights)
+    if config.initial_weights.file is not None:
+        load_initial_weights(network, config.initial_weights)
     return Trainer(
         network,
         partial(_train_batches, config, train_images),
@@ -272,6 +281,34 @@ def load_backbones(network: nn.Module, path: str | Path) -> None:
             state, report = fit_backbone(source, backbone.state_dict())
             report.check(str(path))
             backbone.load_state_dict(state)
+
+
+def load_initial_weights(network: nn.Module, initial: InitialWeightsConfig) -> None:
+    """Fills the network with the weights of another run; its random parts stay as they are.
+
+    Args:
+        network: of `build_network`.
+        initial: a file, and the parts that are not taken from it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, a part that neither file nor network has, or names and shapes that
+            differ outside of these parts; every name is listed.
+    """
+    assert initial.file is not None
+    source, own = read_tensors(initial.file), network.state_dict()
+    parts = {name.partition(".")[0] for name in (*source, *own)}
+    if unknown := [part for part in initial.random_parts if part not in parts]:
+        raise ValueError(
+            f"initial_weights.random_parts names {', '.join(unknown)}, but the parts of "
+            f"{initial.file} and of the network are {', '.join(sorted(parts))}; name some of these"
+        )
+    random_parts = tuple(f"{part}." for part in initial.random_parts)
+    taken = {name: t for name, t in source.items() if not name.startswith(random_parts)}
+    state, report = fit_keys(taken, own, rename=str)
+    report.check(initial.file, allowed=[f"{part}*" for part in random_parts])
+    # Counters of norms in random parts are not in `taken`; fit_keys set them to 0, as they were.
+    network.load_state_dict(state)
 
 
 def build_label_space(config: Config) -> LabelSpace:

@@ -243,6 +243,21 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class InitialWeightsConfig:
+    """Weights of another run to start from: fine-tuning, or new heads on a trained trunk.
+
+    Attributes:
+        file: weights file of the same network, but for `random_parts`; null: random weights.
+        random_parts: first names of weights (`mask_head`, `semantic_head`, ...) that start at
+            random all the same, whether the file has them or not; everything else must be in the
+            file, and nothing else.
+    """
+
+    file: str | None = None
+    random_parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ClusterConfig:
     """How `pipelines/train.py` spreads over a Ray cluster; of no effect without Ray.
 
@@ -270,6 +285,7 @@ class Config:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    initial_weights: InitialWeightsConfig = field(default_factory=InitialWeightsConfig)
     loss_weights: dict[str, float] = field(default_factory=dict)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
