@@ -7,7 +7,7 @@ draws street scenes, deforms their ground truth into predictions, and times each
 files, one core each, in turns. Tools that are not installed are left out. Times are medians over
 the rounds, of the processor time of one pair; the quotients are what carries over to other
 machines. Then the report of 500 images is written on all cores (the drawn pairs under many
-image ids, every one pictured) and timed by the clock.
+image ids, every one pictured) and timed by the clock, and a JSON of 500 MB is opened.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -370,6 +371,45 @@ def time_report(folder: Path, pairs: Sequence[Pair], num_images: int) -> dict[st
     }
 
 
+# Runs alone, so that its peak memory is that of opening the file.
+OPEN_JSON = """
+import resource, sys, time
+from pathlib import Path
+from seamless_pr.evaluation.sources import open_predictions
+start = time.perf_counter()
+source = open_predictions(Path(sys.argv[1]), Path(sys.argv[2]))
+seconds = time.perf_counter() - start
+print(len(source.maps), seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def measure_large_json(folder: Path, pairs: Sequence[Pair], megabytes: int) -> dict[str, Any]:
+    """Opens predictions whose JSON has at least so many megabytes, in a process of its own.
+
+    Returns:
+        megabytes, num_images, seconds and peak_resident_gibibytes (of the whole process).
+    """
+    path, size, number = folder / "large.json", 0, 0
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"annotations": [')
+        while size < megabytes * 1_000_000:
+            annotation = {**pairs[number % len(pairs)].pred, "image_id": number}
+            size += file.write((", " if number else "") + json.dumps(annotation))
+            number += 1
+        file.write("]}")
+    command = [sys.executable, "-c", OPEN_JSON, str(path), str(folder / "pred")]
+    words = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    path.unlink()
+    if int(words[0]) != number:
+        raise RuntimeError(f"{words[0]} images were read of {number}")
+    return {
+        "megabytes": megabytes,
+        "num_images": number,
+        "seconds": round(float(words[1]), 1),
+        "peak_resident_gibibytes": round(int(words[2]) / 2**20, 2),
+    }
+
+
 def result_json(seconds: dict[str, list[float]], options: argparse.Namespace) -> dict[str, Any]:
     packages = ("numpy", "numba", "deflate", "pillow", "opencv-python-headless", "kornia-rs")
     packages += ("cityscapesscripts", "vernier", "torchmetrics", "panopticapi")
@@ -401,7 +441,7 @@ def table(result: dict[str, Any]) -> str:
         task, _, tool = name.partition(": ")
         own = medians[f"{task}: seamless_pr"]
         lines.append(f"| {task} | {tool} | {medians[name]:.1f} | {medians[name] / own:.1f} |")
-    report = result["report"]
+    report, large = result["report"], result["large_json"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines += [
         "",
@@ -414,7 +454,9 @@ def table(result: dict[str, Any]) -> str:
         f"{report['num_cores']} cores besides {report['seconds_of_evaluation']:.0f} s of "
         f"evaluation; it pictured {report['num_pictured']} of them (by default it takes 6 of the "
         "worst and best of each class), and its first page has "
-        f"{report['first_page_megabytes']:.2f} MB.",
+        f"{report['first_page_megabytes']:.2f} MB. A prediction JSON of {large['megabytes']} MB "
+        f"({large['num_images']} images) opens in {large['seconds']:.0f} s, in a process of at "
+        f"most {large['peak_resident_gibibytes']:.2f} GiB.",
     ]
     return "\n".join(lines)
 
@@ -445,6 +487,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--report-images", type=int, default=500, help="images of the report (default: 500)"
     )
+    parser.add_argument(
+        "--json-megabytes", type=int, default=500, help="size of the large JSON (default: 500)"
+    )
     parser.add_argument("--output", type=Path, default=STORED_RESULT, help="JSON of the result")
     parser.add_argument("--page", type=Path, default=PAGE, help="Markdown page of the table")
     return parser.parse_args(arguments)
@@ -462,6 +507,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         result = result_json(measure(contestants(Path(folder)), pairs, options.rounds), options)
         result["report"] = time_report(Path(folder), pairs, options.report_images)
+        result["large_json"] = measure_large_json(Path(folder), pairs, options.json_megabytes)
     write_json(options.output, {**result, "pq": ours_pq})
     update_page(table(result), options.page)
     print(table(result))

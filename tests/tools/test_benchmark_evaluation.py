@@ -13,7 +13,7 @@ def test_a_small_run_measures_every_installed_tool_and_writes_the_page(tmp_path:
     output, page = tmp_path / "results" / "benchmark.json", tmp_path / "benchmarks.md"
     page.write_text("# Benchmarks\n\n## Training\n\nkept\n")
     arguments = ["--pairs", "2", "--rounds", "1", "--size", "128x256"]
-    arguments += ["--report-images", "5"]
+    arguments += ["--report-images", "5", "--json-megabytes", "1"]
     arguments += ["--output", str(output), "--page", str(page)]
     for _ in range(2):
         assert tool.main(arguments) == 0
@@ -25,6 +25,7 @@ def test_a_small_run_measures_every_installed_tool_and_writes_the_page(tmp_path:
     assert 0.05 < result["pq"] < 0.95
     assert result["report"]["num_pictured"] == 5
     assert 0 < result["report"]["first_page_megabytes"] < 2
+    assert result["large_json"]["num_images"] > 1
     text = page.read_text()
     assert "kept" in text
     assert text.count(tool.BEGIN) == text.count(tool.END) == 1
