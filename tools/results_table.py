@@ -70,17 +70,17 @@ def markdown_table(rows: list[list[str]]) -> str:
     return "\n".join([line(rows[0]), line(rule), *(line(row) for row in rows[1:])])
 
 
-def replace_between_marks(text: str, table: str) -> str:
-    """The text with `table` between the two marks.
+def replace_between_marks(text: str, table: str, begin: str = BEGIN, end: str = END) -> str:
+    """The text with `table` between the two marks, each of which is a line.
 
     Raises:
         ValueError: the marks are missing or in the wrong order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"expected a line {BEGIN} and after it a line {END}; add them")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"expected a line {begin} and after it a line {end}; add them")
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 def parse_result(argument: str) -> tuple[str, Path]:

@@ -1,0 +1,420 @@
+"""Does PointRend help? Trains every pair of mask head and semantic head alike, and compares them.
+
+Mask heads: four convolutions (28x28 masks), or PointRend. Semantic heads: MiniDL with bilinear
+upsampling, or MiniDL refined by PointRend. Each of the four pairs is trained once per seed: the
+same trained trunk (backbone, pyramid, proposals, boxes) with new heads, the same images in the same
+order, the same number of steps. All are scored on scenes that no training saw.
+
+example, 12 runs, on 2 cores about an hour and a half (docs/results.md has the outcome):
+  python -m seamless_pr.data.street_scenes --root data/street_scenes --size 256x512 \\
+      --train 1600 --val 100
+  python pipelines/prepare.py cityscapes --root data/street_scenes
+  python -m seamless_pr.data.street_scenes --root data/street_scenes_val --size 256x512 \\
+      --train 0 --val 100
+  python pipelines/prepare.py cityscapes --root data/street_scenes_val --splits val
+  nice python tools/compare_heads.py --write docs/results.md --json docs/results/heads.json
+
+  # the tables of what is finished so far
+  python tools/compare_heads.py --no-runs
+
+The same command goes on after an interruption: finished runs are kept, a run that was cut off
+continues from its last checkpoint. Output of each run: OUTPUT/ARM_seedN.log.
+
+exit codes: 0 compared; 1 the message says which run failed, or why; 2 wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import yaml
+
+from seamless_pr.build import build_label_space, build_network
+from seamless_pr.config.load import load_config
+from seamless_pr.config.run_folder import claim_run_folder
+from seamless_pr.config.schema import Config, loss_names
+from seamless_pr.data.files import write_json
+from seamless_pr.engine.checkpoints import save_weights
+from seamless_pr.ops.generators import keyed_seed
+from seamless_pr.weights.tensor_files import read_tensors
+from tools.results_table import markdown_table, replace_between_marks
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- heads -->", "<!-- /heads -->"
+TRIMAP_PIXELS = (8, 20)
+BOUNDARY_RATIO = 0.005
+CHECKPOINTS_PER_RUN = 6
+# What is new in each run, besides the semantic head; everything else comes from the checkpoint.
+RANDOM_PARTS = ["mask_head", "point_head", "semantic_point_head"]
+SHARED_HEAD = "semantic_head"
+
+# Heading -> keys into evaluation.json; trimaps are listed by their width there.
+METRICS: dict[str, tuple[str, ...]] = {
+    "PQ": ("all", "pq"),
+    "PQ things": ("things", "pq"),
+    "PQ stuff": ("stuff", "pq"),
+    "PQ†": ("pq_dagger", "all"),
+    "AP": ("instances", "coco", "ap"),
+    "mIoU": ("semantic", "mean_iou"),
+    "trimap 8 px": ("trimap", "8", "mean_iou"),
+    "trimap 20 px": ("trimap", "20", "mean_iou"),
+    "Boundary PQ": ("boundary", "all", "pq"),
+    "Boundary IoU": ("boundary", "mean_iou"),
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One pair of heads.
+
+    Attributes:
+        name: in tables.
+        mask_kind, refinement: `model.mask_head.kind` and `model.semantic_head.refinement`.
+    """
+
+    name: str
+    mask_kind: str
+    refinement: str
+
+
+ARMS = {
+    "conv_bilinear": Arm("4-conv masks, bilinear semantics", "conv", "none"),
+    "pointrend_bilinear": Arm("PointRend masks, bilinear semantics", "point_rend", "none"),
+    "conv_pointrend": Arm("4-conv masks, PointRend semantics", "conv", "point_rend"),
+    "pointrend_pointrend": Arm("PointRend in both", "point_rend", "point_rend"),
+}
+# Factor -> (arm without, arm with) pairs that differ in this factor only.
+FACTORS = {
+    "PointRend masks − 4-conv masks": (
+        ("conv_bilinear", "pointrend_bilinear"),
+        ("conv_pointrend", "pointrend_pointrend"),
+    ),
+    "PointRend semantics − bilinear": (
+        ("conv_bilinear", "conv_pointrend"),
+        ("pointrend_bilinear", "pointrend_pointrend"),
+    ),
+    "PointRend in both − in none": (("conv_bilinear", "pointrend_pointrend"),),
+}
+
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its predictions and scores.
+
+    Attributes:
+        arm: key of `ARMS`.
+        seed: of new weights, image order, augmentation and drawn points.
+        output: folder of all runs.
+    """
+
+    arm: str
+    seed: int
+    output: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.output / f"{self.arm}_seed{self.seed}"
+
+    @property
+    def config(self) -> Path:
+        return self.folder.with_suffix(".yaml")
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_suffix(".log")
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation" / "evaluation.json"
+
+    @property
+    def start(self) -> Path:
+        return self.output / f"start_seed{self.seed}.safetensors"
+
+
+def write_start(run: Run, options: argparse.Namespace) -> None:
+    """Writes the trained weights with one new MiniDL head, the same for all arms of a seed.
+
+    Each run draws its other heads itself, from the same seed. The new MiniDL head cannot be drawn
+    there: it would depend on the mask head that is drawn before it.
+    """
+    if run.start.exists():
+        return
+    config = load_config(options.config, options.overrides)
+    torch.manual_seed(keyed_seed("start", run.seed))
+    new = build_network(config.model, build_label_space(config)).state_dict()
+    head = {name: t for name, t in new.items() if name.startswith(f"{SHARED_HEAD}.")}
+    origin = {"trunk": str(options.weights), "seed": run.seed}
+    save_weights(run.start, {**read_tensors(options.weights), **head}, origin)
+
+
+def run_values(run: Run, options: argparse.Namespace) -> dict[str, Any]:
+    """The YAML values of a run: those of --config with other heads, seed, length and data."""
+    arm, base = ARMS[run.arm], load_config(options.config)
+    network = replace(
+        base.model,
+        mask_head=replace(base.model.mask_head, kind=arm.mask_kind),
+        semantic_head=replace(base.model.semantic_head, refinement=arm.refinement),
+    )
+    return {
+        "base": str(options.config.resolve()),
+        "initial_weights": {"file": str(run.start), "random_parts": RANDOM_PARTS},
+        "model": {
+            "mask_head": {"kind": arm.mask_kind, "hidden_channels": options.conv_channels},
+            "semantic_head": {"refinement": arm.refinement},
+            "fusion": {"size": "original"},
+        },
+        "data": {
+            "val": {
+                "json": str(options.held_out / "gtFine" / "cityscapes_panoptic_val.json"),
+                "images": str(options.held_out / "leftImg8bit" / "val"),
+            },
+            "num_workers": 0,
+        },
+        "loss_weights": {name: base.loss_weights.get(name, 1.0) for name in loss_names(network)},
+        "schedule": {"warmup_steps": options.warmup_steps},
+        "training": {
+            "steps": options.steps,
+            "seed": run.seed,
+            "checkpoint_interval_steps": max(1, options.steps // CHECKPOINTS_PER_RUN),
+            "evaluation_interval_steps": 0,
+        },
+    }
+
+
+def prepare_run(run: Run, options: argparse.Namespace) -> Config:
+    """Writes the config of a run and claims its folder.
+
+    Raises:
+        ValueError: the folder holds a run with another config.
+    """
+    run.output.mkdir(parents=True, exist_ok=True)
+    write_start(run, options)
+    text = yaml.safe_dump(run_values(run, options), sort_keys=False)
+    run.config.write_text(text, encoding="utf-8")
+    config = load_config(run.config, options.overrides)
+    claim_run_folder(run.folder, config)
+    return config
+
+
+def commands(run: Run, config: Config, overrides: Sequence[str]) -> list[list[str]]:
+    """The pipelines of one run; each goes on where it was stopped."""
+    truth, predictions = config.data.val.json, str(run.folder / "predictions")
+    train = ["train.py", "--config", str(run.config), "--output", str(run.folder), *overrides]
+    predict = ["predict.py", "--weights", str(run.folder / "weights.safetensors")]
+    predict += ["--images", config.data.val.images, "--image-ids", truth]
+    predict += ["--output", predictions, "--instances"]
+    evaluate = ["evaluate.py", "--ground-truth", truth, "--predictions", predictions]
+    evaluate += ["--instances", str(Path(predictions) / "instances.json"), "--workers", "1"]
+    evaluate += ["--boundary", str(BOUNDARY_RATIO), "--trimap", *map(str, TRIMAP_PIXELS)]
+    evaluate += ["--output", str(run.evaluation.parent)]
+    return [
+        [sys.executable, str(ROOT / "pipelines" / script), *rest]
+        for script, *rest in (train, predict, evaluate)
+    ]
+
+
+def finish(run: Run, config: Config, options: argparse.Namespace) -> str | None:
+    """Runs what is left of one run; returns the reason if it failed."""
+    if run.evaluation.exists():
+        return None
+    threads = str(options.threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    with run.log.open("a", encoding="utf-8") as log:
+        for command in commands(run, config, options.overrides):
+            done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
+            if done.returncode:
+                return f"{Path(command[1]).name} ended with {done.returncode}, see {run.log}"
+    print(f"finished {run.folder.name}", flush=True)
+    return None
+
+
+def finish_all(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
+    """Runs what is left, several at a time, seed after seed; returns what failed."""
+    configs = [prepare_run(run, options) for run in runs]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        reasons = list(pool.map(lambda run, config: finish(run, config, options), runs, configs))
+    return [f"{run.folder.name}: {why}" for run, why in zip(runs, reasons, strict=True) if why]
+
+
+def read_scores(path: Path) -> dict[str, float]:
+    """The values of `METRICS` in an evaluation.json, in [0, 1].
+
+    Raises:
+        ValueError: one of them is missing; the message names it.
+    """
+    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    widths = {str(band["width_pixels"]): band for band in evaluation.get("trimap", [])}
+    evaluation["trimap"] = widths
+    scores = {}
+    for name, keys in METRICS.items():
+        value = evaluation
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            raise ValueError(f"{path} has no '{'.'.join(keys)}' ({name}); remove it and run again")
+        scores[name] = float(value)
+    return scores
+
+
+def complete_seeds(scores: Mapping[tuple[str, int], Scores]) -> list[int]:
+    """Seeds of which all four arms are there."""
+    seeds = sorted({seed for _, seed in scores})
+    return [seed for seed in seeds if all((arm, seed) in scores for arm in ARMS)]
+
+
+def arm_values(
+    scores: Mapping[tuple[str, int], Scores], arm: str, seeds: Iterable[int]
+) -> dict[str, list[float]]:
+    """Metric -> one value per seed."""
+    return {name: [scores[arm, seed][name] for seed in seeds] for name in METRICS}
+
+
+def factor_values(
+    scores: Mapping[tuple[str, int], Scores], factor: str, seeds: Iterable[int]
+) -> dict[str, list[float]]:
+    """Metric -> one difference per seed, the mean over the levels of the other factor."""
+    pairs, seeds = FACTORS[factor], list(seeds)
+    return {
+        name: [
+            statistics.fmean(scores[b, seed][name] - scores[a, seed][name] for a, b in pairs)
+            for seed in seeds
+        ]
+        for name in METRICS
+    }
+
+
+def cell(values: Sequence[float], *, is_difference: bool = False) -> str:
+    """Mean and standard deviation (n - 1) in percent; "*" where all differences agree in sign."""
+    mean = 100 * statistics.fmean(values)
+    text = f"{mean:+.1f}" if is_difference else f"{mean:.1f}"
+    if len(values) > 1:
+        text += f" ± {100 * statistics.stdev(values):.1f}"
+    agrees = all(value > 0 for value in values) or all(value < 0 for value in values)
+    return f"{text} *" if is_difference and agrees and len(values) > 1 else text
+
+
+def tables(scores: Mapping[tuple[str, int], Scores], seeds: Sequence[int]) -> str:
+    """The table of arms and the table of differences, as Markdown."""
+    head = ["", *METRICS]
+    arms = [
+        [arm.name, *map(cell, arm_values(scores, key, seeds).values())] for key, arm in ARMS.items()
+    ]
+    factors = [
+        [name, *(cell(v, is_difference=True) for v in factor_values(scores, name, seeds).values())]
+        for name in FACTORS
+    ]
+    return f"{markdown_table([head, *arms])}\n\n{markdown_table([head, *factors])}"
+
+
+def summary(
+    scores: Mapping[tuple[str, int], Scores], seeds: Sequence[int], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Everything behind the tables, as JSON values in [0, 1]."""
+    return {
+        "settings": {
+            "config": os.path.relpath(options.config, ROOT),
+            "trunk": str(options.weights),
+            "held_out": str(options.held_out),
+            "steps": options.steps,
+            "warmup_steps": options.warmup_steps,
+            "conv_channels": options.conv_channels,
+            "overrides": options.overrides,
+            "seeds": list(seeds),
+            "boundary_ratio": BOUNDARY_RATIO,
+            "torch": torch.__version__,
+            "processor": platform.processor() or platform.machine(),
+        },
+        "runs": {f"{arm}_seed{seed}": dict(values) for (arm, seed), values in scores.items()},
+        "arms": {arm: arm_values(scores, arm, seeds) for arm in ARMS},
+        "differences": {name: factor_values(scores, name, seeds) for name in FACTORS},
+    }
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    first, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=first, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("runs/compare_heads"), help="folder of all runs")
+    add("--config", type=Path, default=ROOT / "configs/debug/street_scenes.yaml", metavar="YAML")
+    add(
+        "--weights",
+        type=Path,
+        default=Path("checkpoints/street_scenes_256x512.safetensors"),
+        help="the trained trunk, of the network of --config",
+    )
+    add(
+        "--held-out",
+        type=Path,
+        default=Path("data/street_scenes_val"),
+        metavar="DIR",
+        help="prepared scenes to score on",
+    )
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="(default: 0 1 2)")
+    add("--steps", type=int, default=360, help="of each run (default: 360)")
+    add("--warmup-steps", type=int, default=20, help="(default: 20)")
+    add("--conv-channels", type=int, default=128, help="of the 4-conv masks (default: 128)")
+    add("--jobs", type=int, default=2, help="runs at a time (default: 2)")
+    add("--threads", type=int, default=1, help="of each run (default: 1)")
+    add("--no-runs", action="store_true", help="only the tables of what is finished")
+    add("--write", type=Path, metavar="MD", help=f"put the tables between {BEGIN} and {END} there")
+    add("--json", type=Path, help="write every number there")
+    add("overrides", nargs="*", metavar="key=value", help="changes of the config of all runs")
+    return parser.parse_intermixed_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    runs = [Run(arm, seed, options.output) for seed in options.seeds for arm in ARMS]
+    try:
+        failures = [] if options.no_runs else finish_all(runs, options)
+        scores = {
+            (run.arm, run.seed): read_scores(run.evaluation)
+            for run in runs
+            if run.evaluation.exists()
+        }
+        if seeds := complete_seeds(scores):
+            report(scores, seeds, options)
+        else:
+            failures.append(f"no seed has all four arms in {options.output}")
+    except (OSError, ValueError) as error:
+        failures = [str(error)]
+    for failure in failures:
+        print(f"compare_heads: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def report(
+    scores: Mapping[tuple[str, int], Scores], seeds: Sequence[int], options: argparse.Namespace
+) -> None:
+    """Prints the tables, and writes them where the options say."""
+    text = tables(scores, seeds)
+    print(f"{len(seeds)} seeds\n\n{text}")
+    if options.write:
+        page = options.write.read_text(encoding="utf-8")
+        page = replace_between_marks(page, text, BEGIN, END)
+        options.write.write_text(page, encoding="utf-8")
+    if options.json:
+        write_json(options.json, summary(scores, seeds, options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
