@@ -24,7 +24,7 @@ def net():
 
 def test_timed_parts_compute_what_a_prediction_computes(net):
     batch = ImageBatch.from_images([torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)])
-    found = tool.forward_pass(net, batch, torch.contiguous_format)
+    found = tool.forward_pass(net, batch, "contiguous")
     with torch.no_grad():
         logits = net.semantic_logits(net.features(batch), batch.padded_size)
         ((_, detections),) = net.predict(batch, [(64, 96)])
@@ -41,11 +41,13 @@ def test_results_make_a_table_for_the_page(net):
     result |= {"size": [64, 96], "threads": 1, "rounds": 1, "torch": "2", "cpu": "a", "load": 0.5}
     assert json.loads(json.dumps(result)) == result
     text = tool.section(result)
-    header = "| seconds | contiguous | channels_last |\n|---|---:|---:|\n| backbone |"
+    header = (
+        "| seconds | contiguous | channels_last | channels_last, bf16 |\n|---|---:|---:|---:|\n"
+    )
     assert text.startswith(header)
     assert "released code" not in text, "the reference was timed at another size"
     at_full_size = tool.section({**result, "size": [1024, 2048]})
-    assert "| wide pooling | 0.00 | 0.00 | 29.80 |" in at_full_size
+    assert "| wide pooling | 0.00 | 0.00 | 0.00 | 29.80 |" in at_full_size
     assert tool.replaced(f"a\n{tool.BEGIN}\nold\n{tool.END}\nb", "new") == (
         f"a\n{tool.BEGIN}\nnew\n{tool.END}\nb"
     )
