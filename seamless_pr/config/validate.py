@@ -183,6 +183,17 @@ def _check_pairs(config: Config, source: str) -> None:
             f"{source}: 'model.semantic.things: merged' does not tell things apart, so "
             "'model.fusion.semantic_things' must be 'void'"
         )
+    initial = config.initial_weights
+    if initial.random_parts and initial.file is None:
+        raise ValueError(
+            f"{source}: 'initial_weights.random_parts' says what 'initial_weights.file' does not "
+            f"give, but there is no file; got {list(initial.random_parts)}; name a weights file"
+        )
+    if initial.file is not None and config.model.backbone.weights is not None:
+        raise ValueError(
+            f"{source}: 'initial_weights.file' ({initial.file}) and 'model.backbone.weights' "
+            f"({config.model.backbone.weights}) both fill the backbone; set one of them to null"
+        )
     if rpn.negative_iou > rpn.positive_iou:
         raise ValueError(
             f"{source}: 'model.rpn.negative_iou' must be at most 'model.rpn.positive_iou' "

@@ -124,6 +124,12 @@ def test_loss_weights_and_backbone_options_replace_those_of_the_base(tmp_path: P
     assert config.model.backbone.options == {"layers": [2, 2], "stem_width": 8}
 
 
+def test_a_backbone_is_filled_from_one_file_only(tmp_path: Path) -> None:
+    overrides = ["initial_weights.file=a.safetensors", "model.backbone.weights=b.pth"]
+    with pytest.raises(ValueError, match=r"a\.safetensors.* and .*b\.pth.* both fill the backbone"):
+        load_config(write(tmp_path / "a.yaml", smallest()), overrides)
+
+
 def test_a_base_with_a_base_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "c.yaml", smallest())
     write(tmp_path / "b.yaml", {"base": "c.yaml"})
@@ -164,6 +170,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
         ("cluster.min_workers=2", "'cluster.min_workers' must be 1 to 'cluster.num_workers' (1)"),
         ("optimizer.momentum=0", "'optimizer.nesterov' needs 'optimizer.momentum' above 0"),
         ("loss_weights.rpn_objectnes=1", "missing: none; extra: rpn_objectnes"),
+        ("initial_weights.random_parts=[mask_head]", "but there is no file; got ['mask_head']"),
         ("loss_weights.semantic=-1", "'loss_weights' must be 0 or more"),
         ("model.semantic_head.refinement=none", "missing: none; extra: semantic_point"),
         ("model.mask_head.kind=conv", "missing: mask; extra: mask_coarse, mask_point"),
