@@ -262,9 +262,9 @@ def section(result: dict[str, Any]) -> str:
         f"{result['threads']} threads of {result['cpu']}, torch {result['torch']}, median of "
         f"{result['rounds']} rounds (network: {', '.join(ranges)} s); load of the machine during "
         f"the run: {result['load']:.1f} (above the number of threads the times are too long). "
-        f"Semantic logits differ from the contiguous ones by {' and '.join(differences)}; with these "
-        "random weights that says little about a trained network, of which docs/results.md has the "
-        "PQ in bf16. A 3x3 "
+        f"Semantic logits differ from the contiguous ones by {' and '.join(differences)}; "
+        "with these random weights that says little about a trained network, of which "
+        "docs/results.md has the PQ in bf16. A 3x3 "
         f"convolution of 256 channels ran at {', '.join(rates)} G multiply-adds a second."
     )
     if with_reference:
