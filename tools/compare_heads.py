@@ -3,7 +3,8 @@
 Mask heads: four convolutions (28x28 masks), or PointRend. Semantic heads: MiniDL with bilinear
 upsampling, or MiniDL refined by PointRend. Each of the four pairs is trained once per seed: the
 same trained trunk (backbone, pyramid, proposals, boxes) with new heads, the same images in the same
-order, the same number of steps. All are scored on scenes that no training saw.
+order, the same number of steps. All are scored on scenes that no training saw; the runs with
+PointRend in both are scored again with its subdivision switched off, the weights being the same.
 
 example, 12 runs, on 2 cores about an hour and a half (docs/results.md has the outcome):
   python -m seamless_pr.data.street_scenes --root data/street_scenes --size 256x512 \\
@@ -30,7 +31,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,13 +52,19 @@ from seamless_pr.ops.generators import keyed_seed
 from seamless_pr.weights.tensor_files import read_tensors
 from tools.head_tables import (
     ARMS,
+    AS_TRAINED,
     FACTORS,
-    Scores,
+    VARIANTS,
+    VARIED_ARM,
+    AllScores,
+    VariantScores,
     arm_values,
     complete_seeds,
     factor_values,
+    has_variant,
     read_scores,
     tables,
+    variant_values,
 )
 from tools.results_table import replace_between_marks
 
@@ -98,8 +105,18 @@ class Run:
         return self.folder.with_suffix(".log")
 
     @property
-    def evaluation(self) -> Path:
-        return self.folder / "evaluation" / "evaluation.json"
+    def weights(self) -> Path:
+        return self.folder / "weights.safetensors"
+
+    def predictions(self, variant: str = AS_TRAINED) -> Path:
+        return self.folder / f"predictions{variant}"
+
+    def evaluation(self, variant: str = AS_TRAINED) -> Path:
+        return self.folder / f"evaluation{variant}" / "evaluation.json"
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return (AS_TRAINED, *(VARIANTS if self.arm == VARIED_ARM else ()))
 
     @property
     def start(self) -> Path:
@@ -180,31 +197,38 @@ def prepare_run(run: Run, options: argparse.Namespace) -> Config:
     return config
 
 
-def commands(run: Run, config: Config, overrides: Sequence[str]) -> list[list[str]]:
-    """The pipelines of one run; each goes on where it was stopped."""
-    truth, predictions = config.data.val.json, str(run.folder / "predictions")
-    train = ["train.py", "--config", str(run.config), "--output", str(run.folder), *overrides]
-    predict = ["predict.py", "--weights", str(run.folder / "weights.safetensors")]
-    predict += ["--images", config.data.val.images, "--image-ids", truth]
-    predict += ["--output", predictions, "--instances"]
-    evaluate = ["evaluate.py", "--ground-truth", truth, "--predictions", predictions]
-    evaluate += ["--instances", str(Path(predictions) / "instances.json"), "--workers", "1"]
-    evaluate += ["--boundary", str(BOUNDARY_RATIO), "--trimap", *map(str, TRIMAP_PIXELS)]
-    evaluate += ["--output", str(run.evaluation.parent)]
-    return [
-        [sys.executable, str(ROOT / "pipelines" / script), *rest]
-        for script, *rest in (train, predict, evaluate)
-    ]
+def train_command(run: Run, overrides: Sequence[str]) -> list[str]:
+    """Training; goes on where it was stopped."""
+    return _python("train.py", "--config", run.config, "--output", run.folder, *overrides)
+
+
+def score_commands(run: Run, config: Config, variant: str) -> list[list[str]]:
+    """Prediction, which goes on where it was stopped, and evaluation."""
+    truth, folder = config.data.val.json, run.predictions(variant)
+    predict = ["--weights", run.weights, "--images", config.data.val.images, "--image-ids", truth]
+    predict += ["--output", folder, "--instances"]
+    if variant != AS_TRAINED:
+        predict += VARIANTS[variant].overrides
+    evaluate = ["--ground-truth", truth, "--predictions", folder, "--workers", 1]
+    evaluate += ["--instances", folder / "instances.json", "--boundary", BOUNDARY_RATIO]
+    evaluate += ["--trimap", *TRIMAP_PIXELS, "--output", run.evaluation(variant).parent]
+    return [_python("predict.py", *predict), _python("evaluate.py", *evaluate)]
+
+
+def _python(pipeline: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "pipelines" / pipeline), *map(str, arguments)]
 
 
 def finish(run: Run, config: Config, options: argparse.Namespace) -> str | None:
     """Runs what is left of one run; returns the reason if it failed."""
-    if run.evaluation.exists():
-        return None
+    commands = [] if run.weights.exists() else [train_command(run, options.overrides)]
+    for variant in run.variants:
+        if not run.evaluation(variant).exists():
+            commands += score_commands(run, config, variant)
     threads = str(options.threads)
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with run.log.open("a", encoding="utf-8") as log:
-        for command in commands(run, config, options.overrides):
+        for command in commands:
             done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
             if done.returncode:
                 return f"{Path(command[1]).name} ended with {done.returncode}, see {run.log}"
@@ -220,8 +244,24 @@ def finish_all(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
     return [f"{run.folder.name}: {why}" for run, why in zip(runs, reasons, strict=True) if why]
 
 
+def read_all(runs: Sequence[Run]) -> tuple[AllScores, VariantScores]:
+    """The scores of all finished runs, and of the variants of `VARIED_ARM`."""
+    scores = {
+        (run.arm, run.seed): read_scores(run.evaluation())
+        for run in runs
+        if run.evaluation().exists()
+    }
+    varied = {
+        (variant, run.seed): read_scores(run.evaluation(variant))
+        for run in runs
+        for variant in run.variants
+        if run.evaluation(variant).exists()
+    }
+    return scores, varied
+
+
 def summary(
-    scores: Mapping[tuple[str, int], Scores], seeds: Sequence[int], options: argparse.Namespace
+    scores: AllScores, varied: VariantScores, seeds: Sequence[int], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Everything behind the tables, as JSON values in [0, 1]."""
     return {
@@ -241,6 +281,11 @@ def summary(
         "runs": {f"{arm}_seed{seed}": dict(values) for (arm, seed), values in scores.items()},
         "arms": {arm: arm_values(scores, arm, seeds) for arm in ARMS},
         "differences": {name: factor_values(scores, name, seeds) for name in FACTORS},
+        "refinement_switched_off": {
+            name: variant_values(varied, name, seeds)
+            for name in VARIANTS
+            if has_variant(varied, name, seeds)
+        },
     }
 
 
@@ -283,13 +328,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = [Run(arm, seed, options.output) for seed in options.seeds for arm in ARMS]
     try:
         failures = [] if options.no_runs else finish_all(runs, options)
-        scores = {
-            (run.arm, run.seed): read_scores(run.evaluation)
-            for run in runs
-            if run.evaluation.exists()
-        }
+        scores, varied = read_all(runs)
         if seeds := complete_seeds(scores):
-            report(scores, seeds, options)
+            report(scores, varied, seeds, options)
         else:
             failures.append(f"no seed has all four arms in {options.output}")
     except (OSError, ValueError) as error:
@@ -300,17 +341,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(
-    scores: Mapping[tuple[str, int], Scores], seeds: Sequence[int], options: argparse.Namespace
+    scores: AllScores, varied: VariantScores, seeds: Sequence[int], options: argparse.Namespace
 ) -> None:
     """Prints the tables, and writes them where the options say."""
-    text = tables(scores, seeds)
+    text = tables(scores, varied, seeds)
     print(f"{len(seeds)} seeds\n\n{text}")
     if options.write:
         page = options.write.read_text(encoding="utf-8")
         page = replace_between_marks(page, text, BEGIN, END)
         options.write.write_text(page, encoding="utf-8")
     if options.json:
-        write_json(options.json, summary(scores, seeds, options))
+        write_json(options.json, summary(scores, varied, seeds, options))
 
 
 if __name__ == "__main__":

@@ -58,7 +58,32 @@ FACTORS = {
     "PointRend in both − in none": (("conv_bilinear", "pointrend_pointrend"),),
 }
 
+
+@dataclass(frozen=True)
+class Variant:
+    """The network of `VARIED_ARM` with less refinement than it was trained with.
+
+    Attributes:
+        name: in tables.
+        overrides: of the stored config.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+
+
+AS_TRAINED = ""
+VARIED_ARM = "pointrend_pointrend"
+# Masks stay on the first grid of points; one point per step leaves bilinear upsampling.
+VARIANTS = {
+    "_masks28": Variant("masks of 28x28", ("model.points.output_size=28",)),
+    "_bilinear": Variant("bilinear semantics", ("model.semantic.subdivision_points=1",)),
+}
+
 Scores = Mapping[str, float]
+# (arm, seed) -> scores; (variant, seed) -> scores of VARIED_ARM.
+AllScores = Mapping[tuple[str, int], Scores]
+VariantScores = Mapping[tuple[str, int], Scores]
 
 
 def read_scores(path: Path) -> dict[str, float]:
@@ -81,22 +106,18 @@ def read_scores(path: Path) -> dict[str, float]:
     return scores
 
 
-def complete_seeds(scores: Mapping[tuple[str, int], Scores]) -> list[int]:
+def complete_seeds(scores: AllScores) -> list[int]:
     """Seeds of which all four arms are there."""
     seeds = sorted({seed for _, seed in scores})
     return [seed for seed in seeds if all((arm, seed) in scores for arm in ARMS)]
 
 
-def arm_values(
-    scores: Mapping[tuple[str, int], Scores], arm: str, seeds: Iterable[int]
-) -> dict[str, list[float]]:
+def arm_values(scores: AllScores, arm: str, seeds: Iterable[int]) -> dict[str, list[float]]:
     """Metric -> one value per seed."""
     return {name: [scores[arm, seed][name] for seed in seeds] for name in METRICS}
 
 
-def factor_values(
-    scores: Mapping[tuple[str, int], Scores], factor: str, seeds: Iterable[int]
-) -> dict[str, list[float]]:
+def factor_values(scores: AllScores, factor: str, seeds: Iterable[int]) -> dict[str, list[float]]:
     """Metric -> one difference per seed, the mean over the levels of the other factor."""
     pairs, seeds = FACTORS[factor], list(seeds)
     return {
@@ -118,14 +139,44 @@ def cell(values: Sequence[float], *, is_difference: bool = False) -> str:
     return f"{text} *" if is_difference and agrees and len(values) > 1 else text
 
 
-def tables(scores: Mapping[tuple[str, int], Scores], seeds: Sequence[int]) -> str:
-    """The table of arms and the table of differences, as Markdown."""
-    head = ["", *METRICS]
-    arms = [
-        [arm.name, *map(cell, arm_values(scores, key, seeds).values())] for key, arm in ARMS.items()
+def has_variant(varied: VariantScores, variant: str, seeds: Iterable[int]) -> bool:
+    """Whether the variant was scored in all these seeds."""
+    return all((variant, seed) in varied for seed in seeds)
+
+
+def variant_values(
+    varied: VariantScores, variant: str, seeds: Iterable[int]
+) -> dict[str, list[float]]:
+    """Metric -> one difference per seed: the variant minus the same weights as trained."""
+    seeds = list(seeds)
+    return {
+        name: [varied[variant, seed][name] - varied[AS_TRAINED, seed][name] for seed in seeds]
+        for name in METRICS
+    }
+
+
+def tables(scores: AllScores, varied: VariantScores, seeds: Sequence[int]) -> str:
+    """Arms, differences between them, and what switching the refinement off costs; Markdown."""
+    parts = {
+        "": {arm.name: arm_values(scores, key, seeds) for key, arm in ARMS.items()},
+        "difference": {name: factor_values(scores, name, seeds) for name in FACTORS},
+        "PointRend in both, then switched off": {
+            variant.name: variant_values(varied, key, seeds)
+            for key, variant in VARIANTS.items()
+            if has_variant(varied, key, seeds)
+        },
+    }
+    return "\n\n".join(
+        markdown_table([[title, *METRICS], *_rows(values, is_difference=title != "")])
+        for title, values in parts.items()
+        if values
+    )
+
+
+def _rows(
+    values: Mapping[str, Mapping[str, Sequence[float]]], is_difference: bool
+) -> list[list[str]]:
+    return [
+        [name, *(cell(found, is_difference=is_difference) for found in by_metric.values())]
+        for name, by_metric in values.items()
     ]
-    factors = [
-        [name, *(cell(v, is_difference=True) for v in factor_values(scores, name, seeds).values())]
-        for name in FACTORS
-    ]
-    return f"{markdown_table([head, *arms])}\n\n{markdown_table([head, *factors])}"

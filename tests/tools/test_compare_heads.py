@@ -25,6 +25,7 @@ from tools.head_tables import (
     factor_values,
     read_scores,
     tables,
+    variant_values,
 )
 
 
@@ -58,13 +59,21 @@ def test_cells_hold_mean_and_sample_deviation_and_mark_agreeing_signs():
 
 
 def test_the_tables_have_a_row_per_arm_and_a_row_per_factor():
-    lines = tables(made_up_scores(), [0, 1]).splitlines()
+    lines = tables(made_up_scores(), {}, [0, 1]).splitlines()
     assert [line.split("|")[1].strip() for line in lines if "±" in line] == [
         *(arm.name for arm in ARMS.values()),
         *FACTORS,
     ]
     assert "54.0 ± 0.0" in lines[3]
     assert "+4.0 ± 0.0 *" in lines[9]
+
+
+def test_a_variant_is_compared_with_the_same_weights_as_trained():
+    varied = {("", 0): 0.5, ("", 1): 0.6, ("_bilinear", 0): 0.4, ("_bilinear", 1): 0.52}
+    scores = {key: dict.fromkeys(METRICS, value) for key, value in varied.items()}
+    assert variant_values(scores, "_bilinear", [0, 1])["PQ"] == pytest.approx([-0.1, -0.08])
+    last = tables(made_up_scores(), scores, [0, 1]).splitlines()[-1]
+    assert last.split("|")[1:3] == [f" {'bilinear semantics':36} ", " -9.0 ± 1.4 * "]
 
 
 def test_a_seed_counts_when_all_its_arms_are_finished():
@@ -155,7 +164,8 @@ def test_a_run_trains_predicts_and_scores_once(tiny: Any, monkeypatch: pytest.Mo
     run = tool.Run("conv_pointrend", 0, tiny.output)
     config = tool.prepare_run(run, tiny)
     assert tool.finish(run, config, tiny) is None
-    scores = read_scores(run.evaluation)
+    scores = read_scores(run.evaluation())
+    assert not run.evaluation("_bilinear").exists(), "only PointRend in both has variants"
     assert scores.keys() == METRICS.keys()
     assert 0 <= min(scores.values()) <= max(scores.values()) <= 1
     monkeypatch.setattr(tool.subprocess, "run", lambda *_, **__: pytest.fail("started again"))
