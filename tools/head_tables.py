@@ -14,6 +14,7 @@ from tools.results_table import markdown_table
 METRICS: dict[str, tuple[str, ...]] = {
     "PQ": ("all", "pq"),
     "PQ things": ("things", "pq"),
+    "SQ things": ("things", "sq"),
     "PQ stuff": ("stuff", "pq"),
     "PQ†": ("pq_dagger", "all"),
     "AP": ("instances", "coco", "ap"),
