@@ -23,6 +23,7 @@ from pipelines.ray_support import TASK_RETRIES, cluster_failures, ray_cluster, w
 from seamless_pr.build import load_predictor
 from seamless_pr.data.image_list import ImageItem
 from seamless_pr.data.prediction_folder import PredictionFolder
+from seamless_pr.engine.cpu_memory import keep_freed_memory
 from seamless_pr.predict import ImageOutcome, predict_images
 
 # What a dead worker has to do again at most; an actor drains its threads after each.
@@ -113,6 +114,8 @@ class LabelImages:
         work_in(settings.folder)
         self.folder = folder
         self.num_threads = settings.num_threads
+        if settings.device == "cpu":
+            keep_freed_memory()
         self.predictor = load_predictor(
             settings.weights,
             settings.device,
