@@ -159,8 +159,14 @@ def _build_mask_heads(
     channels, num_things = config.fpn.channels, label_space.num_things
     head = config.mask_head
     if head.kind == "conv":
-        hidden = head.hidden_channels
-        return MaskHead(channels, num_things, norm_act, hidden_channels=hidden), None
+        conv = MaskHead(
+            channels,
+            num_things,
+            norm_act,
+            hidden_channels=head.hidden_channels,
+            norm_rois=head.norm_rois,
+        )
+        return conv, None
     coarse = CoarseMaskHead(
         channels,
         num_things,

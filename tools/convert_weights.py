@@ -145,7 +145,7 @@ def _snapshot_config(snapshot: Snapshot, path: Path) -> Config:
         )
     values: dict[str, Any] = config_values(snapshot.config, f"the config in {path}")
     model = values.setdefault("model", {})
-    model["mask_head"] = {"kind": "conv"}
+    model["mask_head"] = {"kind": "conv", "norm_rois": "sampled"}
     model.setdefault("semantic_head", {})["refinement"] = "none"
     model.setdefault("fusion", {})["size"] = "network"
     values.setdefault("data", {}).update(train=NO_DATA, val=NO_DATA)

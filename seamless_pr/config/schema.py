@@ -20,6 +20,7 @@ from seamless_pr.structures.training_settings import (
 )
 
 MASK_HEAD_KINDS = ("conv", "point_rend")
+MASK_NORM_ROIS = ("sampled", "positive")
 SEMANTIC_HEAD_KINDS = ("mini_dl", "fpn")
 SEMANTIC_REFINEMENTS = ("none", "point_rend")
 BRANCHES = ("both", "instance", "semantic", "separate")
@@ -112,6 +113,9 @@ class MaskHeadConfig:
         kind: "conv" (four convolutions, 28x28 masks) or "point_rend" (coarse masks, refined by
             points).
         hidden_channels: width of the four convolutions ("conv").
+        norm_rois: RoIs that pass the four convolutions in training and count in their batch
+            statistics: "sampled" (all, as in the released Seamless code) or "positive" (those with
+            a mask loss, a quarter of the work) ("conv").
         coarse_hidden_channels: width of the two coarse layers ("point_rend").
         coarse_roi_size: side of the point grid that the coarse layers see, twice that of the coarse
             mask ("point_rend").
@@ -122,6 +126,7 @@ class MaskHeadConfig:
 
     kind: str = "point_rend"
     hidden_channels: int = 256
+    norm_rois: str = "positive"
     coarse_hidden_channels: int = 1024
     coarse_roi_size: int = 14
     point_channels: int = 256

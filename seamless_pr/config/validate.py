@@ -9,6 +9,7 @@ from typing import Any
 from seamless_pr.config.schema import (
     BRANCHES,
     MASK_HEAD_KINDS,
+    MASK_NORM_ROIS,
     SEMANTIC_HEAD_KINDS,
     SEMANTIC_REFINEMENTS,
     Config,
@@ -71,6 +72,7 @@ _RULES: dict[str, _Rule] = {
     "model.box_head.hidden_channels": _POSITIVE,
     "model.mask_head.kind": _one_of(*MASK_HEAD_KINDS),
     "model.mask_head.hidden_channels": _POSITIVE,
+    "model.mask_head.norm_rois": _one_of(*MASK_NORM_ROIS),
     "model.mask_head.coarse_hidden_channels": _POSITIVE,
     "model.mask_head.coarse_roi_size": ((lambda value: value > 0 and value % 2 == 0), "even"),
     "model.mask_head.point_channels": _POSITIVE,

@@ -72,7 +72,17 @@ def positive_rois(
 class MaskHead(nn.Module):
     """Four 3x3 convolutions, one upsampling, one mask per thing class (Seamless, figure 2).
 
-    forward: [R, C, roi_size, roi_size] -> [R, T, 2 * roi_size, 2 * roi_size] logits.
+    forward: [R, C, roi_size, roi_size] -> [R, T, 2 * roi_size, 2 * roi_size] logits; with `kept`
+    [R] bool those of the kept boxes only.
+
+    Args:
+        in_channels: C.
+        num_things: T.
+        norm_act: makes norm and activation.
+        hidden_channels: width of all layers.
+        norm_rois: whose features it gets in training, "sampled" (all sampled RoIs count in its
+            batch statistics, as in the released Seamless code) or "positive" (only those that get a
+            mask loss: a quarter of the work).
     """
 
     def __init__(
@@ -82,8 +92,10 @@ class MaskHead(nn.Module):
         norm_act: NormActFactory,
         *,
         hidden_channels: int = 256,
+        norm_rois: str = "positive",
     ) -> None:
         super().__init__()
+        self.norm_rois = norm_rois
         inputs = [in_channels] + [hidden_channels] * 3
         self.convs = nn.Sequential(
             *(ConvNormAct(channels, hidden_channels, 3, norm_act) for channels in inputs)
@@ -96,9 +108,9 @@ class MaskHead(nn.Module):
         init_before_activation(self.upsample)
         init_predictor(self.predictor, _PREDICTOR_GAIN)
 
-    def forward(self, roi_features: Tensor) -> Tensor:
+    def forward(self, roi_features: Tensor, kept: Tensor | None = None) -> Tensor:
         upsampled = self.upsample_norm(self.upsample(self.convs(roi_features)))
-        logits: Tensor = self.predictor(upsampled)
+        logits: Tensor = self.predictor(upsampled if kept is None else upsampled[kept])
         return logits
 
 

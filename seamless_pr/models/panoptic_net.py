@@ -210,22 +210,20 @@ class PanopticNet(nn.Module):
             sample_proposals(proposal, target, self.box, generator)
             for proposal, target, generator in zip(proposals, targets, generators, strict=True)
         ]
-        boxes = [rois.boxes for rois in sampled]
+        boxes: Sequence[Tensor] = [rois.boxes for rois in sampled]
         roi_features = pool_rois(levels, boxes, batch.padded_size, self.roi)
         output = self.box_head(roi_features)
         losses |= box_losses(output, sampled, targets, self.box)
         positive = positive_rois(sampled, targets)
         if self.point_head is None:
-            is_positive = torch.cat([rois.matched_segment >= 0 for rois in sampled])
+            assert isinstance(self.mask_head, MaskHead)
+            kept: Tensor | None = torch.cat([rois.matched_segment >= 0 for rois in sampled])
+            if self.mask_head.norm_rois == "positive":
+                boxes = positive.boxes.split(positive.rois_per_image(len(targets)))
+                roi_features, kept = roi_features[kept], None
             if self.roi.mask_size:
-                counts = positive.rois_per_image(len(targets))
-                mask_features = self._mask_features(
-                    levels, positive.boxes.split(counts), batch.padded_size
-                )
-            else:
-                mask_features = roi_features[is_positive]
-            logits = self.mask_head(mask_features)
-            return losses | mask_loss(logits, positive, targets)
+                roi_features = self._mask_features(levels, boxes, batch.padded_size)
+            return losses | mask_loss(self.mask_head(roi_features, kept), positive, targets)
         if self.points.train_on_predicted_boxes:
             positive = self._on_predicted_boxes(positive, output, sampled, batch)
         assert isinstance(self.mask_head, CoarseMaskHead)

@@ -85,6 +85,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "box_head.pooling": (1, {}),
     "mask_head.kind": ("conv", {}),
     "mask_head.hidden_channels": (4, CONV),
+    "mask_head.norm_rois": ("sampled", CONV),
     "mask_head.coarse_hidden_channels": (8, {}),
     "mask_head.coarse_roi_size": (10, {}),
     "mask_head.point_channels": (4, {}),

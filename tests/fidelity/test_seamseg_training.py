@@ -23,7 +23,9 @@ from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.weights.seamseg import our_name, our_tensor
 from tests.support.golden import GOLDEN_FOLDER, load_golden, xyxy
 from tests.support.golden_network import (
+    BATCH_NORM_CASE,
     TRAINING_CASE,
+    GoldenCase,
     golden_images,
     golden_network,
     relative_difference,
@@ -47,19 +49,24 @@ GRADIENT = 1e-3
 SINGLE_PRECISION_GRADIENT = 3e-4
 # Of the largest element of a gradient.
 GRADIENT_ELEMENTS = 1e-2
+# Both in single precision, where batch statistics pass differences on to all elements.
+BATCH_NORM_LOSS = 1e-5
+BATCH_NORM_GRADIENT = 1e-3
+RUNNING_STATISTICS = 1e-5
 
 
 def golden() -> dict[str, Tensor]:
     return load_golden(f"seamseg/{TRAINING_CASE.name}")
 
 
-def target_of(net: PanopticNet) -> PanopticTarget:
+def target_of(net: PanopticNet, image: int = 0, case: GoldenCase = TRAINING_CASE) -> PanopticTarget:
+    numbers = load_golden(f"seamseg/{case.name}")
     return PanopticTarget(
-        golden()["msk0"].int(),
-        golden()["cat0"][1:].long(),
-        golden()["iscrowd0"][1:].bool(),
+        numbers[f"msk{image}"].int(),
+        numbers[f"cat{image}"][1:].long(),
+        numbers[f"iscrowd{image}"][1:].bool(),
         net.label_space,
-        TRAINING_CASE.name,
+        f"{case.name}/{image}",
     )
 
 
@@ -83,9 +90,9 @@ def double_net(single_net: PanopticNet) -> PanopticNet:
     return net
 
 
-def golden_norms() -> dict[str, float]:
-    with np.load(GOLDEN_FOLDER / f"seamseg/{TRAINING_CASE.name}.npz") as arrays:
-        names, norms = arrays["grad_names"].tolist(), arrays["grad_norms"].tolist()
+def golden_norms(case: GoldenCase = TRAINING_CASE, kind: str = "grad") -> dict[str, float]:
+    with np.load(GOLDEN_FOLDER / f"seamseg/{case.name}.npz") as arrays:
+        names, norms = arrays[f"{kind}_names"].tolist(), arrays[f"{kind}_norms"].tolist()
     return dict(zip(names, norms, strict=True))
 
 
@@ -161,3 +168,27 @@ def test_mask_targets(single_net, agree):
     ours = torch.where(valid, labels, -1)
     different = int((ours != golden()["roi_msk_lbl0"]).sum())
     agree(f"{TRAINING_CASE.name}/roi_msk_lbl0 (cells)", different, 0)
+
+
+def test_a_step_on_batch_statistics(agree):
+    """Losses, gradients and running statistics with the norm layers in training mode."""
+    case = BATCH_NORM_CASE
+    net = copy.deepcopy(golden_network(case)).train()
+    batch = golden_images(case)
+    targets = [target_of(net, image, case) for image in range(len(batch))]
+    losses = net(batch, targets, [torch.Generator().manual_seed(i) for i in range(len(batch))])
+    sum(losses.values(), torch.zeros(())).backward()
+    for name, theirs in LOSSES.items():
+        reference = float(load_golden(f"seamseg/{case.name}")[f"loss_{theirs}"])
+        difference = abs(float(losses[name].detach()) - reference) / reference
+        agree(f"{case.name}/loss_{theirs}", difference, BATCH_NORM_LOSS)
+    norms = golden_norms(case)
+    total = math.hypot(*norms.values())
+    ours = math.hypot(*(float(gradient(net, name).norm()) for name in norms))
+    agree(f"{case.name}/total gradient norm", abs(ours - total) / total, BATCH_NORM_GRADIENT)
+    worst = 0.0
+    for name, norm in golden_norms(case, "stat").items():
+        key = our_name(name)
+        assert key is not None
+        worst = max(worst, abs(float(net.get_buffer(key).norm()) - norm) / norm)
+    agree(f"{case.name}/running statistics, the worst of 156", worst, RUNNING_STATISTICS)

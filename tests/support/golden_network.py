@@ -57,6 +57,19 @@ TRAINING_CASE = GoldenCase(
         "model.box.num_samples=10000000",
     ),
 )
+# Norm layers in training mode, two images of different sizes, one without an object; made like the
+# others, with the released code on its CPU path.
+BATCH_NORM_CASE = GoldenCase(
+    "train_city_s32_batchnorm",
+    "cityscapes",
+    32,
+    (
+        "model.rpn.pre_nms_train=3000",
+        "model.rpn.post_nms_train=300",
+        "model.rpn.num_samples=10000000",
+        "model.box.num_samples=10000000",
+    ),
+)
 
 
 @lru_cache(maxsize=1)
