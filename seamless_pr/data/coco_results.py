@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from seamless_pr.data.id_pngs import ids_to_rgb
 from seamless_pr.ops.masks import MaskCrop, paste_mask
+from seamless_pr.ops.segments import measure_segments
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
@@ -39,50 +40,29 @@ def to_coco(
     """
     ids = segmentation.id_map.numpy()
     picture = ids_to_rgb(ids)
-    areas, boxes = _extents(ids)
+    measures = measure_segments(ids)
+    row_of = {segment_id: row for row, segment_id in enumerate(measures.segment_ids.tolist())}
     known = {segment.segment_id for segment in segmentation.segments}
-    unknown = sorted(set(np.flatnonzero(areas).tolist()) - known - {LabelSpace.VOID_SEGMENT_ID})
+    unknown = sorted(row_of.keys() - known - {LabelSpace.VOID_SEGMENT_ID})
     if unknown:
         raise ValueError(f"ids {unknown[:10]} are in the map but not among its segments")
     categories = segmentation.label_space.categories
     segments_info: list[dict[str, Any]] = []
     for segment in segmentation.segments:
-        if segment.segment_id >= len(areas) or areas[segment.segment_id] == 0:
+        row = row_of.get(segment.segment_id)
+        if row is None:
             continue
         info: dict[str, Any] = {
             "id": segment.segment_id,
             "category_id": categories[segment.train_id].category_id,
-            "area": int(areas[segment.segment_id]),
-            "bbox": boxes[segment.segment_id].tolist(),
+            "area": int(measures.areas[row]),
+            "bbox": measures.boxes_xywh[row].tolist(),
             "iscrowd": int(segment.is_crowd),
         }
         if scores and segment.score is not None:
             info["score"] = round(float(segment.score), SCORE_DIGITS)
         segments_info.append(info)
     return picture, segments_info
-
-
-def _extents(ids: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Areas [n] and boxes [n, 4] (x, y, width, height) of all ids 0..n-1, zeros where absent."""
-    areas = np.bincount(ids.ravel())
-    # Ids may be any 24-bit numbers: the tables below are as wide as the number of different ones.
-    values = np.flatnonzero(areas)
-    compact = ids.astype(np.int64)
-    if len(values) != len(areas):
-        position = np.zeros(len(areas), np.int64)
-        position[values] = np.arange(len(values))
-        compact = position[ids]
-    height, width = ids.shape
-    in_row = np.zeros((height, len(values)), bool)
-    in_row[np.arange(height)[:, None], compact] = True
-    in_column = np.zeros((width, len(values)), bool)
-    in_column[np.arange(width)[None, :], compact] = True
-    top, left = in_row.argmax(axis=0), in_column.argmax(axis=0)
-    bottom = height - in_row[::-1].argmax(axis=0)
-    right = width - in_column[::-1].argmax(axis=0)
-    boxes = np.zeros((len(areas), 4), np.int64)
-    boxes[values] = np.stack([left, top, right - left, bottom - top], axis=1)
-    return areas, boxes
 
 
 def to_coco_instances(
