@@ -25,7 +25,8 @@ REQUIRED = [
     "numba>=0.60",
     # libdeflate: inflates label PNGs many times faster than zlib.
     "deflate>=0.7",
-    "omegaconf>=2.3",
+    # 2.3 cannot merge into frozen dataclasses, nor keep tuples.
+    "omegaconf>=2.4",
     "pyyaml>=6.0",
     "pycocotools>=2.0.8",
     "cityscapesscripts>=2.2.4",
