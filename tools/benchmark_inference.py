@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamless_pr.build import build_model
+from seamless_pr.build_network import build_model
 from seamless_pr.config.load import load_config
 from seamless_pr.data.files import write_json
 from seamless_pr.data.label_spaces import load_label_space

@@ -42,7 +42,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 import yaml
 
-from seamless_pr.build import build_label_space, build_network
+from seamless_pr.build import build_label_space
+from seamless_pr.build_network import build_network
 from seamless_pr.config.load import load_config
 from seamless_pr.config.run_folder import claim_run_folder
 from seamless_pr.config.schema import Config, loss_names

@@ -38,7 +38,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from seamless_pr.build import build_model, build_norm_act, run_metadata
+from seamless_pr.build import run_metadata
+from seamless_pr.build_network import build_model, build_norm_act
 from seamless_pr.config.load import config_from_dict, load_config
 from seamless_pr.config.schema import Config, NormActConfig
 from seamless_pr.data.label_spaces import LABEL_SPACE_NAMES, load_label_space

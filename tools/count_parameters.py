@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from seamless_pr.build import build_model
+from seamless_pr.build_network import build_model
 from seamless_pr.config.load import load_config
 from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.models.panoptic_net import PanopticNet

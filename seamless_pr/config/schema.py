@@ -1,4 +1,4 @@
-"""The typed tree behind a YAML config; its leaves are the arguments of what `build.py` makes."""
+"""The typed tree behind a YAML config; its leaves are the arguments of what is built."""
 
 from __future__ import annotations
 

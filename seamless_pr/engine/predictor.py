@@ -84,6 +84,11 @@ class Predictor:
         self._network: Any = network.to(self.device, **channels_last).eval()
 
     @property
+    def network(self) -> nn.Module:
+        """The network itself, in evaluation mode, on its device."""
+        return self._network
+
+    @property
     def label_space(self) -> LabelSpace:
         return self._network.label_space
 

@@ -60,6 +60,21 @@ class InstanceOutput:
     anchors: tuple[Tensor, ...]
 
 
+@dataclass(frozen=True)
+class BranchOutputs:
+    """What the branches say about a batch, before they are fused.
+
+    Attributes:
+        batch: the network input, padded as the network wants it.
+        detections: of each image, with masks; boxes in pixels of the network input.
+        semantic_logits: [N, K, h, w] covering the padded images; None without semantic branch.
+    """
+
+    batch: ImageBatch
+    detections: list[Detections]
+    semantic_logits: Tensor | None
+
+
 class PanopticNet(nn.Module):
     """Seamless Scene Segmentation, with PointRend where point heads are given.
 
@@ -312,16 +327,28 @@ class PanopticNet(nn.Module):
             Per image the segmentation at original size (on the CPU) and the detections in its
             pixels.
         """
+        return self.fuse_batch(self.branches(batch), original_sizes)
+
+    def branches(self, batch: ImageBatch) -> BranchOutputs:
+        """Runs the network up to the fusion."""
         batch = batch.padded_to(self.size_divisor)
         levels = self.features(batch)
         detections = self.detect(levels, batch)
-        logits: Sequence[Tensor | None] = [None] * len(batch)
+        logits = None
         if self.semantic_head is not None:
-            logits = list(self.semantic_logits(levels, batch.padded_size))
+            logits = self.semantic_logits(levels, batch.padded_size)
+        return BranchOutputs(batch, detections, logits)
+
+    def fuse_batch(
+        self, outputs: BranchOutputs, original_sizes: Sequence[tuple[int, int]]
+    ) -> list[tuple[PanopticSegmentation, Detections]]:
+        """The results of the branches, put together image by image; see `predict`."""
+        batch, logits = outputs.batch, outputs.semantic_logits
+        per_image = [None] * len(batch) if logits is None else list(logits)
         return [
-            self.fused(image_logits, found, batch.padded_size, image_size, (height, width))
-            for image_logits, found, image_size, (height, width) in zip(
-                logits, detections, batch.image_sizes, original_sizes, strict=True
+            self.fused(image_logits, found, batch.padded_size, image_size, size)
+            for image_logits, found, image_size, size in zip(
+                per_image, outputs.detections, batch.image_sizes, original_sizes, strict=True
             )
         ]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.models.panoptic_net import BranchOutputs, PanopticNet
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
@@ -60,14 +60,18 @@ class SeparateNets(nn.Module):
         self, batch: ImageBatch, original_sizes: Sequence[tuple[int, int]]
     ) -> list[tuple[PanopticSegmentation, Detections]]:
         """Panoptic map and detections of each image, as `PanopticNet.predict`."""
+        return self.fuse_batch(self.branches(batch), original_sizes)
+
+    def branches(self, batch: ImageBatch) -> BranchOutputs:
+        """Runs both networks up to the fusion."""
         batch = batch.padded_to(self.instance_net.size_divisor)
         detections = self.instance_net.detect(self.instance_net.features(batch), batch)
-        logits = self.semantic_net.semantic_logits(
-            self.semantic_net.features(batch), batch.padded_size
-        )
-        return [
-            self.instance_net.fused(image_logits, found, batch.padded_size, image_size, size)
-            for image_logits, found, image_size, size in zip(
-                logits, detections, batch.image_sizes, original_sizes, strict=True
-            )
-        ]
+        levels = self.semantic_net.features(batch)
+        logits = self.semantic_net.semantic_logits(levels, batch.padded_size)
+        return BranchOutputs(batch, detections, logits)
+
+    def fuse_batch(
+        self, outputs: BranchOutputs, original_sizes: Sequence[tuple[int, int]]
+    ) -> list[tuple[PanopticSegmentation, Detections]]:
+        """The results of both networks, put together by the settings of the instance network."""
+        return self.instance_net.fuse_batch(outputs, original_sizes)

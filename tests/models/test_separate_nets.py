@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seamless_pr.build import build_model, build_network
+from seamless_pr.build_network import build_model, build_network
 from seamless_pr.config.load import load_config
 from seamless_pr.config.schema import loss_names
 from seamless_pr.data.label_spaces import load_label_space

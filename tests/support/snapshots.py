@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from seamless_pr.build import build_model
+from seamless_pr.build_network import build_model
 from seamless_pr.config.schema import Config, MaskHeadConfig, loss_names
 from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.models.panoptic_net import PanopticNet

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from seamless_pr.build import build_model
+from seamless_pr.build_network import build_model
 from seamless_pr.config.load import config_from_dict, config_to_dict
 from seamless_pr.config.schema import Config, ModelConfig, loss_names
 from seamless_pr.data.label_spaces import load_label_space

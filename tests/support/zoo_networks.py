@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamless_pr.build import build_model
+from seamless_pr.build_network import build_model
 from seamless_pr.config.load import config_from_dict
 from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.models.panoptic_net import PanopticNet

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from seamless_pr.build import build_model
+from seamless_pr.build_network import build_model
 from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.structures.image_batch import ImageBatch
 from tests.support.snapshots import tiny_seamless_config

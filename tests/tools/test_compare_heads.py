@@ -10,7 +10,8 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
-from seamless_pr.build import build_label_space, build_network
+from seamless_pr.build import build_label_space
+from seamless_pr.build_network import build_network
 from seamless_pr.config.load import config_differences, load_config
 from seamless_pr.engine.checkpoints import load_weights
 from tests.support.panoptic_files import write_panoptic_dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seamless_pr.build import build_model
+from seamless_pr.build_network import build_model
 from seamless_pr.config.load import load_config
 from seamless_pr.data.label_spaces import load_label_space
 from tools import count_parameters as tool

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seamless_pr.build import build_model
+from seamless_pr.build_network import build_model
 from seamless_pr.config.load import load_config
 from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.weights.seamseg import our_name, our_tensor, seamseg_name
