@@ -31,8 +31,9 @@ class NormActConfig:
     """Normalisation and activation, one pair after most convolutions.
 
     Attributes:
-        kind: "inplace_abn", "abn" (its plain twin), "group_norm", "frozen_batch_norm", "bias" (no
-            norm) or "inplace_abn_package"; "same", for parts of the network: as in the rest of it.
+        kind: "inplace_abn", "abn" (its plain twin), "batch_norm" (as in torch.nn), "group_norm",
+            "frozen_batch_norm", "bias" (no norm) or "inplace_abn_package"; "same", for parts of the
+            network: as in the rest of it.
         slope: of LeakyReLU below 0; 0: ReLU (not for the two ABN, which invert it).
         eps, momentum: of the batch statistics.
         sync: share the batch statistics between all workers.

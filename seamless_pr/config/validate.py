@@ -36,6 +36,7 @@ _ALL_POSITIVE: _Rule = (
 _NORMS = (
     "inplace_abn",
     "abn",
+    "batch_norm",
     "group_norm",
     "frozen_batch_norm",
     "bias",

@@ -8,18 +8,16 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.layers.abn_function import InPlaceNormAct
-from seamless_pr.layers.batch_statistics import batch_statistics, num_workers
+from seamless_pr.layers.batch_norm import BatchNormAct, TrainedBatchNorm
 from seamless_pr.layers.norm_act import (
     GROUP_NORM_GROUPS,
     LEAKY_SLOPE,
     BiasAct,
     FrozenBatchNormAct,
     GroupNormAct,
-    NormAct,
 )
 
 
@@ -29,28 +27,20 @@ class NormActFactory(Protocol):
     def __call__(self, num_features: int, activation: str = "leaky_relu") -> nn.Module: ...
 
 
-class ABN(NormAct):
+class ABN(TrainedBatchNorm):
     """Activated batch norm from plain operations; the readable twin of `InPlaceABN`.
 
     y = activation((x - mean) / sqrt(var + eps) * (|weight| + eps) + bias). Parameters, buffers,
     state_dict keys and arithmetic are those of the inplace_abn package (1.1.0); the gradient of the
-    weight carries the sign of the weight, +1 at 0. In training mode the running statistics move
-    towards those of the batch by `momentum`, the variance unbiased; a batch without elements leaves
-    them alone.
+    weight carries the sign of the weight, +1 at 0.
 
     `forward`: [N, C, *] in any float dtype -> a new tensor of the same shape, dtype and memory
     format. N may be 0.
 
     Args:
-        momentum: share of the batch in the running statistics.
-        sync: share the batch statistics, and their gradients, over the workers of
-            torch.distributed. Every worker must then run the layer and its backward pass equally
-            often, if need be on N = 0.
+        slope: as in `Activated`, but positive.
+        momentum, sync: as in `TrainedBatchNorm`.
     """
-
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
 
     def __init__(
         self,
@@ -62,53 +52,28 @@ class ABN(NormAct):
         momentum: float = 0.1,
         sync: bool = False,
     ) -> None:
-        super().__init__(num_features, activation, slope=slope, eps=eps)
+        super().__init__(
+            num_features, activation, slope=slope, eps=eps, momentum=momentum, sync=sync
+        )
         if slope <= 0:
             raise ValueError(
                 f"slope must be positive so that the activation can be inverted; got {slope}"
             )
-        self.momentum = momentum
-        self.sync = sync
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
-        self.register_buffer("num_batches_tracked", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: Tensor) -> Tensor:
-        few_elements = x.numel() < 2 * self.num_features
-        if self.training and (few_elements or (self.sync and num_workers() > 1)):
-            # F.batch_norm knows neither workers nor batches without a variance.
+        if self._needs_own_statistics(x):
             return self._normalize_in_place(x.clone())
-        if self.training:
-            self.num_batches_tracked.add_(1)
         scale = torch.where(self.weight < 0, -self.weight, self.weight) + self.eps
-        normalized = F.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            scale,
-            self.bias,
-            self.training,
-            self.momentum,
-            self.eps,
-        )
-        return self._activate(normalized)
+        return self._activate(self._batch_norm(x, scale))
 
     def _normalize_in_place(self, x: Tensor) -> Tensor:
         batch, mean, var = None, self.running_mean, self.running_var
         if self.training:
-            with torch.no_grad():
-                batch = batch_statistics(x, self.sync)
-                mean, var = batch.mean, batch.var
-                batch.move(self.running_mean, self.running_var, self.momentum)
-                self.num_batches_tracked.add_(batch.count > 0)
+            batch = self._tracked_statistics(x)
+            mean, var = batch.mean, batch.var
         arguments = (self.weight, self.bias, mean, var, batch, self.slope, self.eps)
         result: Tensor = InPlaceNormAct.apply(x, *arguments)
         return result
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # Older checkpoints of this kind of layer do not count their batches.
-        state_dict.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class InPlaceABN(ABN):
@@ -135,9 +100,9 @@ def make_norm_act(
     """Chooses the norm + activation layer of a network.
 
     Args:
-        kind: "inplace_abn" (own), "abn" (its plain twin), "group_norm", "frozen_batch_norm"
-            (nothing in it trains), "bias" (no norm), or "inplace_abn_package" (the optional
-            inplace_abn package, same state_dict).
+        kind: "inplace_abn" (own), "abn" (its plain twin), "batch_norm" (as in torch.nn),
+            "group_norm", "frozen_batch_norm" (nothing in it trains), "bias" (no norm), or
+            "inplace_abn_package" (the optional inplace_abn package, same state_dict).
         slope: of the leaky ReLU; 0 makes it a ReLU where the layer does not invert it.
         eps, momentum: of the norm.
         sync: share batch statistics over the workers of torch.distributed; only for those kinds
@@ -156,13 +121,14 @@ def make_norm_act(
     options: dict[str, Any] = {"slope": slope}
     if kind != "bias":
         options.update(eps=eps)
-    if kind in ("inplace_abn", "abn"):
+    if kind in ("inplace_abn", "abn", "batch_norm"):
         options.update(momentum=momentum, sync=sync)
     if kind == "group_norm":
         options.update(num_groups=num_groups)
     layers: dict[str, type[nn.Module]] = {
         "inplace_abn": InPlaceABN,
         "abn": ABN,
+        "batch_norm": BatchNormAct,
         "group_norm": GroupNormAct,
         "frozen_batch_norm": FrozenBatchNormAct,
         "bias": BiasAct,

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seamless_pr.layers.abn import ABN, GroupNormAct, InPlaceABN, NormAct, make_norm_act
+from seamless_pr.layers.abn import ABN, InPlaceABN, make_norm_act
+from seamless_pr.layers.batch_norm import BatchNormAct, TrainedBatchNorm
+from seamless_pr.layers.norm_act import GroupNormAct, NormAct
 from tests.support.golden import load_golden
 
 PACKAGE_MISSING = (
@@ -241,20 +243,26 @@ def test_group_norm_variant_equals_group_norm_and_leaky_relu():
 
 
 @pytest.mark.parametrize(
-    "kind, layer", [("inplace_abn", InPlaceABN), ("abn", ABN), ("group_norm", GroupNormAct)]
+    "kind, layer",
+    [
+        ("inplace_abn", InPlaceABN),
+        ("abn", ABN),
+        ("batch_norm", BatchNormAct),
+        ("group_norm", GroupNormAct),
+    ],
 )
 def test_make_norm_act_passes_its_numbers_on(kind, layer):
     module = make_norm_act(kind, slope=0.2, eps=1e-3, momentum=0.3, sync=True)(32)
     assert type(module) is layer
     assert isinstance(module, NormAct)
     assert (module.slope, module.eps, module.activation) == (0.2, 1e-3, "leaky_relu")
-    if isinstance(module, ABN):
+    if isinstance(module, TrainedBatchNorm):
         assert (module.momentum, module.sync) == (0.3, True)
 
 
 def test_unknown_kinds_and_activations_are_named():
-    with pytest.raises(ValueError, match="got 'batch_norm'"):
-        make_norm_act("batch_norm")
+    with pytest.raises(ValueError, match="got 'instance_norm'"):
+        make_norm_act("instance_norm")
     with pytest.raises(ValueError, match="got 'relu'"):
         make_norm_act()(8, "relu")
     with pytest.raises(ValueError, match="positive"):

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from seamless_pr.layers.abn import ABN, InPlaceABN
+from seamless_pr.layers.batch_norm import BatchNormAct, TrainedBatchNorm
 from seamless_pr.layers.batch_statistics import batch_statistics
 
 # Worker 1 has no RoI at all in the last case.
@@ -57,7 +58,7 @@ def joined_batch() -> tuple[Tensor, Tensor]:
     return x, torch.randn(SHAPE, generator=generator)
 
 
-def run_layer(kind: type[ABN], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+def run_layer(kind: type[TrainedBatchNorm], x: Tensor, grad: Tensor) -> dict[str, Tensor]:
     layer = kind(SHAPE[1], sync=True)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([1.0, -0.5, 2.0, 0.3]))
@@ -83,7 +84,7 @@ def run_worker(rank: int, port: int, folder: str) -> None:
     dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     x, grad = joined_batch()
     results = {}
-    for kind in (InPlaceABN, ABN):
+    for kind in (InPlaceABN, ABN, BatchNormAct):
         for name, split in SPLITS.items():
             own = [each.split(list(split))[rank] for each in (x, grad)]
             results[f"{kind.__name__} {name}"] = run_layer(kind, *own)
@@ -104,10 +105,12 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [InPlaceABN, ABN])
+@pytest.mark.parametrize(
+    "kind, alone", [(InPlaceABN, InPlaceABN), (ABN, InPlaceABN), (BatchNormAct, BatchNormAct)]
+)
 @pytest.mark.parametrize("case", SPLITS)
-def test_two_workers_equal_one_on_the_joined_batch(two_workers, kind, case):
-    expected = run_layer(InPlaceABN, *joined_batch())
+def test_two_workers_equal_one_on_the_joined_batch(two_workers, kind, alone, case):
+    expected = run_layer(alone, *joined_batch())
     first, second = (worker[f"{kind.__name__} {case}"] for worker in two_workers)
     for name in ("y", "dx"):
         joined = torch.cat([first[name], second[name]])
