@@ -1,0 +1,129 @@
+"""Files that detectron2's evaluators of instances and of semantics read, made from id PNGs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from seamless_pr.data.files import write_json, write_whole
+from seamless_pr.data.id_pngs import read_id_png
+from seamless_pr.data.panoptic_records import AnnotationRecord, PanopticDataset
+from seamless_pr.integrations.detectron2_records import ContiguousIds
+from seamless_pr.structures.label_space import LabelSpace
+
+
+def instances_file(folder: Path) -> Path:
+    """The objects of a dataset in COCO's instance format."""
+    return folder / "instances.json"
+
+
+def semantic_folder(folder: Path) -> Path:
+    """Grey PNGs of semantic ids."""
+    return folder / "semantic"
+
+
+def write_evaluator_files(
+    dataset: PanopticDataset, png_dir: Path, ids: ContiguousIds, folder: Path
+) -> None:
+    """Writes semantic PNGs and, last, the instances; does nothing where the latter are finished.
+
+    Void is the ignore id in a PNG; crowd keeps its class there, and is a crowd among the instances.
+
+    Args:
+        dataset: ground truth.
+        png_dir: its id PNGs.
+        ids: class numbers of the PNGs; the instances keep the dataset's category ids.
+        folder: where to; see `instances_file` and `semantic_folder`.
+
+    Raises:
+        FileNotFoundError, ValueError: an id PNG is missing, damaged, or holds an unknown id.
+    """
+    if instances_file(folder).is_file():
+        return
+    instances: list[dict[str, Any]] = []
+    for annotation in dataset.annotations:
+        id_map = read_id_png(png_dir / annotation.file_name)
+        path = semantic_folder(folder) / annotation.file_name
+        write_whole(path, _grey_png(semantic_ids(id_map, annotation, ids)))
+        instances += instance_annotations(id_map, annotation, ids)
+    for number, instance in enumerate(instances, start=1):
+        instance["id"] = number
+    write_json(
+        instances_file(folder),
+        {
+            "images": [
+                {
+                    "id": image.image_id,
+                    "file_name": image.file_name,
+                    "height": image.height,
+                    "width": image.width,
+                }
+                for image in dataset.images
+            ],
+            "categories": [
+                {"id": category.category_id, "name": category.name}
+                for category in ids.label_space.thing_categories
+            ],
+            "annotations": instances,
+        },
+    )
+
+
+def semantic_ids(
+    id_map: NDArray[np.int32], annotation: AnnotationRecord, ids: ContiguousIds
+) -> NDArray[np.uint8]:
+    """[H, W] segment ids -> [H, W] semantic ids.
+
+    Raises:
+        ValueError: a segment id that the annotation does not list.
+    """
+    values, positions = np.unique(id_map, return_inverse=True)
+    semantic_of = {LabelSpace.VOID_SEGMENT_ID: LabelSpace.IGNORE_TRAIN_ID} | {
+        segment.segment_id: ids.semantic_id(ids.label_space.train_id_of[segment.category_id])
+        for segment in annotation.segments
+    }
+    if unknown := sorted(set(values.tolist()) - semantic_of.keys()):
+        raise ValueError(
+            f"{annotation.file_name}: segment ids {unknown[:10]} are in the PNG but not in the JSON"
+        )
+    lookup = np.array([semantic_of[value] for value in values.tolist()], dtype=np.uint8)
+    return lookup[positions].reshape(id_map.shape)
+
+
+def instance_annotations(
+    id_map: NDArray[np.int32], annotation: AnnotationRecord, ids: ContiguousIds
+) -> list[dict[str, Any]]:
+    """The things of one image as COCO annotations with run lengths, without an id."""
+    found = []
+    for segment in annotation.segments:
+        mask = id_map == segment.segment_id
+        train_id = ids.label_space.train_id_of[segment.category_id]
+        if not ids.label_space.is_thing(train_id) or not mask.any():
+            continue
+        run_lengths = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
+        found.append(
+            {
+                "image_id": annotation.image_id,
+                "category_id": segment.category_id,
+                "segmentation": {
+                    "size": list(id_map.shape),
+                    "counts": run_lengths["counts"].decode("ascii"),
+                },
+                "area": int(coco_mask.area(run_lengths)),
+                "bbox": coco_mask.toBbox(run_lengths).tolist(),
+                "iscrowd": int(segment.is_crowd),
+            }
+        )
+    return found
+
+
+def _grey_png(picture: NDArray[np.uint8]) -> bytes:
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "PNG")
+    return encoded.getvalue()
