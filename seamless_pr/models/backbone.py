@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -62,16 +63,23 @@ class TimmBackbone(nn.Module):
     `forward`: [N, 3, H, W] normalised images -> c2, c3, c4, c5: [N, C_l, ceil(H / s), ceil(W / s)]
     for s in `strides`, C_l in `out_channels`.
 
+    With an `output_stride` of 16 or 8 the last stages keep that resolution and their 3x3
+    convolutions are dilated instead (DeepLab). No weight depends on it: with those of a network of
+    stride 16 one of stride 8 computes the same in every second cell.
+
     Args:
         name: timm model, such as "resnet50".
         norm_act: makes the norm + activation layers.
         stride_in_1x1: halve the resolution in the first convolution of a bottleneck block, as the
             original ResNets and the MSRA weights do, not in its 3x3 convolution.
+        output_stride: of c5; 32, 16 or 8.
+        multi_grid: dilations of the blocks of c5, in cells of stride 32 (DeepLabV3: 1, 2, 4);
+            empty: timm's, where the first block is dilated as the stage before.
         timm_options: for timm.create_model; small networks: `channels`, `stem_width`, `layers`, ...
 
     Raises:
         ValueError: timm has no such network, or it has no BatchNorm2d, another activation than
-            ReLU, or no maps at these strides.
+            ReLU, or no maps at these strides; `multi_grid` is not one number per block.
     """
 
     def __init__(
@@ -80,19 +88,26 @@ class TimmBackbone(nn.Module):
         norm_act: NormActFactory,
         *,
         stride_in_1x1: bool = False,
+        output_stride: int = STRIDES[-1],
+        multi_grid: Sequence[int] = (),
         **timm_options: Any,
     ) -> None:
         super().__init__()
         _check_name(name)
+        if output_stride != STRIDES[-1]:
+            timm_options["output_stride"] = output_stride
         network = _create(name, timm_options)
+        if multi_grid:
+            cells = [dilation * STRIDES[-1] // output_stride for dilation in multi_grid]
+            _dilate_last_stage(name, network, cells)
         if stride_in_1x1:
             _move_strides(name, network)
         _check_family(name, network)
         feature_info: Any = network.feature_info
-        feature_indices = _stage_indices(name, feature_info.reduction())
+        self.strides = tuple(min(stride, output_stride) for stride in STRIDES)
+        feature_indices = _stage_indices(name, feature_info.reduction(), self.strides)
         channels = feature_info.channels()
         self.name = name
-        self.strides = STRIDES
         self.out_channels = tuple(channels[index] for index in feature_indices)
         graph_module = _trace(name, network)
         _replace_norms(graph_module, norm_act)
@@ -146,7 +161,7 @@ def _check_name(name: str) -> None:
 def _create(name: str, timm_options: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=False, features_only=True, **timm_options)
-    except (RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"timm cannot make backbone '{name}' with the options {timm_options}: {error}; "
             "see timm.list_models() for the names"
@@ -170,6 +185,21 @@ def _move_strides(name: str, network: nn.Module) -> None:
         )
 
 
+def _dilate_last_stage(name: str, network: nn.Module, dilations: Sequence[int]) -> None:
+    """Dilates the 3x3 convolutions of the last stage, block by block."""
+    feature_info: Any = network.feature_info
+    blocks = list(network.get_submodule(feature_info.module_name()[-1]).children())
+    if len(blocks) != len(dilations):
+        raise ValueError(
+            f"multi_grid needs a number for each of the {len(blocks)} blocks of the last stage of "
+            f"backbone '{name}'; got {len(dilations)} numbers"
+        )
+    for block, dilation in zip(blocks, dilations):
+        for module in block.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+                module.dilation = module.padding = (dilation, dilation)
+
+
 def _check_family(name: str, network: nn.Module) -> None:
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         raise ValueError(
@@ -184,14 +214,17 @@ def _check_family(name: str, network: nn.Module) -> None:
         )
 
 
-def _stage_indices(name: str, strides: list[int]) -> list[int]:
-    missing = [stride for stride in STRIDES if stride not in strides]
-    if missing:
+def _stage_indices(name: str, found: list[int], strides: tuple[int, ...]) -> list[int]:
+    """Indices of c2..c5 among maps of the strides `found`."""
+    if found[-len(strides) :] == list(strides):
+        return list(range(len(found) - len(strides), len(found)))
+    missing = [stride for stride in strides if stride not in found]
+    if missing or len(set(strides)) < len(strides):
         raise ValueError(
-            f"backbone '{name}' has feature maps at strides {strides}; {missing} are missing; "
-            f"choose another one"
+            f"backbone '{name}' has feature maps at strides {found}; expected {strides}; "
+            f"{missing or 'some of them'} are missing; choose another one"
         )
-    return [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
+    return [len(found) - 1 - found[::-1].index(stride) for stride in strides]
 
 
 def _trace(name: str, network: nn.Module) -> fx.GraphModule:

@@ -77,6 +77,48 @@ def test_names_and_arithmetic_are_timms_but_for_the_slope(name):
     )
 
 
+@pytest.mark.parametrize("output_stride, multi_grid", [(16, ()), (8, ()), (8, (1, 2, 4))])
+def test_a_dilated_network_computes_the_same_in_every_second_cell(output_stride, multi_grid):
+    options = {**SMALL, "layers": (1, 1, 3, 3), "stem_type": "deep", "multi_grid": multi_grid}
+    coarse, fine = (
+        TimmBackbone("resnet50", make_norm_act(), output_stride=stride, **options).eval().double()
+        for stride in (2 * output_stride, output_stride)
+    )
+    randomize(coarse)
+    fine.load_state_dict(coarse.state_dict())
+    x = images(96, 128).double()
+    expected, found = coarse(x), fine(x)
+    assert coarse.strides == (4, 8, 16, 2 * output_stride)
+    assert fine.strides == tuple(min(stride, output_stride) for stride in (4, 8, 16, 32))
+    for theirs, ours, stride in zip(expected, found, fine.strides):
+        assert ours.shape[-2:] == (96 // stride, 128 // stride)
+        step = ours.shape[-1] // theirs.shape[-1]
+        torch.testing.assert_close(ours[..., ::step, ::step], theirs)
+    assert found[-1].shape[-1] == 2 * expected[-1].shape[-1]
+
+
+def test_dilations_of_the_last_stage_are_those_of_the_multi_grid():
+    backbone = TimmBackbone(
+        "resnet101", make_norm_act(), output_stride=16, multi_grid=(1, 2, 4), **SMALL
+    )
+    dilations = {
+        name: module.dilation[0]
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Conv2d) and module.dilation != (1, 1)
+    }
+    assert dilations == {"layer4.0.conv2": 2, "layer4.1.conv2": 4, "layer4.2.conv2": 8}
+
+
+def test_a_multi_grid_of_another_length_is_refused():
+    with pytest.raises(ValueError, match=r"each of the 2 blocks .*'resnet18'; got 3 numbers"):
+        TimmBackbone("resnet18", make_norm_act(), multi_grid=(1, 2, 4), **SMALL)
+
+
+def test_a_network_that_cannot_be_dilated_is_refused():
+    with pytest.raises(ValueError, match=r"'vgg11_bn' .*output_stride"):
+        TimmBackbone("vgg11_bn", make_norm_act(), output_stride=16)
+
+
 def test_last_norm_of_a_block_has_no_activation_and_the_sum_has():
     backbone = TimmBackbone("resnet18", make_norm_act(), **SMALL)
     block = backbone.get_submodule("layer2.0")
