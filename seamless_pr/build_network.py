@@ -8,6 +8,7 @@ from seamless_pr.config.schema import ModelConfig, NormActConfig
 from seamless_pr.layers.abn import NormActFactory, make_norm_act
 from seamless_pr.models.backbone import TimmBackbone
 from seamless_pr.models.box_branch import BoxHead
+from seamless_pr.models.deeplab import DeepLabV3Head
 from seamless_pr.models.fpn import FPN
 from seamless_pr.models.mask_branch import MaskHead
 from seamless_pr.models.panoptic_net import PanopticNet
@@ -50,6 +51,8 @@ def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
         config.backbone.name,
         build_norm_act(config.norm_act),
         stride_in_1x1=config.backbone.stride_in_1x1,
+        output_stride=config.backbone.output_stride,
+        multi_grid=config.backbone.multi_grid,
         **config.backbone.options,
     )
     backbone.freeze(config.backbone.num_frozen)
@@ -64,14 +67,7 @@ def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
     return PanopticNet(
         label_space=label_space,
         backbone=backbone,
-        fpn=FPN(
-            backbone.out_channels,
-            channels,
-            norm_act,
-            config.fpn.num_extra_levels,
-            activation=config.fpn.activation,
-            extra=config.fpn.extra,
-        ),
+        fpn=_build_fpn(config, backbone, norm_act),
         rpn_head=RPNHead(
             channels, len(config.rpn.anchor_ratios), norm_act, config.rpn_head.hidden_channels
         )
@@ -89,9 +85,11 @@ def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
         else None,
         mask_head=mask_head,
         point_head=point_head,
-        semantic_head=_build_semantic_head(config, label_space) if has_semantics else None,
+        semantic_head=_build_semantic_head(config, label_space, backbone)
+        if has_semantics
+        else None,
         semantic_point_head=(
-            _build_semantic_point_head(config, label_space) if has_semantics else None
+            _build_semantic_point_head(config, label_space, backbone) if has_semantics else None
         ),
         level_strides=(*backbone.strides, *extra_strides),
         rpn=config.rpn,
@@ -120,6 +118,24 @@ def build_norm_act(config: NormActConfig) -> NormActFactory:
         momentum=config.momentum,
         sync=config.sync,
         num_groups=config.num_groups,
+    )
+
+
+def _reads_stages(config: ModelConfig) -> bool:
+    """Whether the heads read the stages of the backbone, without a pyramid."""
+    return config.branches == "semantic" and config.semantic_head.kind == "deeplab_v3"
+
+
+def _build_fpn(config: ModelConfig, backbone: TimmBackbone, norm_act: NormActFactory) -> FPN | None:
+    if _reads_stages(config):
+        return None
+    return FPN(
+        backbone.out_channels,
+        config.fpn.channels,
+        norm_act,
+        config.fpn.num_extra_levels,
+        activation=config.fpn.activation,
+        extra=config.fpn.extra,
     )
 
 
@@ -154,12 +170,21 @@ def _build_mask_heads(
 
 
 def _build_semantic_head(
-    config: ModelConfig, label_space: LabelSpace
-) -> SemanticHead | SemanticFPNHead:
+    config: ModelConfig, label_space: LabelSpace, backbone: TimmBackbone
+) -> SemanticHead | SemanticFPNHead | DeepLabV3Head:
     head, channels = config.semantic_head, config.fpn.channels
     num_classes = num_semantic_classes(label_space, config.semantic)
     of_heads = _or_same(config.head_norm_act, config.norm_act)
     norm_act = build_norm_act(_or_same(head.norm_act, of_heads))
+    if head.kind == "deeplab_v3":
+        return DeepLabV3Head(
+            backbone.out_channels[-1],
+            num_classes,
+            norm_act,
+            hidden_channels=head.hidden_channels,
+            pooling_size=head.pooling_size,
+            stride=backbone.strides[-1],
+        )
     if head.kind == "fpn":
         return SemanticFPNHead(
             channels,
@@ -179,12 +204,14 @@ def _build_semantic_head(
     )
 
 
-def _build_semantic_point_head(config: ModelConfig, label_space: LabelSpace) -> PointHead | None:
+def _build_semantic_point_head(
+    config: ModelConfig, label_space: LabelSpace, backbone: TimmBackbone
+) -> PointHead | None:
     head = config.semantic_head
     if head.refinement == "none":
         return None
     return PointHead(
-        config.fpn.channels,
+        backbone.out_channels[0] if _reads_stages(config) else config.fpn.channels,
         num_semantic_classes(label_space, config.semantic),
         hidden_channels=head.point_channels,
         num_layers=head.num_point_layers,

@@ -21,7 +21,7 @@ from seamless_pr.structures.training_settings import (
 
 MASK_HEAD_KINDS = ("conv", "point_rend")
 MASK_NORM_ROIS = ("sampled", "positive")
-SEMANTIC_HEAD_KINDS = ("mini_dl", "fpn")
+SEMANTIC_HEAD_KINDS = ("mini_dl", "fpn", "deeplab_v3")
 SEMANTIC_REFINEMENTS = ("none", "point_rend")
 BRANCHES = ("both", "instance", "semantic", "separate")
 
@@ -56,6 +56,10 @@ class BackboneConfig:
         name: model name in timm, of a family with batch norm.
         stride_in_1x1: bottleneck blocks halve the resolution in their first convolution, as those
             of the original ResNet do.
+        output_stride: input pixels per cell of the last stage; 16 or 8: the last stages are dilated
+            instead of halved ("deeplab_v3" only). No weight depends on it, so prediction may take a
+            finer one than training.
+        multi_grid: dilations of the last stage's blocks in cells of stride 32; []: timm's.
         options: further arguments of `timm.create_model`.
         weights: file with ImageNet weights (torchvision or timm layout); null: random weights.
         num_frozen: first parts that do not train (1: the stem, 2: stem and first stage, ..., 5:
@@ -64,6 +68,8 @@ class BackboneConfig:
 
     name: str = "resnet50"
     stride_in_1x1: bool = False
+    output_stride: int = 32
+    multi_grid: tuple[int, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     num_frozen: int = 0
@@ -140,11 +146,13 @@ class SemanticHeadConfig:
     """Semantic branch.
 
     Attributes:
-        kind: "mini_dl" (one MiniDL per level) or "fpn" (levels upsampled step by step and added,
-            Panoptic FPN).
+        kind: "mini_dl" (one MiniDL per level), "fpn" (levels upsampled step by step and added,
+            Panoptic FPN) or "deeplab_v3" (ASPP on the last stage, without a pyramid; for a network
+            of this branch alone).
         norm_act: its norm and activation; "same": those of the heads.
-        hidden_channels: width of each MiniDL module, or of the blocks ("fpn").
-        pooling_size: side of the average pooling of a MiniDL, in cells.
+        hidden_channels: width of each MiniDL module, of the blocks ("fpn"), or of the ASPP.
+        pooling_size: side of the average pooling of a MiniDL, in cells, or of the ASPP, in cells of
+            16 pixels.
         first_level: index of the finest level read ("fpn"); 0: p2.
         refinement: "none" or "point_rend".
         point_channels, num_point_layers, coarse_each_layer: as in the mask head ("point_rend"); the

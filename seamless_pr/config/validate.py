@@ -52,6 +52,11 @@ _RULES: dict[str, _Rule] = {
         (lambda value: 0 <= value <= 5),
         "0 to 5 (the stem and four stages)",
     ),
+    "model.backbone.output_stride": ((lambda value: value in (8, 16, 32)), "8, 16 or 32"),
+    "model.backbone.multi_grid": (
+        (lambda value: all(dilation > 0 for dilation in value)),
+        "positive numbers or empty",
+    ),
     "model.norm_act.kind": _one_of(*_NORMS),
     "model.head_norm_act.kind": _one_of(*_NORMS, "same"),
     "model.semantic_head.norm_act.kind": _one_of(*_NORMS, "same"),
@@ -181,6 +186,7 @@ def validate(config: Config, source: str) -> None:
 def _check_pairs(config: Config, source: str) -> None:
     rpn, data, optimizer = config.model.rpn, config.data, config.optimizer
     _check_norms(config, source)
+    _check_deeplab(config, source)
     if config.model.semantic.things == "merged" and config.model.fusion.semantic_things != "void":
         raise ValueError(
             f"{source}: 'model.semantic.things: merged' does not tell things apart, so "
@@ -227,6 +233,22 @@ def _check_pairs(config: Config, source: str) -> None:
         raise ValueError(
             f"{source}: 'optimizer.nesterov' needs 'optimizer.momentum' above 0; got 0; "
             "set nesterov to false"
+        )
+
+
+def _check_deeplab(config: Config, source: str) -> None:
+    model = config.model
+    is_deeplab = model.semantic_head.kind == "deeplab_v3"
+    if is_deeplab and model.branches != "semantic":
+        raise ValueError(
+            f"{source}: 'model.semantic_head.kind: deeplab_v3' has no pyramid for other branches; "
+            f"'model.branches' must be 'semantic'; got '{model.branches}'"
+        )
+    if model.backbone.output_stride < 32 and not is_deeplab:
+        raise ValueError(
+            f"{source}: 'model.backbone.output_stride' must be 32 for a pyramid; got "
+            f"{model.backbone.output_stride}; finer ones are for 'model.semantic_head.kind: "
+            "deeplab_v3'"
         )
 
 

@@ -21,6 +21,7 @@ from seamless_pr.models.box_branch import (
     regressed_boxes,
     sample_proposals,
 )
+from seamless_pr.models.deeplab import DeepLabV3Head
 from seamless_pr.models.fpn import FPN
 from seamless_pr.models.fusion import fuse, resample_grid, resampled_classes, resized_segmentation
 from seamless_pr.models.mask_branch import MaskHead, PositiveRoIs, mask_loss, positive_rois
@@ -89,12 +90,12 @@ class PanopticNet(nn.Module):
     Args:
         label_space: classes; stuff and things.
         backbone: images [N, 3, H, W] -> stage maps C2..C5; has `out_channels` and `strides`.
-        fpn: stage maps -> levels P2, P3, ...
+        fpn: stage maps -> levels P2, P3, ...; None: heads and points read the stage maps.
         rpn_head, box_head: proposals and boxes; None: no instance branch.
         mask_head: the 4-convolution head, or the coarse head of PointRend (then `point_head` is
             needed).
         point_head: refines masks.
-        semantic_head: P2..P5 -> stride-4 logits; None: no semantic branch.
+        semantic_head: levels -> logits; None: no semantic branch.
         semantic_point_head: refines semantics; None: bilinear upsampling.
         level_strides: input pixels per cell of each FPN level.
         rpn, roi, box, points, semantic, fusion: numbers of the branches.
@@ -113,12 +114,12 @@ class PanopticNet(nn.Module):
         *,
         label_space: LabelSpace,
         backbone: nn.Module,
-        fpn: FPN,
+        fpn: FPN | None,
         rpn_head: RPNHead | None,
         box_head: BoxHead | None,
         mask_head: MaskHead | CoarseMaskHead | None,
         point_head: PointHead | None,
-        semantic_head: SemanticHead | SemanticFPNHead | None,
+        semantic_head: SemanticHead | SemanticFPNHead | DeepLabV3Head | None,
         semantic_point_head: PointHead | None,
         level_strides: Sequence[int],
         rpn: RPNSettings,
@@ -170,12 +171,12 @@ class PanopticNet(nn.Module):
         return images
 
     def features(self, batch: ImageBatch) -> tuple[Tensor, ...]:
-        """FPN levels, finest first; those that boxes and points read are channels-last."""
+        """Pyramid levels, finest first; those that boxes and points read are channels-last."""
         return self.pyramid(self.backbone(self.normalized(batch)))
 
     def pyramid(self, stages: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`features`, out of the stage maps of the backbone."""
-        levels = tuple(self.fpn(stages))
+        levels = tuple(stages if self.fpn is None else self.fpn(stages))
         pooled = self.roi.num_levels
         return (
             *(level.contiguous(memory_format=torch.channels_last) for level in levels[:pooled]),
@@ -388,7 +389,7 @@ class PanopticNet(nn.Module):
         ]
 
     def semantic_logits(self, levels: Sequence[Tensor], padded_size: tuple[int, int]) -> Tensor:
-        """[N, K, h, w] covering the padded image: stride 4, or refined to the input resolution."""
+        """[N, K, h, w] covering the padded image: of the head, or refined to the input size."""
         assert self.semantic_head is not None
         logits: Tensor = self.semantic_head(levels)
         if self.semantic_point_head is None:

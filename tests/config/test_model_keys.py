@@ -57,11 +57,20 @@ BASE: dict[str, Any] = {
 CONV = {"mask_head.kind": "conv"}
 FPN_SEMANTICS = {"semantic_head.kind": "fpn", "semantic_head.refinement": "none"}
 NO_SEMANTIC_POINTS = {"semantic_head.refinement": "none"}
+# No pyramid, and weights that show.
+DEEPLAB = {
+    "branches": "semantic",
+    "backbone.name": "resnet50",
+    "semantic_head.kind": "deeplab_v3",
+    "semantic_head.norm_act.kind": "group_norm",
+}
 # Key -> another value, and what else must hold for the key to matter.
 CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "branches": ("instance", {}),
     "backbone.name": ("resnet34", {}),
     "backbone.stride_in_1x1": (True, {"backbone.name": "resnet50"}),
+    "backbone.output_stride": (16, DEEPLAB),
+    "backbone.multi_grid": ((1, 2, 4), DEEPLAB),
     "backbone.options": ({"channels": [8, 8, 16, 24]}, {}),
     "backbone.num_frozen": (1, {}),
     "norm_act.kind": ("group_norm", {"head_norm_act.kind": "abn"}),
