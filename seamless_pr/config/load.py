@@ -16,7 +16,7 @@ from seamless_pr.config.schema import Config
 from seamless_pr.config.validate import validate
 
 # Free-form mappings: a config that names one of them replaces the whole mapping of its base.
-_REPLACED_AS_A_WHOLE = ("loss_weights", "model.backbone.options")
+_REPLACED_AS_A_WHOLE = ("loss_weights", "model.backbone.options", "optimizer.lr_multipliers")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

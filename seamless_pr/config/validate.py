@@ -144,6 +144,10 @@ _RULES: dict[str, _Rule] = {
     "data.batch_size": _POSITIVE,
     "data.num_workers": _NOT_NEGATIVE,
     "optimizer.lr": _POSITIVE,
+    "optimizer.lr_multipliers": (
+        (lambda value: all(factor > 0 for factor in value.values())),
+        "greater than 0 for every part",
+    ),
     "optimizer.momentum": ((lambda value: 0 <= value < 1), "in [0, 1)"),
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.norm_weight_decay": _NOT_NEGATIVE,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
@@ -12,15 +14,23 @@ from seamless_pr.structures.training_settings import OptimizerSettings
 def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
     """The optimiser over the trainable parameters; norm layers have their own weight decay.
 
+    Each group knows the `lr_multiplier` of its parameters, which `set_lr` applies.
+
     Raises:
-        ValueError: unknown kind, or the network has no trainable parameter.
+        ValueError: unknown kind, the network has no trainable parameter, or not a part that
+            `lr_multipliers` names.
     """
     weights, norms = split_norm_parameters(network)
     groups = [
-        {"params": weights, "weight_decay": settings.weight_decay},
-        {"params": norms, "weight_decay": settings.norm_weight_decay},
+        {"params": group, "weight_decay": decay, "lr_multiplier": multiplier}
+        for parameters, decay in (
+            (weights, settings.weight_decay),
+            (norms, settings.norm_weight_decay),
+        )
+        for multiplier, group in split_by_multiplier(
+            network, parameters, settings.lr_multipliers
+        ).items()
     ]
-    groups = [group for group in groups if group["params"]]
     if not groups:
         raise ValueError("the network has no trainable parameter; check the frozen parts")
     if settings.kind == "sgd":
@@ -47,3 +57,33 @@ def split_norm_parameters(network: nn.Module) -> tuple[list[Parameter], list[Par
                 seen.add(parameter)
                 (norms if is_norm else weights).append(parameter)
     return weights, norms
+
+
+def split_by_multiplier(
+    network: nn.Module, parameters: Sequence[Parameter], multipliers: Mapping[str, float]
+) -> dict[float, list[Parameter]]:
+    """Parameters by the factor on their learning rate, 1 for those of parts that have none.
+
+    Args:
+        network: what the names refer to.
+        parameters: some of its parameters.
+        multipliers: part of the network (`semantic_head`, or `semantic_head.predictor`) -> factor;
+            of a part within a part its own factor holds.
+
+    Raises:
+        ValueError: the network has no part of this name.
+    """
+    parts = dict(network.named_modules())
+    if unknown := [name for name in multipliers if name not in parts]:
+        raise ValueError(
+            f"optimizer.lr_multipliers names {', '.join(unknown)}, but the parts of the network "
+            f"are {', '.join(name for name, _ in network.named_children())} and parts of these"
+        )
+    multiplier_of: dict[Parameter, float] = {}
+    # Outer parts first, so that inner ones have the last word.
+    for name in sorted(multipliers, key=len):
+        multiplier_of.update(dict.fromkeys(parts[name].parameters(), multipliers[name]))
+    groups: dict[float, list[Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(multiplier_of.get(parameter, 1.0), []).append(parameter)
+    return groups

@@ -35,6 +35,6 @@ def lr_factor(step: float, num_steps: int, settings: ScheduleSettings) -> float:
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Gives every parameter group the same learning rate."""
+    """Gives every parameter group the learning rate, times its own factor if it has one."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_multiplier", 1.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -12,6 +12,8 @@ class OptimizerSettings:
     Attributes:
         kind: "sgd" or "adamw" (decoupled weight decay; learns faster in short runs from scratch).
         lr: learning rate after the warm-up, for the global batch.
+        lr_multipliers: part of the network (`semantic_head`, `backbone.conv1`, ...) -> factor on
+            the learning rate of its weights.
         momentum, nesterov: as in torch.optim.SGD ("sgd" only).
         weight_decay: for all weights but those of norm layers.
         norm_weight_decay: for scale and shift of norm layers.
@@ -21,6 +23,7 @@ class OptimizerSettings:
 
     kind: str = "sgd"
     lr: float = 0.01
+    lr_multipliers: dict[str, float] = field(default_factory=dict)
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4

@@ -124,6 +124,13 @@ def test_loss_weights_and_backbone_options_replace_those_of_the_base(tmp_path: P
     assert config.model.backbone.options == {"layers": [2, 2], "stem_width": 8}
 
 
+def test_lr_multipliers_replace_those_of_the_base(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", smallest(optimizer={"lr_multipliers": {"fpn": 2, "rpn_head": 3}}))
+    changed = {"base": "base.yaml", "optimizer": {"lr_multipliers": {"semantic_head": 10}}}
+    config = load_config(write(tmp_path / "a.yaml", changed))
+    assert config.optimizer.lr_multipliers == {"semantic_head": 10.0}
+
+
 def test_a_backbone_is_filled_from_one_file_only(tmp_path: Path) -> None:
     overrides = ["initial_weights.file=a.safetensors", "model.backbone.weights=b.pth"]
     with pytest.raises(ValueError, match=r"a\.safetensors.* and .*b\.pth.* both fill the backbone"):
@@ -160,6 +167,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     [
         ("model.mask_head.kind=deconv", "must be one of 'conv', 'point_rend'; got 'deconv'"),
         ("optimizer.lr=0", "'optimizer.lr' must be greater than 0; got 0.0"),
+        ("optimizer.lr_multipliers.fpn=0", "must be greater than 0 for every part; got {'fpn': 0"),
         ("data.scale_range=[2,1]", "'data.scale_range' must be two numbers, 0 < first <= second"),
         ("schedule.milestones=[5,3]", "'schedule.milestones' must be ascending steps"),
         ("model.rpn.negative_iou=0.9", "'model.rpn.negative_iou' must be at most"),

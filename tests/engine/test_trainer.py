@@ -153,6 +153,18 @@ def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path, monkeypa
     assert load_weights(tmp_path / "weights.safetensors")[1]["step"] == 10
 
 
+def test_a_part_with_a_multiplier_takes_longer_steps(tmp_path: Path) -> None:
+    moves = {}
+    for multiplier in (1.0, 3.0):
+        torch.manual_seed(0)
+        network = TinyNetwork()
+        before = network.conv.weight.detach().clone()
+        changes = {"optimizer__lr_multipliers": {"conv": multiplier}, "training__steps": 1}
+        make_trainer(tmp_path / str(multiplier), network, **changes).run()
+        moves[multiplier] = network.conv.weight.detach() - before
+    torch.testing.assert_close(moves[3.0], 3 * moves[1.0], rtol=1e-3, atol=1e-6)
+
+
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     network = TinyNetwork()
     before = torch.cat([parameter.detach().flatten().clone() for parameter in network.parameters()])
