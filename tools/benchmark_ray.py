@@ -175,7 +175,12 @@ def measure_prediction(options: argparse.Namespace) -> list[dict[str, Any]]:
     }
     run = partial(time_prediction, options.folder, options.images, options.warm_up)
     runs = {way: partial(run, arguments) for way, arguments in ways.items()}
-    return [in_turns(round_index, runs) for round_index in range(options.rounds)]
+    return [in_turns(round_index, runs) for round_index in round_indices(options)]
+
+
+def round_indices(options: argparse.Namespace) -> range:
+    """Numbers of the rounds to come; earlier ones may be stored already."""
+    return range(options.first_round, options.first_round + options.rounds)
 
 
 def in_turns(round_index: int, runs: Mapping[str, Callable[[], Timing]]) -> dict[str, Any]:
@@ -260,7 +265,7 @@ def measure_evaluation(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Rounds of one process per core and of Ray; both must give the same PQ to the last bit."""
     folder = prepare_evaluation(options.folder, options.pairs)
     rounds = []
-    for round_index in range(options.rounds):
+    for round_index in round_indices(options):
         found: dict[str, dict[str, Any]] = {}
         runs = {
             PLAIN: partial(
@@ -588,6 +593,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output.is_file():
         result = json.loads(options.output.read_text(encoding="utf-8"))
     if options.part != "page":
+        stored = {} if options.fresh else result.get(options.part, {})
+        options.first_round = len(stored.get("rounds", []))
         result = merged(result, options.part, measure(options), options.fresh)
         result["machine"] = machine()
         write_json(options.output, result)
