@@ -26,8 +26,9 @@ from seamless_pr.data.prediction_folder import PredictionFolder
 from seamless_pr.engine.cpu_memory import keep_freed_memory
 from seamless_pr.predict import ImageOutcome, predict_images
 
-# What a dead worker has to do again at most; an actor drains its threads after each.
-IMAGES_PER_BLOCK = 32
+# After a block its images count as progress. Before and after it the network waits for files, which
+# only a GPU notices: 32 images take it a second.
+IMAGES_PER_BLOCK, IMAGES_PER_GPU_BLOCK = 32, 256
 BLOCKS_PER_ACTOR = 4
 
 Labelling = Callable[[Sequence[ImageItem], PredictionFolder], Iterator[ImageOutcome]]
@@ -92,7 +93,9 @@ def _label(
     context.print_on_execution_start = False
     stream = ray.data.from_items(
         [_to_row(item) for item in items],
-        override_num_blocks=num_blocks(len(items), num_actors),
+        override_num_blocks=num_blocks(
+            len(items), num_actors, IMAGES_PER_GPU_BLOCK if on_gpu else IMAGES_PER_BLOCK
+        ),
     ).map_batches(
         LabelImages,
         fn_constructor_args=(settings, folder),
@@ -154,9 +157,9 @@ def actor_resources(
     return options.workers or max(1, cpus // each), {"num_cpus": each}
 
 
-def num_blocks(num_items: int, num_actors: int) -> int:
-    """Enough blocks for all actors to end together, and none too large to lose."""
-    wanted = max(BLOCKS_PER_ACTOR * num_actors, math.ceil(num_items / IMAGES_PER_BLOCK))
+def num_blocks(num_items: int, num_actors: int, largest: int = IMAGES_PER_BLOCK) -> int:
+    """Enough blocks for all actors to end together, and none of more than `largest` items."""
+    wanted = max(BLOCKS_PER_ACTOR * num_actors, math.ceil(num_items / largest))
     return min(wanted, num_items)
 
 

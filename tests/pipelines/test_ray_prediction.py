@@ -43,10 +43,11 @@ def test_a_network_gets_a_gpu_with_cores_for_its_threads_or_cores_alone() -> Non
     assert actor_resources(options(workers=3), {"CPU": 2.0}) == (3, {"num_cpus": 1})
 
 
-def test_blocks_are_small_enough_to_lose_and_never_empty() -> None:
+def test_blocks_are_small_enough_for_progress_and_never_empty() -> None:
     assert num_blocks(3, 2) == 3
     assert num_blocks(100, 2) == 8
     assert num_blocks(64_000, 8) == 2000
+    assert num_blocks(64_000, 8, largest=256) == 250
 
 
 @pytest.fixture(scope="module")
