@@ -150,6 +150,9 @@ def build_images(config: Config, label_space: LabelSpace, *, is_training: bool) 
             data.flip_probability,
             data.crop_size_pixels,
             data.color_strength,
+            data.scale_step_pixels,
+            data.crop_max_class_fraction,
+            data.ssd_colors,
         )
     return PanopticImages.from_files(
         part.json,

@@ -235,10 +235,15 @@ class DataConfig:
         longest_side_pixels: ... unless the longer side would then exceed this.
         scale_range: in training `shortest_side_pixels` is multiplied by a random factor of this
             range.
+        scale_step_pixels: the shorter side is one of the ends of that range or a number between
+            them in steps of this; 0: any number.
         flip_probability: of a horizontal mirror image in training.
         crop_size_pixels: (height, width) of a random crop in training; null: no crop.
+        crop_max_class_fraction: crops are drawn again, up to ten times, until they show two classes
+            and none fills this share of what is not void; 1: never.
         color_strength: brightness, contrast and saturation change in training by random factors of
             1 - strength .. 1 + strength.
+        ssd_colors: brightness, contrast, saturation and hue change in training as those of SSD.
         batch_size: images of one optimiser step, over all workers and accumulation steps.
         num_workers: loading processes of each worker; 0: load in the training process.
     """
@@ -249,9 +254,12 @@ class DataConfig:
     shortest_side_pixels: int = 1024
     longest_side_pixels: int = 4096
     scale_range: tuple[float, float] = (0.5, 2.0)
+    scale_step_pixels: int = 0
     flip_probability: float = 0.5
     crop_size_pixels: tuple[int, int] | None = None
+    crop_max_class_fraction: float = 1.0
     color_strength: float = 0.0
+    ssd_colors: bool = False
     batch_size: int = 8
     num_workers: int = 2
 

@@ -139,7 +139,9 @@ _RULES: dict[str, _Rule] = {
         lambda value: 0 < value[0] <= value[1],
         "two numbers, 0 < first <= second",
     ),
+    "data.scale_step_pixels": _NOT_NEGATIVE,
     "data.flip_probability": _FRACTION,
+    "data.crop_max_class_fraction": _POSITIVE_FRACTION,
     "data.color_strength": ((lambda value: 0 <= value < 1), "in [0, 1)"),
     "data.batch_size": _POSITIVE,
     "data.num_workers": _NOT_NEGATIVE,
@@ -221,6 +223,11 @@ def _check_pairs(config: Config, source: str) -> None:
         raise ValueError(
             f"{source}: 'data.crop_size_pixels' must be two positive numbers (height, width) or "
             f"null; got {data.crop_size_pixels}"
+        )
+    if data.crop_max_class_fraction < 1 and data.crop_size_pixels is None:
+        raise ValueError(
+            f"{source}: 'data.crop_max_class_fraction' ({data.crop_max_class_fraction}) chooses "
+            "among crops, but 'data.crop_size_pixels' is null; give a size"
         )
     if data.batch_size % optimizer.accumulation_steps:
         raise ValueError(

@@ -140,19 +140,20 @@ class PanopticImages(Dataset[Sample]):
                 f"{tuple(id_map.shape)} (height, width); run pipelines/prepare.py verify"
             )
         generator = keyed_generator("image", self.seed, draw_key, str(annotation.image_id))
-        image, mask = self.transform(image, tv_tensors.Mask(id_map), generator)
-        return image.as_subclass(torch.Tensor).contiguous(), self._target(annotation, mask)
-
-    def _target(self, annotation: AnnotationRecord, mask: tv_tensors.Mask) -> PanopticTarget:
         segments = annotation.segments
-        train_ids = [self.label_space.train_id_of[segment.category_id] for segment in segments]
-        return PanopticTarget(
+        train_ids = torch.tensor(
+            [self.label_space.train_id_of[segment.category_id] for segment in segments],
+            dtype=torch.int64,
+        )
+        image, mask = self.transform(image, tv_tensors.Mask(id_map), train_ids, generator)
+        target = PanopticTarget(
             id_map=mask.as_subclass(torch.Tensor).contiguous(),
-            train_ids=torch.tensor(train_ids, dtype=torch.int64),
+            train_ids=train_ids,
             is_crowd=torch.tensor([segment.is_crowd for segment in segments], dtype=torch.bool),
             label_space=self.label_space,
             image_key=str(annotation.image_id),
         )
+        return image.as_subclass(torch.Tensor).contiguous(), target
 
 
 def make_train_loader(

@@ -6,6 +6,7 @@ sample is the same however many workers load it, and after a restart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,14 +15,25 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as transforms
 
+from seamless_pr.data.colors import NUM_SSD_DRAWS, change_colors, change_colors_as_ssd
 from seamless_pr.ops.resize import resize_image, resized_size
+
+# Crops are drawn so often before one is taken that shows too little.
+_CROP_TRIES = 10
 
 
 class Transform(Protocol):
-    """Changes an image ([3, H, W] uint8) and its id map ([H, W] int32); sizes may change."""
+    """Changes an image ([3, H, W] uint8) and its id map ([H, W] int32); sizes may change.
+
+    Ids count the segments from 1; 0 is void. `train_ids` [S] are their classes.
+    """
 
     def __call__(
-        self, image: tv_tensors.Image, id_map: tv_tensors.Mask, generator: torch.Generator
+        self,
+        image: tv_tensors.Image,
+        id_map: tv_tensors.Mask,
+        train_ids: Tensor,
+        generator: torch.Generator,
     ) -> tuple[tv_tensors.Image, tv_tensors.Mask]: ...
 
 
@@ -33,11 +45,16 @@ class TrainTransform:
         shortest_side_pixels: the shorter side becomes this, times a random factor.
         longest_side_pixels: cap on the longer side; None: no cap.
         scale_range: the factor is uniform in this range; (1, 1): always the same size.
+        scale_step_pixels: the shorter side is one of the ends of its range and the numbers between
+            them in steps of this; 0: any whole number.
         flip_probability: of a mirror image (left and right exchanged).
         crop_size_pixels: (height, width) of a random crop after scaling; a side that is shorter
             stays as it is; None: no crop.
+        crop_max_class_fraction: crops are drawn up to ten times until they show two classes and
+            none fills this share of the pixels that are not void; 1: the first crop is taken.
         color_strength: brightness, contrast and saturation are each multiplied by a factor that is
             uniform in 1 - strength .. 1 + strength; 0: colours stay.
+        ssd_colors: colours change as `change_colors_as_ssd` says.
     """
 
     shortest_side_pixels: int
@@ -46,6 +63,9 @@ class TrainTransform:
     flip_probability: float = 0.5
     crop_size_pixels: tuple[int, int] | None = None
     color_strength: float = 0.0
+    scale_step_pixels: int = 0
+    crop_max_class_fraction: float = 1.0
+    ssd_colors: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.scale_range
@@ -60,26 +80,55 @@ class TrainTransform:
             )
 
     def __call__(
-        self, image: tv_tensors.Image, id_map: tv_tensors.Mask, generator: torch.Generator
+        self,
+        image: tv_tensors.Image,
+        id_map: tv_tensors.Mask,
+        train_ids: Tensor,
+        generator: torch.Generator,
     ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         # All numbers are drawn at once: switching one change off leaves the others as they were.
         draws = torch.rand(7, generator=generator, dtype=torch.float64).tolist()
         scale_draw, flip_draw, top_draw, left_draw, *color_draws = draws
-        low, high = (self.shortest_side_pixels * factor for factor in self.scale_range)
-        shortest = max(1, int(low + (high - low) * scale_draw))
+        more_crops = torch.rand(_CROP_TRIES - 1, 2, generator=generator).tolist()
+        ssd_draws = torch.rand(NUM_SSD_DRAWS, generator=generator).tolist()
         size = resized_size(
-            (id_map.shape[-2], id_map.shape[-1]), shortest, self.longest_side_pixels
+            (id_map.shape[-2], id_map.shape[-1]),
+            self._shortest_side(scale_draw),
+            self.longest_side_pixels,
         )
         image, id_map = resize_pair(image, id_map, size)
         if self.crop_size_pixels is not None:
-            box = crop_box(size, self.crop_size_pixels, top_draw, left_draw)
+            box = self._crop_box(id_map, train_ids, [[top_draw, left_draw], *more_crops])
             image, id_map = transforms.crop(image, *box), transforms.crop(id_map, *box)
         if flip_draw < self.flip_probability:
             image = transforms.horizontal_flip(image)
             id_map = transforms.horizontal_flip(id_map)
         if self.color_strength > 0:
             image = change_colors(image, [self._factor(draw) for draw in color_draws])
+        if self.ssd_colors:
+            image = change_colors_as_ssd(image, ssd_draws)
         return image, id_map
+
+    def _shortest_side(self, draw: float) -> int:
+        low, high = (self.shortest_side_pixels * factor for factor in self.scale_range)
+        if self.scale_step_pixels:
+            num_sides = (round(high) - round(low)) // self.scale_step_pixels + 1
+            return max(1, round(low) + self.scale_step_pixels * int(draw * num_sides))
+        return max(1, int(low + (high - low) * draw))
+
+    def _crop_box(
+        self, id_map: tv_tensors.Mask, train_ids: Tensor, draws: Sequence[Sequence[float]]
+    ) -> tuple[int, int, int, int]:
+        """The first crop that shows enough, or the last one."""
+        assert self.crop_size_pixels is not None
+        size = (id_map.shape[-2], id_map.shape[-1])
+        for top_draw, left_draw in draws:
+            box = crop_box(size, self.crop_size_pixels, top_draw, left_draw)
+            if self.crop_max_class_fraction == 1:
+                break
+            if is_diverse(transforms.crop(id_map, *box), train_ids, self.crop_max_class_fraction):
+                break
+        return box
 
     def _factor(self, draw: float) -> float:
         return 1 + self.color_strength * (2 * draw - 1)
@@ -99,7 +148,11 @@ class EvalTransform:
     resize_target: bool = False
 
     def __call__(
-        self, image: tv_tensors.Image, id_map: tv_tensors.Mask, generator: torch.Generator
+        self,
+        image: tv_tensors.Image,
+        id_map: tv_tensors.Mask,
+        train_ids: Tensor,
+        generator: torch.Generator,
     ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         original_size = (image.shape[-2], image.shape[-1])
         size = resized_size(original_size, self.shortest_side_pixels, self.longest_side_pixels)
@@ -146,9 +199,14 @@ def crop_box(
     return top, left, height, width
 
 
-def change_colors(image: tv_tensors.Image, factors: list[float]) -> tv_tensors.Image:
-    """Multiplies brightness, contrast and saturation, in this order, by the three factors."""
-    brightness, contrast, saturation = factors
-    image = transforms.adjust_brightness(image, brightness)
-    image = transforms.adjust_contrast(image, contrast)
-    return transforms.adjust_saturation(image, saturation)
+def is_diverse(id_map: Tensor, train_ids: Tensor, max_fraction: float) -> bool:
+    """Whether there are two classes, and none has `max_fraction` of the pixels that are not void.
+
+    Args:
+        id_map: [H, W]; 0 is void, s + 1 the segment at index s.
+        train_ids: [S] class of each segment.
+        max_fraction: in (0, 1).
+    """
+    segment_areas = torch.bincount(id_map.flatten(), minlength=len(train_ids) + 1)[1:]
+    areas = torch.bincount(train_ids, weights=segment_areas.double())
+    return bool((areas > 0).sum() >= 2 and areas.max() < max_fraction * areas.sum())

@@ -13,6 +13,7 @@ from seamless_pr.data.transforms import (
     EvalTransform,
     TrainTransform,
     crop_box,
+    is_diverse,
     resize_ids,
     resize_pair,
 )
@@ -25,8 +26,12 @@ def pair(height: int = 20, width: int = 30) -> tuple[tv_tensors.Image, tv_tensor
     return tv_tensors.Image(image), tv_tensors.Mask(blocks.to(torch.int32))
 
 
+# Blocks of 10x10 pixels are segments 1, 2, 3 and 9, 10, 11: sky above road.
+TRAIN_IDS = torch.tensor([1] * 8 + [0] * 3)
+
+
 def run(transform: TrainTransform | EvalTransform, seed: int = 0) -> tuple[Tensor, Tensor]:
-    image, id_map = transform(*pair(), torch.Generator().manual_seed(seed))
+    image, id_map = transform(*pair(), TRAIN_IDS, torch.Generator().manual_seed(seed))
     return image.as_subclass(torch.Tensor), id_map.as_subclass(torch.Tensor)
 
 
@@ -68,6 +73,17 @@ def test_scales_fill_the_range() -> None:
     assert 23 < sum(sides) / len(sides) < 27
 
 
+def test_scales_go_in_steps_from_one_end_to_the_other() -> None:
+    transform = TrainTransform(20, scale_range=(0.5, 1.5), scale_step_pixels=5)
+    sides = [run(transform, seed)[1].shape[0] for seed in range(100)]
+    assert {side: sides.count(side) > 8 for side in sides} == dict.fromkeys(range(10, 31, 5), True)
+
+
+def test_steps_stop_before_an_end_that_they_do_not_hit() -> None:
+    transform = TrainTransform(20, scale_range=(0.5, 1.4), scale_step_pixels=5)
+    assert {run(transform, seed)[1].shape[0] for seed in range(50)} == {10, 15, 20, 25}
+
+
 def test_flip_mirrors_image_and_ids_half_of_the_time() -> None:
     plain_image, plain_ids = pair()
     num_flipped = 0
@@ -90,6 +106,42 @@ def test_crop_takes_the_same_place_of_both_and_leaves_short_sides() -> None:
     assert corners == {0, 1}
 
 
+def test_crops_are_drawn_again_until_no_class_fills_them() -> None:
+    options = {"crop_size_pixels": (6, 12), "flip_probability": 0.0}
+    shares = {fraction: [] for fraction in (1.0, 0.75)}
+    for fraction, found in shares.items():
+        for seed in range(60):
+            transform = TrainTransform(20, crop_max_class_fraction=fraction, **options)
+            sky = TRAIN_IDS[run(transform, seed)[1].long() - 1].double().mean()
+            found.append(float(max(sky, 1 - sky)))
+    assert sum(share >= 0.75 for share in shares[1.0]) > 30
+    # Ten tries may all fail: a tenth of the places would do.
+    assert sum(share >= 0.75 for share in shares[0.75]) < 20
+    # A first crop that shows enough is kept.
+    for before, after in zip(shares[1.0], shares[0.75]):
+        assert after == before or before >= 0.75
+
+
+def test_segments_of_a_class_count_together_and_void_does_not() -> None:
+    train_ids = torch.tensor([5, 5, 2])
+    three_of_four = torch.tensor([[1, 2, 0, 0], [1, 3, 0, 0]])
+    assert is_diverse(three_of_four, train_ids, 0.76)
+    assert not is_diverse(three_of_four, train_ids, 0.75)
+    assert not is_diverse(torch.tensor([[1, 2, 0]]), train_ids, 0.99)
+    assert not is_diverse(torch.zeros(2, 2, dtype=torch.int32), train_ids, 0.99)
+    assert not is_diverse(torch.zeros(2, 2, dtype=torch.int32), train_ids[:0], 0.99)
+
+
+def test_colors_of_ssd_change_the_image_only() -> None:
+    num_changed = 0
+    for seed in range(10):
+        plain = run(TrainTransform(20, crop_size_pixels=(12, 12)), seed)
+        colored = run(TrainTransform(20, crop_size_pixels=(12, 12), ssd_colors=True), seed)
+        assert plain[1].equal(colored[1])
+        num_changed += not plain[0].equal(colored[0])
+    assert num_changed > 5
+
+
 @pytest.mark.parametrize(("draw", "corner"), [(0.0, (0, 0)), (0.999999, (4, 5))])
 def test_crop_reaches_both_ends(draw: float, corner: tuple[int, int]) -> None:
     assert crop_box((10, 20), (6, 15), draw, draw) == (*corner, 6, 15)
@@ -103,7 +155,7 @@ def test_colors_change_the_image_only_and_within_the_strength() -> None:
     for seed in range(50):
         generator = torch.Generator().manual_seed(seed)
         transform = TrainTransform(20, flip_probability=0.0, color_strength=0.2)
-        changed, ids = transform(image, id_map, generator)
+        changed, ids = transform(image, id_map, TRAIN_IDS, generator)
         assert ids.equal(id_map)
         assert changed.dtype == torch.uint8
         means.append(float(changed.float().mean()))
