@@ -71,8 +71,8 @@ def register_panoptic_dataset(
             dataset; written there unless it holds them; None: none.
 
     Raises:
-        ValueError: the name is taken, the JSON is faulty, or it names other classes than the label
-            space.
+        ValueError: the name is taken, the JSON is faulty, or its categories are not exactly the
+            classes of the label space.
     """
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -84,10 +84,13 @@ def register_panoptic_dataset(
     own_space = dataset.label_space(json_path.stem)
     if label_space is None:
         label_space = own_space
-    if unknown := sorted(own_space.train_id_of.keys() - label_space.train_id_of.keys()):
+    own, wanted = own_space.train_id_of.keys(), label_space.train_id_of.keys()
+    if own != wanted:
         raise ValueError(
-            f"categories {unknown[:10]} of {json_path} are not among those of "
-            f"'{label_space.name}'; give the label space of the JSON, or None"
+            f"categories {sorted(own - wanted)[:10]} of {json_path} are not among those of "
+            f"'{label_space.name}', and {sorted(wanted - own)[:10]} the other way round; "
+            "official evaluators need the same classes on both sides: complete the JSON's "
+            "'categories', or give no label space"
         )
     ids = ContiguousIds(label_space, merged_things)
     metadata: dict[str, Any] = {
