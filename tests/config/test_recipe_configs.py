@@ -1,4 +1,4 @@
-"""Configs of published semantic models: pairs differ in PointRend alone; DeepLab is the one meant."""
+"""Configs of published semantic models: pairs differ in PointRend alone; DeepLab has its layers."""
 
 from __future__ import annotations
 

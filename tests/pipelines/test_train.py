@@ -111,6 +111,51 @@ def test_validation_judges_the_weights_and_the_result_can_predict(
     assert main(arguments) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deeplab_v3_r103", "deeplab_v3_pointrend_r103"])
+def test_the_deeplab_recipe_trains_small_and_predicts_at_half_its_stride(
+    config: Path, tmp_path: Path, name: str
+) -> None:
+    data = config.parent / "data"
+    parts = [
+        f"data.{part}.{key}={data / part / file}"
+        for part in ("train", "val")
+        for key, file in (("json", "panoptic.json"), ("images", "images"), ("segments", "panoptic"))
+    ]
+    small = [
+        "model.backbone.name=resnet50",
+        "model.backbone.options.layers=[1,1,2,3]",
+        "model.backbone.options.channels=[8,16,24,32]",
+        "model.backbone.options.stem_width=8",
+        "model.semantic_head.hidden_channels=8",
+        "model.semantic_head.point_channels=8",
+        "model.semantic_head.pooling_size=4",
+        "data.shortest_side_pixels=64",
+        "data.longest_side_pixels=256",
+        "data.crop_size_pixels=[64,64]",
+        "data.crop_max_class_fraction=0.75",
+        "data.ssd_colors=true",
+        "data.batch_size=4",
+        "data.num_workers=0",
+        "schedule.warmup_steps=2",
+        "training.steps=3",
+        "training.evaluation_interval_steps=3",
+        "training.log_interval_steps=1",
+    ]
+    recipe = ROOT / f"configs/cityscapes/{name}.yaml"
+    run = tmp_path / "run"
+    assert main(["--config", str(recipe), "--output", str(run), *parts, *small]) == 0
+    records = read_log(run / "log.jsonl")
+    assert [record["kind"] for record in records] == ["train"] * 3 + ["validation"]
+    predictor = load_predictor(run, overrides=["model.backbone.output_stride=8"])
+    assert predictor.network.backbone.strides == (4, 8, 8, 8)
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (3, 60, 100), dtype=torch.uint8, generator=generator)
+    segmentation = predictor(image)
+    assert segmentation.image_size == (60, 100)
+    assert not segmentation.semantic_map().eq(predictor.label_space.IGNORE_TRAIN_ID).any()
+
+
 @pytest.mark.parametrize(
     "overrides, message",
     [
@@ -118,6 +163,7 @@ def test_validation_judges_the_weights_and_the_result_can_predict(
         (["training.steps=many"], "'training.steps' cannot be 'many'"),
         (["data.train.json=nothing.json"], "nothing.json"),
         (["data.val.images=nowhere"], "nowhere"),
+        (["optimizer.lr_multipliers.neck=10"], "names neck, but the parts of the network are"),
         (["data.label_space=cityscape"], "no label space 'cityscape'"),
         (["model.backbone.name=vit_tiny_patch16_224"], "vit_tiny_patch16_224"),
         (["training.amp=fp16"], "needs a GPU"),
