@@ -17,6 +17,9 @@ examples:
   python pipelines/evaluate.py --ground-truth gtFine/val --predictions predictions --output DIR \\
       --report --images leftImg8bit/val
 
+  # the same files through panopticapi as well; fails where both differ
+  python pipelines/evaluate.py --ground-truth G.json --predictions P.json --cross-check
+
   # two evaluations of the same images: is B better than A, class by class?
   python pipelines/evaluate.py --compare A/evaluation.json B/evaluation.json
 
@@ -53,7 +56,12 @@ from seamless_pr.evaluation.results import (
     write_evaluation_json,
 )
 from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
-from seamless_pr.evaluation.sources import Source, open_ground_truth, open_predictions
+from seamless_pr.evaluation.sources import (
+    PREDICTION_JSON,
+    Source,
+    open_ground_truth,
+    open_predictions,
+)
 from seamless_pr.evaluation.tables import (
     class_table,
     other_lines,
@@ -61,6 +69,11 @@ from seamless_pr.evaluation.tables import (
     summary_table,
     write_table,
     write_tables,
+)
+from seamless_pr.integrations.panopticapi import (
+    check_installed,
+    cross_check,
+    cross_check_table,
 )
 from seamless_pr.metrics.segment_matching import PQ_RULES
 from seamless_pr.report import write_report
@@ -133,6 +146,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="grey PNGs of category ids: also their mean IoU",
     )
     parser.add_argument(
+        "--cross-check",
+        action="store_true",
+        help="also run COCO's panopticapi on the same files; a difference is an error",
+    )
+    parser.add_argument(
         "--baseline",
         type=Path,
         metavar="JSON",
@@ -158,6 +176,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--ground-truth and --predictions are needed (or --compare A.json B.json)")
     if options.report and not options.output:
         parser.error("--report needs --output DIR")
+    if options.cross_check and (options.compare or options.rules != "official" or options.lenient):
+        parser.error("--cross-check is for an evaluation by the official rules, and not lenient")
     if options.images and not options.images.is_dir():
         parser.error(f"--images: no folder {options.images}")
     return options
@@ -181,6 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def score(options: argparse.Namespace, map_items: ItemMap) -> None:
     """Evaluates, and writes and prints what came out."""
     baseline = read_evaluation_json(options.baseline) if options.baseline else None
+    if options.cross_check:
+        check_installed(options.ground_truth)
     gt = open_ground_truth(options.ground_truth, options.ground_truth_dir)
     pred = open_predictions(options.predictions, options.predictions_dir)
     work = {
@@ -206,6 +228,29 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
             **work,
         )
         print(f"report in {page}")
+    if options.cross_check:
+        show_cross_check(values, options)
+
+
+def show_cross_check(values: dict[str, Any], options: argparse.Namespace) -> None:
+    """Prints the scores of both evaluators.
+
+    Raises:
+        ValueError: they differ.
+    """
+    pred_json = options.predictions
+    if pred_json.is_dir():
+        pred_json = pred_json / PREDICTION_JSON
+    checked = cross_check(
+        values, options.ground_truth, pred_json, options.ground_truth_dir, options.predictions_dir
+    )
+    print()
+    print(plain_text(cross_check_table(checked)))
+    checked.check()
+    print(
+        f"{len(checked.pairs)} scores of means and classes are the same; largest difference "
+        f"{checked.largest_difference:.1e}"
+    )
 
 
 def compare(options: argparse.Namespace, map_items: ItemMap) -> None:
