@@ -200,6 +200,33 @@ def test_masks_are_rendered_as_by_detectron2(golden, monkeypatch):
 
 @pytest.mark.slow
 @on_cases(INSTANCE_CASES)
+def test_point_logits_at_the_points_of_detectron2_are_its_own(golden):
+    arrays, (coarse_head, point_head) = golden.arrays, golden.mask_heads()
+    boxes, things, size = arrays["boxes"], arrays["classes"], golden.network.points.start_size
+    images, padded_size = torch.zeros(len(boxes), dtype=torch.int64), golden.batch.padded_size
+    # The complete first grid, then the chosen cells of grids of twice the size each.
+    points = [regular_grid(size).expand(len(boxes), -1, -1)]
+    for step in range(3):
+        size *= 2
+        indices = arrays[f"step{step}_point_indices"].long()
+        points.append((torch.stack([indices % size, indices // size], dim=-1) + 0.5) / size)
+    with torch.no_grad():
+        coarse = point_rend.coarse_mask_logits(
+            coarse_head, golden.levels[0], boxes, images, padded_size
+        )
+        for index, coords in enumerate(points):
+            features = point_rend.gather_point_features(
+                golden.levels[0], coarse, coords, boxes, images, padded_size
+            )
+            logits = point_head(*features).unflatten(0, coords.shape[:2])
+            own = logits[torch.arange(len(boxes)), :, things]
+            # Uncertain points are near 0 by choice: the scale is that of all classes.
+            limit = LOGIT_TOLERANCE * float(logits.abs().max())
+            assert (own - arrays[f"point_logits_cls_{index}"]).abs().max() < limit
+
+
+@pytest.mark.slow
+@on_cases(INSTANCE_CASES)
 def test_coarse_features_are_read_on_a_regular_grid_of_p2(golden):
     boxes = golden.arrays["boxes"][:3]
     height, width = golden.batch.padded_size
@@ -313,10 +340,23 @@ def test_semantics_are_refined_as_by_detectron2(golden, monkeypatch):
     for index, (scores, indices) in enumerate(steps):
         expected = arrays[f"step{index}_point_indices"].long()
         assert differing_choices(scores, indices, expected, largest) == 0
-    sub = refined[:, :, 3::8, 3::8]
-    far = (sub - arrays["logits_after_step2_sub"]).abs().amax(1) > LOGIT_TOLERANCE * largest
-    assert far.sum() <= 2
     height, width = golden.batch.image_sizes[0]
+    with torch.no_grad():
+        halfway = point_rend.refine_semantic_logits(
+            net.semantic_point_head,
+            levels[0],
+            coarse,
+            (padded_size[0] // 2, padded_size[1] // 2),
+            net.semantic,
+        )
+    # The golden files hold every fourth or eighth row and column.
+    for ours, name in (
+        (halfway[:, :, 3::4, 3::4], "logits_after_step1_sub"),
+        (refined[:, :, 3::8, 3::8], "logits_after_step2_sub"),
+        (refined[:, :, 5:height:8, 5:width:8], "final_sem_seg_sub"),
+    ):
+        far = (ours - arrays[name]).abs().amax(1) > LOGIT_TOLERANCE * largest
+        assert far.sum() <= 2, name
     classes = refined[0, :, :height, :width].argmax(0)
     assert (classes != arrays["final_sem_seg_argmax"]).sum() <= 1e-4 * classes.numel()
 
