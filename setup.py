@@ -34,6 +34,8 @@ REQUIRED = [
     # Class names of released Seamless snapshots.
     "msgpack>=1.0",
     "ray[default,train,data]>=2.50",
+    # Images behind URIs.
+    "fsspec>=2024.2",
     "tensorboard>=2.17",
     "tqdm>=4.66",
     "jinja2>=3.1",
@@ -56,6 +58,9 @@ TEST = [
 BENCH = ["torchmetrics==1.9.0", "kornia-rs>=0.1.9", "vernier==0.5.4"]
 
 EXTRAS = {
+    # Backends of fsspec, for images at s3:// and gs://.
+    "s3": ["s3fs"],
+    "gs": ["gcsfs"],
     # Builds CUDA code: pip install --no-build-isolation, see "Optional parts" in README.md.
     "iabn": ["inplace-abn==1.1.0"],
     "test": TEST,

@@ -13,6 +13,9 @@ examples:
   python pipelines/predict.py --weights W --images val2017 --output predictions \\
       --image-ids annotations/panoptic_val2017.json
 
+  # images in a bucket, with the backend installed: pip install "seamless_pr[s3]"
+  python pipelines/predict.py --weights W --images "s3://bucket/photos/*/*.jpg" --output predictions
+
   # over a cluster: one network per GPU, or per core where there is none
   ray job submit --working-dir . -- python pipelines/predict.py --weights /shared/W.safetensors \\
       --images /shared/photos --output /shared/predictions
@@ -61,7 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--images",
         required=True,
         metavar="DIR|GLOB|LIST",
-        help="folder, glob pattern in quotes, text file with one path a line, or one image",
+        help="folder, glob pattern in quotes, text file with one path a line, or one image; also "
+        "URIs such as s3://bucket/photos",
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")

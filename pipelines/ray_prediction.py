@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from pipelines.ray_support import TASK_RETRIES, cluster_failures, ray_cluster, w
 from seamless_pr.build import load_predictor
 from seamless_pr.data.image_list import ImageItem
 from seamless_pr.data.prediction_folder import PredictionFolder
+from seamless_pr.data.remote_files import as_location
 from seamless_pr.engine.cpu_memory import keep_freed_memory
 from seamless_pr.predict import ImageOutcome, predict_images
 
@@ -169,7 +169,9 @@ def _to_row(item: ImageItem) -> dict[str, str]:
 
 
 def _to_item(row: dict[str, Any]) -> ImageItem:
-    return ImageItem(Path(str(row["path"])), json.loads(str(row["image_id"])), str(row["name"]))
+    return ImageItem(
+        as_location(str(row["path"])), json.loads(str(row["image_id"])), str(row["name"])
+    )
 
 
 def _in_words(resources: dict[str, Any]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from seamless_pr.data.image_files import IMAGE_SUFFIXES, find_image_files, list_image_files
 from seamless_pr.data.panoptic_records import ImageRecord
+from seamless_pr.data.remote_files import Location, as_location, is_uri, list_uri
 
 LIST_EXTENSIONS = (".txt", ".lst")
 
@@ -20,12 +21,12 @@ class ImageItem:
     """One image file to label.
 
     Attributes:
-        path: the file.
+        path: the file; text if it is a URI.
         image_id: its id in the JSON; a string, or the number that a ground truth gives it.
         name: relative path, without extension and with forward slashes, of its result files.
     """
 
-    path: Path
+    path: Location
     image_id: str | int
     name: str
 
@@ -41,7 +42,8 @@ def list_images(
     Args:
         source: a folder (searched with its sub-folders), a glob pattern (`**` crosses folders), a
             text file (.txt, .lst) with one path a line, relative to the text file or absolute, or a
-            single image.
+            single image. All but the text file may be URIs (s3://bucket/photos), and so may its
+            lines.
         id_from: "path": the path without extension, relative to the folder, to the fixed part of
             the pattern, or to the text file; "name": the file name without extension; otherwise a
             COCO panoptic JSON whose "images" give the ids; `source` is then the folder of these
@@ -54,6 +56,7 @@ def list_images(
 
     Raises:
         FileNotFoundError: no such folder or file, or no image there.
+        OSError: a URI cannot be reached.
         ValueError: two images with one id, or a JSON whose images are not all there.
     """
     if id_from in ("path", "name"):
@@ -65,10 +68,14 @@ def list_images(
     return items
 
 
-def _find_images(source: str) -> tuple[list[Path], Path]:
+def _find_images(source: str) -> tuple[Sequence[Location], Location]:
     """Sorted image files and the folder that ids are relative to."""
     path = Path(source)
-    if path.is_dir():
+    paths: Sequence[Location]
+    root: Location
+    if is_uri(source):
+        paths, root = list_uri(source)
+    elif path.is_dir():
         paths, root = list_image_files(path), path
     elif path.is_file() and path.suffix.lower() in LIST_EXTENSIONS:
         return _read_list(path)
@@ -101,29 +108,45 @@ def _fixed_folder(pattern: str) -> Path:
     return Path(*fixed)
 
 
-def _read_list(path: Path) -> tuple[list[Path], Path]:
+def _read_list(path: Path) -> tuple[list[Location], Path]:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not entries:
         raise FileNotFoundError(f"{path} lists no images; write one path a line")
-    return sorted(path.parent / entry for entry in entries), path.parent
+    locations = (as_location(entry) for entry in entries)
+    paths = [path.parent / place if isinstance(place, Path) else place for place in locations]
+    return sorted(paths, key=str), path.parent
 
 
-def _item_of_path(path: Path, root: Path, id_from: str, remove_suffix: str) -> ImageItem:
-    stem = path.with_suffix("")
-    if id_from == "name":
-        name = stem.name
+def _item_of_path(path: Location, root: Location, id_from: str, remove_suffix: str) -> ImageItem:
+    if isinstance(path, Path):
+        stem = _relative_stem(path, Path(root))
     else:
-        # Listed files may lie outside the list's folder; their ids keep the whole path.
-        inside = stem.is_relative_to(root) and ".." not in stem.relative_to(root).parts
-        relative = stem.relative_to(root) if inside else Path(os.path.abspath(stem))
-        name = relative.as_posix().lstrip("/")
+        inside = path.startswith(f"{root}/")
+        # As with files outside the list's folder, ids keep the whole path.
+        relative = path[len(str(root)) + 1 :] if inside else path.partition("://")[2]
+        stem = PurePosixPath(relative).with_suffix("").as_posix().lstrip("/")
+    name = PurePosixPath(stem).name if id_from == "name" else stem
     name = name.removesuffix(remove_suffix)
     return ImageItem(path, name, name)
 
 
+def _relative_stem(path: Path, root: Path) -> str:
+    """The path without extension, relative to a folder that holds it, else whole."""
+    stem = path.with_suffix("")
+    # Listed files may lie outside the list's folder.
+    inside = stem.is_relative_to(root) and ".." not in stem.relative_to(root).parts
+    relative = stem.relative_to(root) if inside else Path(os.path.abspath(stem))
+    return relative.as_posix().lstrip("/")
+
+
 def _items_of_json(json_path: Path, images_dir: str) -> list[ImageItem]:
     """Only the files that a COCO JSON lists, with its ids."""
+    if is_uri(images_dir):
+        raise ValueError(
+            f"ids from {json_path} need a folder that the file system shows; {images_dir} is a "
+            "URI: mount it, or take ids from 'path' or 'name'"
+        )
     records = _read_json_images(json_path)
     files, faults = find_image_files(records, images_dir)
     if faults:
@@ -135,7 +158,7 @@ def _items_of_json(json_path: Path, images_dir: str) -> list[ImageItem]:
         ImageItem(files[record.image_id], record.image_id, _result_name(record))
         for record in records
     ]
-    return sorted(items, key=lambda item: item.path)
+    return sorted(items, key=lambda item: str(item.path))
 
 
 def _result_name(record: ImageRecord) -> str:
@@ -162,7 +185,7 @@ def _read_json_images(json_path: Path) -> list[ImageRecord]:
 
 
 def _check_unique(items: Iterable[ImageItem]) -> None:
-    seen: dict[str, Path] = {}
+    seen: dict[str, Location] = {}
     for item in items:
         # Case is folded because result files may lie on a file system that ignores it.
         for key in {f"id {item.image_id}", f"name {item.name.casefold()}"}:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from seamless_pr.data.remote_files import is_uri, read_uri
+
 SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
 WIDE_PILLOW_MODES = ("I", "F")
 
@@ -25,16 +27,16 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     and PNG; torchvision's decoders are about to be removed); what it refuses goes to Pillow.
 
     Args:
-        path: JPEG, PNG, WebP, TIFF, BMP or anything else that OpenCV or Pillow reads.
+        path: JPEG, PNG, WebP, TIFF, BMP or anything else that OpenCV or Pillow reads; also a URI.
 
     Returns:
         [3, H, W] uint8 RGB, contiguous.
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: the storage of a URI cannot be reached.
         ValueError: the file is empty, truncated or not an image; the message names it.
     """
-    path = Path(path)
     data = read_bytes(path)
     pixels = _decode_fast(data)
     if pixels is None:
@@ -42,11 +44,14 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     return torch.from_numpy(_to_eight_bit(pixels, path)).permute(2, 0, 1).contiguous()
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of an image file; errors name the file."""
-    if not path.is_file():
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of an image file or URI; errors name it."""
+    if is_uri(path):
+        data = read_uri(os.fspath(path))
+    elif not os.path.isfile(path):
         raise FileNotFoundError(f"no image file at {path}; check the folder and the file name")
-    data = path.read_bytes()
+    else:
+        data = Path(path).read_bytes()
     if not data:
         raise ValueError(f"{path} is empty; copy or create the file again")
     return data
@@ -80,7 +85,7 @@ def looks_complete(data: bytes) -> bool:
     return not data.startswith(b"GIF8")
 
 
-def _decode_with_pillow(data: bytes, path: Path) -> NDArray[np.generic]:
+def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> NDArray[np.generic]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
@@ -99,7 +104,7 @@ def _decode_with_pillow(data: bytes, path: Path) -> NDArray[np.generic]:
         ) from error
 
 
-def _to_eight_bit(pixels: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+def _to_eight_bit(pixels: NDArray[np.generic], path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8)
     if pixels.dtype == np.uint16:

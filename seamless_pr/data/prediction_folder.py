@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from seamless_pr.data.coco_results import to_coco, to_coco_instances
 from seamless_pr.data.files import write_json, write_picture, write_whole
 from seamless_pr.data.image_list import ImageItem
+from seamless_pr.data.remote_files import location_name
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
@@ -127,7 +128,7 @@ class PredictionFolder:
         record: dict[str, Any] = {
             "image": {
                 "id": item.image_id,
-                "file_name": item.path.name,
+                "file_name": location_name(item.path),
                 "height": height,
                 "width": width,
             },

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from seamless_pr.data.image_list import list_images
@@ -138,3 +140,54 @@ def test_sources_without_images_are_errors(tmp_path: Path) -> None:
         list_images(tmp_path / "empty.txt")
     with pytest.raises(FileNotFoundError, match="neither a folder"):
         list_images(tmp_path / "nowhere")
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """A folder on fsspec's storage in memory, which stands for a bucket."""
+    files = fsspec.filesystem("memory")
+    for name in ("val/ulm/b.png", "val/bonn/a.JPG", "val/ulm/notes.txt", "train/c.png"):
+        files.pipe_file(f"/bucket/{name}", b"")
+    yield "memory://bucket"
+    files.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("", ["train/c", "val/bonn/a", "val/ulm/b"]),
+        ("/val/", ["bonn/a", "ulm/b"]),
+        ("/val/*/*", ["bonn/a", "ulm/b"]),
+        ("/*/ulm/b.*", ["val/ulm/b"]),
+        ("/train/c.png", ["c"]),
+    ],
+)
+def test_folders_patterns_and_images_may_be_uris(
+    bucket: str, source: str, expected: list[str]
+) -> None:
+    items = list_images(bucket + source)
+    assert [item.image_id for item in items] == expected
+    assert all(str(item.path).startswith("memory://") for item in items)
+    names = [item.image_id for item in list_images(bucket + source, id_from="name")]
+    assert names == [name.rpartition("/")[2] for name in expected]
+
+
+def test_lines_of_a_list_may_be_uris(bucket: str, tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_text(f"{bucket}/val/ulm/b.png\na.png\n")
+    items = list_images(tmp_path / "some.txt")
+    assert {(item.image_id, str(item.path)) for item in items} == {
+        ("a", str(tmp_path / "a.png")),
+        ("bucket/val/ulm/b", f"{bucket}/val/ulm/b.png"),
+    }
+
+
+def test_storage_without_images_or_backend_is_refused_with_a_reason(
+    bucket: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError, match="no image files in memory://bucket/test"):
+        list_images(f"{bucket}/test")
+    with pytest.raises(OSError, match=r"s4://bucket cannot be read .*s4"):
+        list_images("s4://bucket")
+    (tmp_path / "val.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}]}))
+    with pytest.raises(ValueError, match="memory://bucket is a URI: mount it"):
+        list_images(bucket, id_from=str(tmp_path / "val.json"))

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from fsspec import filesystem
 from PIL import Image
 from torch import Tensor
 
@@ -105,6 +106,26 @@ def test_missing_empty_and_foreign_files_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not a picture")
     with pytest.raises(ValueError, match=r"text\.jpg cannot be read as an image"):
         read_image(tmp_path / "text.jpg")
+
+
+def test_files_behind_a_uri_are_read_and_told_apart_like_others(tmp_path: Path) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    bucket = filesystem("memory")
+    contents = {"a.png": content, "half.png": content[: len(content) // 2], "empty.png": b""}
+    for name, data in contents.items():
+        bucket.pipe_file(f"/pictures/{name}", data)
+    image = read_image("memory://pictures/a.png")
+    assert torch.equal(image, torch.from_numpy(pixels).permute(2, 0, 1))
+    with pytest.raises(ValueError, match=r"memory://pictures/half.png cannot be read as an image"):
+        read_image("memory://pictures/half.png")
+    with pytest.raises(ValueError, match=r"memory://pictures/empty.png is empty"):
+        read_image("memory://pictures/empty.png")
+    with pytest.raises(FileNotFoundError, match=r"memory://pictures/none.png"):
+        read_image("memory://pictures/none.png")
+    with pytest.raises(OSError, match=r"s4://a.png cannot be read"):
+        read_image("s4://a.png")
 
 
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
