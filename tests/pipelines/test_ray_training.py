@@ -1,83 +1,114 @@
-"""Training over Ray Train: what torchrun computes, also when a worker is killed on the way."""
+"""Training over Ray Train: what torchrun computes, whatever is lost on the way."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
-from seamless_pr.engine.checkpoints import load_weights
+from seamless_pr.config.schema import ClusterConfig
 from seamless_pr.engine.run_log import read_log
-from tests.support.processes import kill_one, wait_until
-from tests.support.tiny_run import write_tiny_run
+from tests.support.processes import kill_one
+from tests.support.training_runs import (
+    STEPS,
+    differing,
+    largest_difference,
+    train_with_ray,
+    train_with_torchrun,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-ROOT = Path(__file__).resolve().parents[2]
-TRAIN = str(ROOT / "pipelines/train.py")
-SECONDS = 900
-# As in test_train.py: near-ties amplify rounding, small steps make few.
-EXACT = ["optimizer.lr=0.001", "model.semantic.hard_pixel_fraction=1"]
-STEPS = 8
-
-
-def environment() -> dict[str, str]:
-    free = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    # A busy machine takes its time to start workers.
-    patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}
-    return {**free, **patience, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
-def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    config = write_tiny_run(tmp_path_factory.mktemp("tiny_run"))
-    return ["--config", str(config), f"training.steps={STEPS}", *EXACT]
+def cluster() -> Iterator[Any]:
+    """A head without cores, and two nodes of one core each; nodes may be killed and added."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster
+
+        # The default takes half a minute to notice that a node is gone.
+        checks = {"period_ms": 1000, "timeout_ms": 5000, "failure_threshold": 3}
+        config = {f"health_check_{name}": value for name, value in checks.items()}
+        head = {"num_cpus": 0, "include_dashboard": True, "_system_config": config}
+        cluster = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(2):
+                cluster.add_node(num_cpus=1)
+            yield cluster
+        finally:
+            cluster.shutdown()
 
 
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return load_weights(run / "weights.safetensors")[0]
-
-
-def train_with_torchrun(arguments: list[str], num_workers: int, output: Path) -> Path:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(num_workers), TRAIN, *arguments, "--output", str(output)]
-    subprocess.run(command, cwd=ROOT, env=environment(), check=True)
-    return output
-
-
-def test_a_run_of_two_workers_that_loses_one_ends_as_if_nothing_had_happened(
-    arguments: list[str], tmp_path: Path
+def test_a_run_that_loses_a_worker_ends_as_if_nothing_had_happened(
+    cluster: Any, training: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
-    output, log = tmp_path / "run", tmp_path / "log.txt"
-    command = [sys.executable, TRAIN, *arguments, "--output", str(output)]
-    command += ["--ray", "cluster.num_workers=2"]
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=stream, stderr=stream
-        )
-    snapshot = output / "ray/checkpoint_manager_snapshot.json"
-    wait_until(
-        lambda: snapshot.exists() or process.poll() is not None, SECONDS, "the first checkpoint"
-    )
-    assert kill_one(process.pid, "RayTrainWorker") is not None, log.read_text()
-    assert process.wait(SECONDS) == 0, log.read_text()
-    assert "going on after step" in log.read_text()
+    run = train_with_ray(training, tmp_path / "run", variables={"RAY_ADDRESS": cluster.address})
+    run.wait_for_checkpoint()
+    assert kill_one(os.getpid(), "RayTrainWorker") is not None, run.log
+    run.finish()
+    assert "going on after step 2" in run.log
 
-    records = read_log(output / "log.jsonl")
+    records = read_log(run.output / "log.jsonl")
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
     assert {record["checksum_spread"] for record in records} == {0}
-    kept = json.loads(snapshot.read_text())["checkpoint_results"]
-    assert [entry["checkpoint_dir_name"] for entry in kept] == ["step_00000006", "step_00000008"]
-    assert (output / "tensorboard").is_dir()
+    kept = json.loads(run.snapshot.read_text())["checkpoint_results"]
+    assert [entry["checkpoint_dir_name"] for entry in kept] == ["step_00000004", "step_00000005"]
+    assert (run.output / "tensorboard").is_dir()
 
-    ours = weights_of(output)
-    undisturbed = weights_of(train_with_torchrun(arguments, 2, tmp_path / "two"))
-    assert [name for name in ours if not torch.equal(ours[name], undisturbed[name])] == []
-    alone = weights_of(train_with_torchrun(arguments, 1, tmp_path / "one"))
-    for name in ours:
-        if "running" not in name:
-            torch.testing.assert_close(ours[name], alone[name], rtol=0, atol=5e-5, msg=name)
+    assert differing(run.output, undisturbed) == []
+    alone = train_with_torchrun(training, 1, tmp_path / "alone")
+    assert largest_difference(run.output, alone)[0] < 1e-5
+    for one, two in zip(read_log(alone / "log.jsonl"), records, strict=True):
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-4, abs=1e-5)
+
+
+def test_a_run_that_loses_a_whole_node_goes_on_when_another_one_comes(
+    cluster: Any, training: list[str], undisturbed: Path, tmp_path: Path
+) -> None:
+    run = train_with_ray(training, tmp_path / "run", variables={"RAY_ADDRESS": cluster.address})
+    run.wait_for_checkpoint()
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    assert run.process.poll() is None, run.log
+    cluster.add_node(num_cpus=1)
+    run.finish()
+    assert "going on after step 2" in run.log
+    assert differing(run.output, undisturbed) == []
+
+
+def test_an_elastic_run_goes_on_with_the_nodes_that_are_left(
+    cluster: Any, training: list[str], undisturbed: Path, tmp_path: Path
+) -> None:
+    elastic = [*training, "cluster.min_workers=1"]
+    run = train_with_ray(elastic, tmp_path / "run", variables={"RAY_ADDRESS": cluster.address})
+    run.wait_for_checkpoint()
+    # Switched off and not torn out: Ray then knows at once that it will not get two workers again.
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=True)
+    run.finish()
+    # One worker alone has nothing to compare its checksum with.
+    records = read_log(run.output / "log.jsonl")
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    assert ["checksum_spread" in record for record in records] == [True, True, False, False, False]
+    assert largest_difference(run.output, undisturbed)[0] < 1e-5
+
+
+def test_the_config_asks_ray_for_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from pipelines.ray_training import scaling_config
+
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
+    scaling = scaling_config(ClusterConfig(num_workers=8, min_workers=4, cpus_per_worker=6))
+    assert scaling.num_workers == (4, 8)
+    assert scaling.use_gpu
+    assert scaling.resources_per_worker == {"CPU": 6, "GPU": 1}
+    scaling = scaling_config(ClusterConfig(num_workers=3, use_gpu=False))
+    assert scaling.num_workers == 3
+    assert not scaling.use_gpu
+    assert scaling.resources_per_worker == {"CPU": 1}
