@@ -38,18 +38,20 @@ def train_on_cluster(config: Config, output: Path, storage: str | None) -> None:
 
     Raises:
         OSError: workers were lost or failed more often than `cluster.max_failures`.
-        ValueError: the run folder belongs to another run.
+        ValueError: the run folder belongs to another run, or `storage` is no folder.
     """
     if storage is not None and "://" not in storage:
         check_output(storage, "--storage")
         storage = os.path.abspath(storage)
+    storage = storage or str(output.absolute() / STORAGE_NAME)
+    storage_parts(storage)  # A wrong one must not claim the run folder.
     output = output.absolute()
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_SECONDS)
     cluster = config.cluster
     wanted = (cluster.min_workers or cluster.num_workers) * cluster.cpus_per_worker
     with ray_cluster(wanted_cpus=wanted, dashboard=True), cluster_failures():
         claim_run_folder(output, config)
-        result = _fit(config, output, storage or str(output / STORAGE_NAME))
+        result = _fit(config, output, storage)
         weights = output / WEIGHTS_NAME
         if not weights.exists():
             # The first worker's disk is elsewhere; its weights came here with a checkpoint.
@@ -62,7 +64,7 @@ def _fit(config: Config, output: Path, storage: str) -> Any:
     from ray.train.torch import TorchTrainer
 
     cluster = config.cluster
-    parent, _, name = storage.rstrip("/").rpartition("/")
+    parent, name = storage_parts(storage)
     evaluates = config.training.evaluation_interval_steps > 0
     variables = {
         key: value for key, value in os.environ.items() if key.startswith(NETWORK_VARIABLES)
@@ -77,7 +79,7 @@ def _fit(config: Config, output: Path, storage: str) -> Any:
         scaling_config=scaling_config(cluster),
         run_config=RunConfig(
             name=name,
-            storage_path=parent or "/",
+            storage_path=parent,
             failure_config=FailureConfig(max_failures=cluster.max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=cluster.num_checkpoints_kept,
@@ -93,6 +95,22 @@ def _fit(config: Config, output: Path, storage: str) -> Any:
             f"training failed and {cluster.max_failures} restarts (cluster.max_failures) did not "
             f"help; the same command goes on from the last checkpoint\n{error}"
         ) from error
+
+
+def storage_parts(storage: str) -> tuple[str, str]:
+    """Ray's words for a place: the folder or URI of all runs, and the name of this one.
+
+    Raises:
+        ValueError: a URI that names a bucket and no folder in it.
+    """
+    place, mark, query = storage.partition("?") if "://" in storage else (storage, "", "")
+    parent, _, name = place.rstrip("/").rpartition("/")
+    if "://" in storage and not parent.partition("://")[2]:
+        raise ValueError(
+            f"--storage {storage} names no folder for this run; give for example "
+            f"{place.rstrip('/')}/run{mark}{query}"
+        )
+    return f"{parent or '/'}{mark}{query}", name
 
 
 def scaling_config(cluster: ClusterConfig) -> Any:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from pipelines import evaluate, ray_support
 from pipelines.ray_support import ROOT, check_output, check_upload, upload_sizes, uses_ray
+from pipelines.ray_training import storage_parts
 
 CLUSTERS = sorted((ROOT / "configs/clusters").glob("*.yaml"))
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -55,6 +61,52 @@ def test_too_large_an_upload_is_refused_and_names_the_cause() -> None:
     check_upload({"a": 100 * 2**20})
     with pytest.raises(ValueError, match=r"101 MiB .* takes 100; largest: b \(61 MiB\), a"):
         check_upload({"a": 40 * 2**20, "b": 61 * 2**20})
+
+
+def test_a_pipeline_refuses_too_large_an_upload_before_it_calls_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_support, "UPLOAD_LIMIT", 2**18)
+    # Nobody listens there: an attempt to connect would last a minute and end with another error.
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    arguments = ["--ground-truth", "G.json", "--predictions", "P.json", "--ray"]
+    assert evaluate.main(arguments) == evaluate.EXIT_ERROR
+    assert "MiB for the cluster, and Ray's job server takes" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("prepare", "train", "predict", "evaluate"))
+def test_a_copied_script_finds_the_installed_package(name: str, tmp_path: Path) -> None:
+    # What `ray submit` does; the package is on the path then, not beside the script.
+    script = shutil.copy(ROOT / f"pipelines/{name}.py", tmp_path)
+    installed = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=tmp_path, env=installed, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: {name}.py".encode())
+
+
+@pytest.mark.parametrize(
+    "storage, parts",
+    [
+        ("/shared/runs/a", ("/shared/runs", "a")),
+        ("/a/", ("/", "a")),
+        ("s3://bucket/a", ("s3://bucket", "a")),
+        ("s3://bucket/runs/a?region=eu", ("s3://bucket/runs?region=eu", "a")),
+        ("file:///shared/a", ("file:///shared", "a")),
+    ],
+)
+def test_the_last_part_of_the_storage_is_the_name_of_the_run(
+    storage: str, parts: tuple[str, str]
+) -> None:
+    assert storage_parts(storage) == parts
+
+
+@pytest.mark.parametrize("storage", ("s3://bucket", "s3://bucket/", "file:///a"))
+def test_storage_without_a_folder_is_refused(storage: str) -> None:
+    with pytest.raises(ValueError, match=f"--storage {storage} names no folder .*/run"):
+        storage_parts(storage)
 
 
 @pytest.mark.parametrize("path", CLUSTERS, ids=lambda path: path.stem)
