@@ -7,6 +7,8 @@ by tools/benchmark_ray.py.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,18 +17,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
+from pipelines import prepare
+from seamless_pr.build import build_images, build_label_space
 from seamless_pr.config.load import load_config
 from seamless_pr.data.image_list import ImageItem
 from seamless_pr.data.images import read_image
+from seamless_pr.data.loader import PanopticImages
 from seamless_pr.data.prediction_folder import PredictionFolder
 from seamless_pr.data.street_scenes import write_street_scenes
-from seamless_pr.data.transforms import TrainTransform
 from seamless_pr.layers.abn import ABN
 from seamless_pr.models.panoptic_net import PanopticNet
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
+from seamless_pr.structures.panoptic_target import PanopticTarget
 from tools.benchmark_inference import CONFIG, NETWORK_GIGA, random_network
 
 NODES, GPUS_PER_NODE = 8, 8
@@ -49,7 +56,7 @@ ROUND_TRIP_SECONDS = 1e-3
 # Forward, and backward to inputs and to weights.
 PASSES = 3
 FLOAT_BYTES, DOUBLE_BYTES = 4, 8
-TIMED_ROUNDS = 7
+TIMED_ROUNDS, NUM_LOADED = 7, 24
 
 
 # Measured
@@ -83,43 +90,60 @@ def norm_calls(net: PanopticNet) -> list[int]:
 def measure_costs(folder: Path) -> dict[str, Any]:
     """Bytes, and milliseconds of one core, of the work around the network at 1024x2048."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(0)
     net = random_network()
     channels = norm_calls(net)
     images = folder / "full_size"
     write_street_scenes(images, num_images={"val": 4}, size=FULL_SIZE, seed=0, progress=False)
     files = sorted(images.rglob("*_leftImg8bit.png"))
-    picture = read_image(files[0])
-    data = load_config(CONFIG).data
-    transform = TrainTransform(
-        shortest_side_pixels=data.shortest_side_pixels,
-        longest_side_pixels=data.longest_side_pixels,
-        scale_range=data.scale_range,
-        flip_probability=data.flip_probability,
-    )
-    id_map = torch.zeros(1, *FULL_SIZE, dtype=torch.int32)
-    draws = [torch.Generator().manual_seed(seed) for seed in range(4 * TIMED_ROUNDS)]
-    augmentation = [seconds(partial(transform, picture, id_map, draw), 1) for draw in draws]
-    with torch.inference_mode():
-        ((segmentation, detections),) = net.predict(
-            ImageBatch.from_images([picture[:, ::2, ::2].contiguous()]), [FULL_SIZE]
-        )
+    samples = drawn_samples(images, is_training=True)
+    loading = [
+        seconds(partial(samples.__getitem__, (draw % len(samples), draw)), 1)
+        for draw in range(NUM_LOADED)
+    ]
+    _, target = drawn_samples(images, is_training=False)[0]
     return {
         "num_parameters": sum(p.numel() for p in net.parameters()),
         "num_trained": sum(p.numel() for p in net.parameters() if p.requires_grad),
         "num_buffer_values": sum(b.numel() for b in net.buffers()),
         "num_norm_calls": len(channels),
         "num_norm_channels": sum(channels),
-        "scale_range": list(data.scale_range),
+        "scale_range": list(load_config(CONFIG).data.scale_range),
         "drawn_image_bytes": round(statistics.mean(path.stat().st_size for path in files)),
         "read_ms": milliseconds(lambda: read_image(files[0])),
-        "augment_ms": round(1000 * statistics.mean(augmentation), 2),
-        **writing_costs(folder / "writing", segmentation, detections),
+        "load_ms": round(1000 * statistics.mean(loading), 2),
+        **writing_costs(folder / "writing", as_prediction(target)),
     }
 
 
-def writing_costs(folder: Path, segmentation: Any, detections: Detections) -> dict[str, Any]:
+def drawn_samples(root: Path, is_training: bool) -> PanopticImages:
+    """Drawn scenes as training or validation reads them."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        prepare.main(["cityscapes", "--root", str(root), "--splits", "val"])
+    part = "train" if is_training else "val"
+    overrides = [
+        f"data.{part}.json={root / 'gtFine' / 'cityscapes_panoptic_val.json'}",
+        f"data.{part}.images={root / 'leftImg8bit' / 'val'}",
+    ]
+    config = load_config(CONFIG, overrides)
+    return build_images(config, build_label_space(config), is_training=is_training)
+
+
+def as_prediction(target: PanopticTarget) -> PanopticSegmentation:
+    """Ground truth as a network that knows everything would predict it."""
+    areas = torch.bincount(target.id_map.flatten(), minlength=len(target.train_ids) + 1)[1:]
+    segments = [
+        Segment(index + 1, int(train_id), int(area))
+        for index, (train_id, area) in enumerate(zip(target.train_ids, areas))
+    ]
+    return PanopticSegmentation(target.id_map, tuple(segments), target.label_space)
+
+
+def writing_costs(folder: Path, segmentation: PanopticSegmentation) -> dict[str, Any]:
     """Cost of the files of one prediction, and of the driver's two passes over them."""
     predictions = PredictionFolder(folder, instances=False, overlays=False)
+    nothing = torch.zeros(0)
+    detections = Detections(torch.zeros(0, 4), nothing, nothing.long(), torch.zeros(0, 28, 28))
     items = [ImageItem(Path(f"{n}.png"), n, f"{n}") for n in range(200)]
     write_ms = milliseconds(lambda: predictions.write(items[0], segmentation, detections))
     for item in items:
@@ -136,12 +160,12 @@ def writing_costs(folder: Path, segmentation: Any, detections: Detections) -> di
 
 
 def seconds(run: Callable[[], object], rounds: int = TIMED_ROUNDS) -> float:
-    """Median time of a call; the first of several is not counted."""
+    """Median processor time of a call; the first of several is not counted."""
     times = []
     for _ in range(rounds + (rounds > 1)):
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times[-rounds:])
 
 
@@ -276,7 +300,6 @@ def training_text(costs: dict[str, Any]) -> str:
         + "| cores for loading, per GPU |",
         "|---:|" + "---:|" * (3 + len(NETWORKS)),
     ]
-    loading_ms = costs["read_ms"] + costs["augment_ms"]
     for teraflops in GPU_TERAFLOPS:
         single = training(costs, 1, teraflops, None)
         node = training(costs, GPUS_PER_NODE, teraflops, None)
@@ -285,7 +308,7 @@ def training_text(costs: dict[str, Any]) -> str:
             training(costs, NUM_GPUS, teraflops, gigabits).images_per_second
             for gigabits in NETWORKS
         ]
-        cores = node.images_per_second / GPUS_PER_NODE * loading_ms / 1000
+        cores = node.images_per_second / GPUS_PER_NODE * costs["load_ms"] / 1000
         cells = [f"{rate:.0f}" if rate >= 20 else f"{rate:.1f}" for rate in rates]
         lines.append(f"| {teraflops} T | {' | '.join(cells)} | {cores:.1f} |")
     return "\n".join([*lines, "", *(f"- {line}" for line in training_notes(costs))])
@@ -321,8 +344,8 @@ def training_notes(costs: dict[str, Any]) -> list[str]:
         f"PNG ({8 * reading / 1e9:.1f} Gbit/s over all nodes); all of Cityscapes' training images "
         f"({NUM_TRAIN_PHOTOS * PHOTO_BYTES / 1e9:.1f} GB) stay in the page cache of each "
         "node after the first epoch. Loading takes "
-        f"{costs['read_ms']:.0f} ms of a core to decode (drawn scenes of "
-        f"{costs['drawn_image_bytes'] / 1e6:.1f} MB) and {costs['augment_ms']:.0f} ms to augment.",
+        f"{costs['load_ms']:.0f} ms of a core to read, scale and convert an image and its map "
+        f"(drawn scenes of {costs['drawn_image_bytes'] / 1e6:.1f} MB).",
         f"A checkpoint has {checkpoint / 1e6:.0f} MB and is written twice, into the run folder and "
         "to Ray's storage, while all GPUs wait: "
         f"{2 * checkpoint / 1e6:.0f} MB, {2 * checkpoint / 500e6:.1f} s at 500 MB/s.",
