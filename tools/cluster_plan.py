@@ -53,6 +53,8 @@ PHOTO_BYTES = 2.2e6
 NUM_TRAIN_PHOTOS = 2975
 # Assumed: a request to shared storage (stat, open, rename).
 ROUND_TRIP_SECONDS = 1e-3
+# 48000 steps of 8 images.
+PUBLISHED_IMAGES = 384_000
 # Forward, and backward to inputs and to weights.
 PASSES = 3
 FLOAT_BYTES, DOUBLE_BYTES = 4, 8
@@ -145,6 +147,10 @@ def writing_costs(folder: Path, segmentation: PanopticSegmentation) -> dict[str,
     nothing = torch.zeros(0)
     detections = Detections(torch.zeros(0, 4), nothing, nothing.long(), torch.zeros(0, 28, 28))
     items = [ImageItem(Path(f"{n}.png"), n, f"{n}") for n in range(200)]
+
+    def per_item(run: Callable[[], object]) -> float:
+        return round(1000 * seconds(run) / len(items), 4)
+
     write_ms = milliseconds(lambda: predictions.write(items[0], segmentation, detections))
     for item in items:
         predictions.write(item, segmentation, detections)
@@ -154,8 +160,8 @@ def writing_costs(folder: Path, segmentation: PanopticSegmentation) -> dict[str,
         "write_ms": write_ms,
         "png_bytes": png.stat().st_size,
         "record_bytes": record.stat().st_size,
-        "finished_ms": milliseconds(lambda: [predictions.is_finished(i) for i in items]) / 200,
-        "join_ms": milliseconds(lambda: predictions.join(items, space)) / 200,
+        "finished_ms": per_item(lambda: [predictions.is_finished(item) for item in items]),
+        "join_ms": per_item(lambda: predictions.join(items, space)),
     }
 
 
@@ -281,8 +287,8 @@ def plan_section(costs: dict[str, Any], evaluation: Sequence[dict[str, Any]]) ->
         f"10^12 operations a second ({', '.join(map(str, GPU_TERAFLOPS))}; 54 ms an image of Mask "
         "R-CNN R-50 on one V100 in detectron2's zoo come to about 10), networks of "
         f"{', '.join(map(str, NETWORKS))} Gbit/s per node used to {100 * NETWORK_SHARE:.0f} %, "
-        f"{1e6 * EXCHANGE_SECONDS:.0f} µs for a small exchange between all GPUs, "
-        f"{1e3 * ROUND_TRIP_SECONDS:.0f} ms for a request to shared storage, photos of "
+        f"{1e6 * EXCHANGE_SECONDS:.0f} µs for a small exchange between GPUs of several nodes "
+        f"(within one node nothing), {1e3 * ROUND_TRIP_SECONDS:.0f} ms for a request to shared storage, photos of "
         f"{PHOTO_BYTES / 1e6:.1f} MB (Cityscapes: 11 GB, 5000 images).",
         training_text(costs),
         prediction_text(costs),
@@ -323,7 +329,12 @@ def training_notes(costs: dict[str, Any]) -> list[str]:
     shares = [area / largest_area(scale, n) for n in (GPUS_PER_NODE, NUM_GPUS)]
     reading = plan.images_per_second * PHOTO_BYTES
     checkpoint = checkpoint_bytes(costs)
+    node = training(costs, GPUS_PER_NODE, TYPICAL_TERAFLOPS, None)
+    hours = [PUBLISHED_IMAGES / each.images_per_second / 3600 for each in (node, plan)]
     return [
+        f"The images of the published {PUBLISHED_IMAGES // GPUS_PER_NODE} steps of {GPUS_PER_NODE} "
+        f"take {hours[0]:.1f} hours on {GPUS_PER_NODE} GPUs of {TYPICAL_TERAFLOPS} T and "
+        f"{hours[1]:.1f} on {NUM_GPUS}.",
         f"Gradients: {costs['num_trained'] / 1e6:.2f} M of {costs['num_parameters'] / 1e6:.2f} M "
         f"parameters are trained, {FLOAT_BYTES * costs['num_trained'] / 1e6:.0f} MB a step; in a "
         f"ring each node sends {ring_bytes(costs['num_trained'], NUM_GPUS) / 1e6:.0f} MB a step. "
