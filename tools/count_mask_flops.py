@@ -1,6 +1,7 @@
-"""Counts what one mask costs (PointRend, table 2) and writes docs/pointrend_costs.md.
+"""Counts what one mask costs (PointRend, table 2) and prints that section of docs/fidelity.md.
 
 Nothing runs: multiply-adds and activations follow from the shapes of the layers.
+`python tools/fidelity.py --stored` writes the section into the page.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from seamless_pr.models.mask_branch import MaskHead
 from seamless_pr.models.point_rend import CoarseMaskHead, PointHead, num_subdivision_steps
 from seamless_pr.structures.settings import PointSettings
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCUMENT = ROOT / "docs" / "pointrend_costs.md"
 CHANNELS = 256
 NUM_THINGS = 80
 PAPER = {
@@ -143,14 +142,15 @@ def points_table() -> str:
     return "\n".join(lines)
 
 
-def document() -> str:
+def section() -> str:
+    """The section of docs/fidelity.md."""
     per_point = point_cost(NUM_THINGS).multiply_adds
-    return f"""# What a PointRend mask costs
+    return f"""## What a PointRend mask costs
 
-Written by `python tools/count_mask_flops.py`; nothing is measured, all follows from the shapes of
-this package's layers with the {NUM_THINGS} thing classes of COCO.
+Nothing is measured here: all follows from the shapes of this package's layers with the {NUM_THINGS}
+thing classes of COCO (`tools/count_mask_flops.py`).
 
-## Table 2 of the paper: one mask
+### Table 2 of the paper: one mask
 
 {cost_table()}
 
@@ -160,30 +160,28 @@ pooled features that go in; PointRend counts the points of one subdivision step 
 step keeps those of another. One point costs {per_point:,} multiply-adds, the coarse head
 {coarse_cost(NUM_THINGS).multiply_adds / 1e6:.2f} M.
 
-## Point predictions (section 3.1)
+### Point predictions (section 3.1)
 
 {points_table()}
 
 The paper counts {PAPER_POINTS} = 4.25 * 28^2 from 7x7: the cells of 14x14 (a quarter of 28^2) and
 four times 28^2. Of 3136, the released code predicts the first 784 as a grid and skips 14x14.
 
-## Training points (table 4)
+### Training points (table 4)
 
 | strategy | settings (`model.points`) |
 |---|---|
 | regular grid | `train_points: grid` |
 | uniform | `oversample_ratio: 1`, `importance_fraction: 0.0` |
 | mildly biased (default) | `oversample_ratio: 3`, `importance_fraction: 0.75` |
-| heavily biased | `oversample_ratio: 10`, `importance_fraction: 1.0` |
-"""
+| heavily biased | `oversample_ratio: 10`, `importance_fraction: 1.0` |"""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=DOCUMENT, help="Markdown file to write")
-    options = parser.parse_args()
-    options.output.write_text(document(), encoding="utf-8")
-    print(f"written: {options.output}")
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    print(section())
     return 0
 
 

@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from seamless_pr.config.load import load_config
 from seamless_pr.config.schema import Config
+from tools import count_mask_flops
 
 ROOT = Path(__file__).resolve().parents[1]
 ITEMS = ROOT / "docs" / "fidelity_items.yaml"
@@ -43,9 +44,11 @@ PROPERTY = "agreement:"
 
 INTRODUCTION = """# Fidelity
 
-How this package reads Seamless Scene Segmentation (Porzi et al., CVPR 2019), and how closely its
-numbers are those of the released code ("the reference"). Written by `python tools/fidelity.py`
-from `docs/fidelity_items.yaml` and the results of `tests/fidelity`; do not edit.
+How this package reads Seamless Scene Segmentation (Porzi et al., CVPR 2019) and PointRend
+(Kirillov et al., CVPR 2020), and how closely its numbers are those of the released code ("the
+reference"; of PointRend detectron2). Written by `python tools/fidelity.py` from
+`docs/fidelity_items.yaml`, the results of `tests/fidelity` and the shapes of PointRend's layers;
+do not edit.
 
 Where paper and released code differ, the code is the default: it is what the published checkpoint
 was trained with. `tools/convert_weights.py` loads that checkpoint. Modern alternatives are named
@@ -60,7 +63,11 @@ networks (dense tensors 7e-6, up to 10 of 1000 proposals and 11 detections excha
 boxes 0.03 pixels, 186 pixels of a panoptic map), and rounding for single operations. Networks run
 on contiguous tensors, as the reference did. Gradients are compared in double precision; in single
 precision the total norm moves by 1e-4 with the number of threads, because the slope of a leaky
-ReLU at an input within rounding of 0 is decided by the order of additions."""
+ReLU at an input within rounding of 0 is decided by the order of additions.
+
+Imported networks of detectron2 are compared with its own numbers in
+`tests/models/test_golden_pointrend.py`, and side by side, where it is installed, in
+`tests/integrations/test_detectron2.py`."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def document(measurements: Sequence[Measurement]) -> str:
     parts = [INTRODUCTION, "## Readings"]
     for title, rows in groups.items():
         parts += [f"### {title}", items_table(rows, config)]
-    parts.append(MEASURED)
+    parts += [count_mask_flops.section(), MEASURED]
     for case in dict.fromkeys(found.case for found in measurements):
         of_case = [found for found in measurements if found.case == case]
         parts += [f"### {case}", measurements_table(of_case)]

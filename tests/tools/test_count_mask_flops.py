@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from seamless_pr.structures.settings import PointSettings
@@ -32,6 +34,15 @@ def test_points_of_both_starts():
     assert sum(tool.num_points(PointSettings(start_size=0))) == tool.PAPER_POINTS
 
 
-def test_the_document_is_up_to_date():
-    written = tool.DOCUMENT.read_text(encoding="utf-8")
-    assert written == tool.document(), "run python tools/count_mask_flops.py"
+def test_every_strategy_of_table_4_is_a_valid_choice():
+    for override in re.findall(r"`(\w+: [\w.]+)`", tool.section().partition("(table 4)")[2]):
+        key, _, value = override.partition(": ")
+        typed = type(getattr(PointSettings(), key))(value)
+        assert getattr(PointSettings(**{key: typed}), key) == typed
+    assert "grid" in tool.section()
+
+
+def test_the_section_is_printed(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["count_mask_flops.py"])
+    assert tool.main() == 0
+    assert "| PointRend, 224x224 | 0.9 B, 0.7 M | 924.29 M | 733,520 |" in capsys.readouterr().out
