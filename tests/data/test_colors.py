@@ -13,7 +13,8 @@ from seamless_pr.data.colors import NUM_SSD_DRAWS, change_colors_as_ssd
 # Switched off, whatever the amount.
 OFF = [0.9, 0.3]
 FIRST, LAST = [0.0], [0.9]
-PIXELS = [[200, 100, 50], [0, 255, 0], [90, 90, 90], [255, 255, 255], [0, 0, 0]]
+# The last but one is so red that a shift carries its hue over the end of the circle.
+PIXELS = [[200, 100, 50], [0, 255, 0], [90, 90, 90], [255, 255, 255], [255, 40, 0], [0, 0, 0]]
 
 
 def changed(*draws: list[float]) -> list[list[int]]:
@@ -47,12 +48,13 @@ def test_contrast_multiplies_the_values(order) -> None:
     ]
 
 
-def test_saturation_and_hue_change_in_hsv_and_grey_stays() -> None:
+@pytest.mark.parametrize("amount, degrees", [(0.75, 18), (0.25, -18)])
+def test_saturation_and_hue_change_in_hsv_and_grey_stays(amount: float, degrees: float) -> None:
     # Half the saturation; 9 of 180 steps of hue are 18 degrees.
-    found = changed(OFF, OFF, [0.0, 0.0], [0.0, 0.75], FIRST)
+    found = changed(OFF, OFF, [0.0, 0.0], [0.0, amount], FIRST)
     for pixel, result in zip(PIXELS, found, strict=True):
         hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in pixel))
-        expected = colorsys.hsv_to_rgb((hue + 18 / 360) % 1, saturation / 2, value)
+        expected = colorsys.hsv_to_rgb((hue + degrees / 360) % 1, saturation / 2, value)
         # OpenCV rounds hue to two degrees and saturation to 1 / 255.
         assert result == pytest.approx([255 * channel for channel in expected], abs=3)
 

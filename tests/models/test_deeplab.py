@@ -102,6 +102,10 @@ def test_weights_of_stride_16_give_logits_of_twice_the_resolution_at_stride_8():
             net.semantic_logits(net.features(batch()), SIZE).shape[-2:] for net in (coarse, fine)
         ]
     assert logits == [(4, 8), (8, 16)]
+    assert [net.semantic_head.aspp.views[1].conv.dilation for net in (coarse, fine)] == [
+        (6, 6),
+        (12, 12),
+    ]
     torch.testing.assert_close(stages[1][..., ::2, ::2], stages[0], rtol=1e-4, atol=1e-4)
 
 
