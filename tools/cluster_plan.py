@@ -288,8 +288,8 @@ def plan_section(costs: dict[str, Any], evaluation: Sequence[dict[str, Any]]) ->
         "R-CNN R-50 on one V100 in detectron2's zoo come to about 10), networks of "
         f"{', '.join(map(str, NETWORKS))} Gbit/s per node used to {100 * NETWORK_SHARE:.0f} %, "
         f"{1e6 * EXCHANGE_SECONDS:.0f} µs for a small exchange between GPUs of several nodes "
-        f"(within one node nothing), {1e3 * ROUND_TRIP_SECONDS:.0f} ms for a request to shared storage, photos of "
-        f"{PHOTO_BYTES / 1e6:.1f} MB (Cityscapes: 11 GB, 5000 images).",
+        f"(within one node nothing), {1e3 * ROUND_TRIP_SECONDS:.0f} ms for a request to shared "
+        f"storage, photos of {PHOTO_BYTES / 1e6:.1f} MB (Cityscapes: 11 GB, 5000 images).",
         training_text(costs),
         prediction_text(costs),
         evaluation_text(evaluation),
