@@ -449,8 +449,8 @@ def section(result: dict[str, Any]) -> str:
         lines += [
             f"Simulated nodes share the {result['machine']['cores']} cores of this machine: more "
             "nodes than cores cannot gain anything. The plain processes beside them (one thread "
-            "each, no Ray, started together) show what the cores themselves give: two threads "
-            "of one core do not compute twice as much.",
+            "each, no Ray, started together) show what the cores themselves give. In brackets the "
+            "gain over one node. The driver and the processes of Ray run on the same cores.",
             "",
         ]
     if "costs" in result:
