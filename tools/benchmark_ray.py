@@ -583,19 +583,27 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def stored_result(path: Path) -> dict[str, Any]:
+    """What earlier runs found; empty at the first."""
+    if not path.is_file():
+        return {}
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.part == "record-evaluation":
         record_evaluation(options.folder, options.ray, options.workers, options.output)
         return 0
     options.folder.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {}
-    if options.output.is_file():
-        result = json.loads(options.output.read_text(encoding="utf-8"))
+    result = stored_result(options.output)
     if options.part != "page":
-        stored = {} if options.fresh else result.get(options.part, {})
-        options.first_round = len(stored.get("rounds", []))
-        result = merged(result, options.part, measure(options), options.fresh)
+        earlier = {} if options.fresh else result.get(options.part, {})
+        options.first_round = len(earlier.get("rounds", []))
+        found = measure(options)
+        # Another part may have been stored in the meantime.
+        result = merged(stored_result(options.output), options.part, found, options.fresh)
         result["machine"] = machine()
         write_json(options.output, result)
     text = section(result)
