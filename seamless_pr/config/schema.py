@@ -285,8 +285,8 @@ class ClusterConfig:
 
     Attributes:
         num_workers: training processes; with GPUs one per GPU.
-        min_workers: after a loss go on with as few as these, and grow again when machines return;
-            each number in between must divide `data.batch_size`. null: wait for `num_workers`.
+        min_workers: after a loss go on with as few as these, and grow again when machines return.
+            null: wait for `num_workers`.
         use_gpu: a GPU for each process; null: if the cluster has any.
         cpus_per_worker: cores of each process, its loading processes included.
         max_failures: restarts from the last checkpoint after a process or machine was lost.

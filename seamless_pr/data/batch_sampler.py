@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 
@@ -43,17 +44,18 @@ class AspectRatioBatchSampler:
             seed: of the order.
             num_steps: the sequence ends after this many steps, counted from step 0; None: never.
             start_step: steps that were done before; their batches are left out.
-            rank, world_size: this worker and their number; must divide `batch_size`.
-            accumulation_steps: each step's share is yielded in this many batches of equal size.
+            rank, world_size: this worker and their number. Where it does not divide `batch_size`,
+                shares differ by one image.
+            accumulation_steps: each step's share is yielded in this many batches, as equal.
             aspect_edges: ascending limits of width / height between groups.
         """
         if not image_sizes:
             raise ValueError("there are no images to sample from; check the dataset's JSON")
         shares = world_size * accumulation_steps
-        if batch_size < 1 or batch_size % shares:
+        if batch_size < shares:
             raise ValueError(
-                "batch_size must be a multiple of world_size x accumulation_steps = "
-                f"{world_size} x {accumulation_steps}; got {batch_size}"
+                "batch_size must be at least world_size x accumulation_steps = "
+                f"{world_size} x {accumulation_steps}, an image for each; got {batch_size}"
             )
         if not 0 <= rank < world_size or start_step < 0:
             raise ValueError(
@@ -70,16 +72,19 @@ class AspectRatioBatchSampler:
         self._groups = [_group(size, aspect_edges) for size in image_sizes]
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        share = self.batch_size // self.world_size
-        part = share // self.accumulation_steps
+        # Losses and norm statistics are weighted by their counts: unequal shares train the same.
+        first, end = (self.batch_size * at // self.world_size for at in (self.rank, self.rank + 1))
+        limits = [
+            first + (end - first) * part // self.accumulation_steps
+            for part in range(self.accumulation_steps + 1)
+        ]
         for step, indices in enumerate(self._all_batches()):
             if self.num_steps is not None and step >= self.num_steps:
                 return
             if step < self.start_step:
                 continue
-            first = self.rank * share
-            for start in range(first, first + share, part):
-                positions = range(start, start + part)
+            for start, stop in pairwise(limits):
+                positions = range(start, stop)
                 yield [(indices[at], step * self.batch_size + at) for at in positions]
 
     def __len__(self) -> int:

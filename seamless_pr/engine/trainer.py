@@ -265,7 +265,8 @@ class Trainer:
 
     def _report(self, window: _Window, log: RunLog | None) -> None:
         losses = window.mean_losses()
-        means = mean_over_workers(torch.tensor(list(losses.values()), device=self.device)).tolist()
+        values = [*losses.values(), float(window.num_images)]
+        *means, num_images = mean_over_workers(torch.tensor(values, device=self.device)).tolist()
         losses = dict(zip(losses, means))
         spread = parameter_checksum_spread(self._parameters)
         if log is None:
@@ -273,7 +274,7 @@ class Trainer:
         total = sum(self._loss_weights[name] * value for name, value in losses.items())
         num_steps, last = len(window.records), window.records[-1]
         seconds = window.seconds / num_steps
-        images_per_second = world_size() * window.num_images / window.seconds
+        images_per_second = world_size() * num_images / window.seconds
         log.write(
             "train",
             self._steps_done,

@@ -43,11 +43,14 @@ def test_restart_gives_the_rest_of_the_same_sequence(start: int) -> None:
     assert batches(start_step=start) == batches()[start:]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_workers_together_see_the_batch_of_one(world_size: int) -> None:
     shares = [batches(rank=rank, world_size=world_size) for rank in range(world_size)]
     joined = [[pair for part in parts for pair in part] for parts in zip(*shares)]
     assert joined == batches()
+    lengths = {len(part) for share in shares for part in share}
+    assert min(lengths) > 0
+    assert max(lengths) - min(lengths) <= 1
 
 
 def test_accumulation_splits_each_step() -> None:
@@ -57,6 +60,12 @@ def test_accumulation_splits_each_step() -> None:
     assert joined == batches(rank=1, world_size=2)
     sampler = AspectRatioBatchSampler(SIZES, 4, num_steps=30, start_step=7, accumulation_steps=4)
     assert len(sampler) == len(list(sampler)) == 23 * 4
+
+
+def test_shares_that_are_not_equal_are_split_as_equally_as_can_be() -> None:
+    options = {"batch_size": 8, "world_size": 3, "accumulation_steps": 2}
+    lengths = [[len(part) for part in batches(rank=rank, **options)[:2]] for rank in range(3)]
+    assert lengths == [[1, 1], [1, 2], [1, 2]]
 
 
 def test_draw_keys_number_all_samples() -> None:
@@ -77,8 +86,8 @@ def test_endless_sequence_has_no_length() -> None:
 
 
 def test_impossible_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be a multiple of .* = 3 x 1; got 4"):
-        AspectRatioBatchSampler(SIZES, 4, world_size=3)
+    with pytest.raises(ValueError, match=r"must be at least .* = 3 x 2, an image .*; got 4"):
+        AspectRatioBatchSampler(SIZES, 4, world_size=3, accumulation_steps=2)
     with pytest.raises(ValueError, match=r"rank must be in 0\.\.1"):
         AspectRatioBatchSampler(SIZES, 4, rank=2, world_size=2)
     with pytest.raises(ValueError, match="no images to sample from"):
