@@ -4,6 +4,9 @@ examples:
   # the published network at 1024x2048 on two threads
   python tools/benchmark_inference.py --threads 2
 
+  # PointRend's mask head alone; the rest of the page stays
+  python tools/benchmark_inference.py --threads 2 --only-masks
+
   # a quick look at a small size; nothing is written
   python tools/benchmark_inference.py --size 256x512 --rounds 1 --dry-run
 
@@ -47,6 +50,7 @@ from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.ops.window_mean import window_mean
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
+from tools.mask_refinement_timing import mask_section, measure_mask_heads
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "cityscapes" / "seamless_r50.yaml"
@@ -276,7 +280,10 @@ def section(result: dict[str, Any]) -> str:
             "88 (contiguous) and 158 to 233 G a second (channels last); there detectron2's argmax, "
             "paste and combination of 60 instances took 0.56 s."
         )
-    return "\n".join([*lines, "", text])
+    parts = ["\n".join([*lines, "", text])]
+    if "mask_heads" in result:
+        parts.append(mask_section(result["mask_heads"]))
+    return "\n\n".join(parts)
 
 
 def replaced(page: str, text: str) -> str:
@@ -314,19 +321,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=parse_size, default=REFERENCE_SIZE, metavar="HxW")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--only-masks", action="store_true", help="PointRend's mask head; the rest as stored"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print, write nothing")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     # As pipelines/predict.py does.
     keep_freed_memory()
-    result = {
-        **measure(random_network(), options.size, options.rounds),
-        "size": list(options.size),
-        "threads": options.threads,
-        "rounds": options.rounds,
-        "torch": torch.__version__,
-        "cpu": cpu_name(),
-        "load": os.getloadavg()[0],
+    if options.only_masks:
+        result = json.loads(STORED_RESULT.read_text(encoding="utf-8"))
+    else:
+        result = {
+            **measure(random_network(), options.size, options.rounds),
+            "size": list(options.size),
+            "threads": options.threads,
+            "rounds": options.rounds,
+            "torch": torch.__version__,
+            "cpu": cpu_name(),
+            "load": os.getloadavg()[0],
+        }
+    result["mask_heads"] = {
+        **measure_mask_heads(options.threads, options.rounds),
+        "giga_multiply_adds_per_second": round(
+            convolution_rate("channels_last", options.rounds) / 1e9, 1
+        ),
     }
     print(section(result))
     if options.dry_run:

@@ -32,6 +32,10 @@ from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import PointSettings, SemanticSettings
 
+# What a layer of the point head writes for so many points is still in the processor's cache when
+# the next layer reads it.
+CPU_BLOCK_POINTS = 1024
+
 
 class CoarseMaskHead(nn.Module):
     """Class-specific 7x7 mask logits of a box, seen whole.
@@ -108,6 +112,12 @@ class PointHead(nn.Module):
         nn.init.zeros_(self.predictor.bias)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        if fine.device.type != "cpu":
+            return self._block(fine, coarse)
+        blocks = zip(fine.split(CPU_BLOCK_POINTS), coarse.split(CPU_BLOCK_POINTS))
+        return torch.cat([self._block(*block) for block in blocks])
+
+    def _block(self, fine: Tensor, coarse: Tensor) -> Tensor:
         # The bias is the weight of one more coarse input, so that it costs no pass over memory.
         coarse = torch.cat([coarse, coarse.new_ones(len(coarse), 1)], dim=1)
         for layer in self.layers:

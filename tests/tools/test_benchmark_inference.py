@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.structures.image_batch import ImageBatch
 from tests.support.snapshots import tiny_seamless_config
 from tools import benchmark_inference as tool
+from tools import mask_refinement_timing as masks
 
 SPACE = load_label_space("cityscapes")
 
@@ -36,7 +38,8 @@ def test_timed_parts_compute_what_a_prediction_computes(net):
     assert found.seconds[tool.NETWORK] == pytest.approx(total)
 
 
-def test_results_make_a_table_for_the_page(net):
+def test_results_make_a_table_for_the_page(net, monkeypatch):
+    monkeypatch.setattr(tool, "convolution_rate", lambda mode, rounds: 1e11)
     result = tool.measure(net, (64, 96), rounds=1)
     result |= {"size": [64, 96], "threads": 1, "rounds": 1, "torch": "2", "cpu": "a", "load": 0.5}
     assert json.loads(json.dumps(result)) == result
@@ -47,9 +50,25 @@ def test_results_make_a_table_for_the_page(net):
     assert text.startswith(header)
     assert "released code" not in text, "the reference was timed at another size"
     at_full_size = tool.section({**result, "size": [1024, 2048]})
-    assert "| wide pooling | 0.00 | 0.00 | 0.00 | 29.80 |" in at_full_size
+    assert re.search(r"\| wide pooling \|( \d\.\d\d \|){3} 29\.80 \|", at_full_size)
     assert tool.replaced(f"a\n{tool.BEGIN}\nold\n{tool.END}\nb", "new") == (
         f"a\n{tool.BEGIN}\nnew\n{tool.END}\nb"
     )
     with pytest.raises(ValueError, match="add them"):
         tool.replaced("a page without marks", "new")
+
+
+def test_mask_heads_are_timed_on_boxes_inside_the_image_and_shown_beside_detectron2(monkeypatch):
+    monkeypatch.setattr(masks, "CHANNELS", 8)
+    monkeypatch.setattr(masks, "NUM_BOXES", 2)
+    boxes = masks.street_boxes((512, 1024), torch.Generator().manual_seed(0))
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert (boxes >= 0).all()
+    assert (boxes <= torch.tensor([1024, 512, 1024, 512])).all()
+    found = masks.measure_mask_heads(threads=1, rounds=1)
+    found["giga_multiply_adds_per_second"] = 100.0
+    for parts in found["seconds"].values():
+        assert parts[masks.SUBDIVISION] + parts[masks.COARSE] == pytest.approx(parts[masks.WHOLE])
+    text = masks.mask_section(found)
+    assert "| subdivision to 224x224 |" in text
+    assert "1.550 |" in text
