@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seamless_pr.data.files import write_json
 from tools import benchmark_ray as tool
 
 MACHINE = {"cores": 2, "cpu": "a", "python": "3", "torch": "2", "ray": "2"}
@@ -121,6 +122,22 @@ def test_the_page_has_what_was_measured_and_nothing_else():
     assert page == f"a\n{tool.BEGIN}\n{text}\n{tool.END}\nb"
     with pytest.raises(ValueError, match="add them"):
         tool.replaced("a page without marks", text)
+
+
+def test_the_page_is_written_again_from_the_stored_result(tmp_path: Path, capsys):
+    stored = {
+        "machine": MACHINE,
+        "prediction": {"num_images": 24, "warm_up": 4, "rounds": prediction_rounds()},
+    }
+    output, page = tmp_path / "result.json", tmp_path / "page.md"
+    write_json(output, stored)
+    page.write_text(f"# Benchmarks\n\n{tool.BEGIN}\n{tool.END}\n\nkept\n")
+    paths = ["--output", str(output), "--page", str(page), "--folder", str(tmp_path / "work")]
+    assert tool.main(["page", *paths]) == 0
+    assert tool.stored_result(output) == stored
+    assert tool.section(stored) in page.read_text()
+    assert page.read_text().endswith("kept\n")
+    assert tool.stored_result(tmp_path / "nothing.json") == {}
 
 
 def test_children_start_without_the_callers_cluster_and_threads(monkeypatch):
