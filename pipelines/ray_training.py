@@ -22,8 +22,12 @@ from seamless_pr.engine.distributed import of_first_worker
 STORAGE_NAME = "ray"
 # Weights that no validation has judged rank below all others.
 UNJUDGED_PQ = -1.0
-# A report waits for the controller's next look at its workers, by default 2 seconds.
-HEALTH_CHECK_SECONDS = "0.5"
+RAY_TRAIN_SETTINGS = {
+    # A report waits for the controller's next look at its workers, by default 2 seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Ray would show what a worker prints and a copy of it in its log.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
 # What the user's shell says about network interfaces holds for the workers too.
 NETWORK_VARIABLES = ("GLOO_", "NCCL_")
 
@@ -46,7 +50,8 @@ def train_on_cluster(config: Config, output: Path, storage: str | None) -> None:
     storage = storage or str(output.absolute() / STORAGE_NAME)
     storage_parts(storage)  # A wrong one must not claim the run folder.
     output = output.absolute()
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_SECONDS)
+    for name, value in RAY_TRAIN_SETTINGS.items():
+        os.environ.setdefault(name, value)
     cluster = config.cluster
     wanted = (cluster.min_workers or cluster.num_workers) * cluster.cpus_per_worker
     with ray_cluster(wanted_cpus=wanted, dashboard=True), cluster_failures():

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from pipelines.ray_support import upload_sizes
+from seamless_pr.engine.checkpoints import load_weights
 from seamless_pr.engine.run_log import read_log
-from tests.support.processes import descendants, wait_until
+from tests.support.processes import kill_all, wait_until
 from tests.support.tiny_run import write_tiny_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -35,9 +36,42 @@ def free_ports(number: int) -> list[int]:
     return ports
 
 
+@dataclass(frozen=True)
+class JobServer:
+    """A running cluster: the variables with which `ray job` finds it, and its temporary folder."""
+
+    variables: dict[str, str]
+    folder: Path
+
+    def submit(self, *command: str, job: str | None = None) -> tuple[int, str]:
+        """Exit status and log of a job."""
+        name = ["--submission-id", job] if job else []
+        return self.call("submit", "--working-dir", ".", *name, "--", "python", *command)
+
+    def call(self, *arguments: str) -> tuple[int, str]:
+        """Exit status and output of `ray job`."""
+        done = subprocess.run(
+            ["ray", "job", *arguments],
+            cwd=ROOT,
+            env=self.variables,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def shipped_files(self) -> set[str]:
+        """Names of the files that the newest upload brought."""
+        parent = self.folder / "session_latest/runtime_resources/working_dir_files"
+        uploads = [path for path in parent.iterdir() if path.is_dir()]
+        newest = max(uploads, key=lambda path: path.stat().st_mtime)
+        files = (path.relative_to(newest) for path in newest.rglob("*") if path.is_file())
+        return {str(file) for file in files if "__pycache__" not in file.parts}
+
+
 @pytest.fixture(scope="module")
-def environment() -> Iterator[dict[str, str]]:
-    """Variables with which `ray job submit` finds a cluster of two cores."""
+def server() -> Iterator[JobServer]:
+    """A cluster of two cores that `ray start` made."""
     gcs, dashboard, agent, client = free_ports(4)
     folder = tempfile.mkdtemp(prefix="ray")  # Short: it holds sockets.
     bin_folder = Path(sys.executable).parent
@@ -56,18 +90,12 @@ def environment() -> Iterator[dict[str, str]]:
     head = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL)
     try:
         wait_for_port(dashboard, head)
-        yield variables
+        yield JobServer(variables, Path(folder))
     finally:
-        # Not `ray stop`, which ends every cluster of this machine.
-        started = descendants(head.pid)
-        head.terminate()
-        try:
-            head.wait(30)
-        except subprocess.TimeoutExpired:
-            head.kill()
-        for pid in started:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Not `ray stop`, which ends every cluster of this machine; nor its patience of half a
+        # minute.
+        kill_all(head.pid)
+        head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -80,53 +108,102 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
     wait_until(answers, SECONDS, "the job server")
 
 
-def submit(environment: dict[str, str], *command: str) -> tuple[int, str]:
-    """Exit status and log of a job."""
-    whole = ["ray", "job", "submit", "--working-dir", ".", "--", "python", *command]
-    done = subprocess.run(
-        whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS
-    )
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_run(tmp_path_factory.mktemp("tiny_run"))
 
 
-def test_a_dataset_is_checked_trained_on_labelled_and_scored_by_jobs(
-    environment: dict[str, str], tmp_path: Path
+@pytest.fixture(scope="module")
+def run(server: JobServer, config: Path) -> Path:
+    """The folder of a run whose job is over; steps large enough for PQ to go up and down."""
+    output = config.parent / "run"
+    arguments = ["--config", str(config), "--output", str(output), "training.steps=4"]
+    arguments += ["--storage", (config.parent / "storage/run").as_uri(), "optimizer.lr=0.1"]
+    arguments += ["training.evaluation_interval_steps=1", "cluster.num_checkpoints_kept=1"]
+    status, log = server.submit("pipelines/train.py", *arguments, job="training")
+    assert status == 0, log
+    assert "step 4/4" in log
+    return output
+
+
+@pytest.fixture(scope="module")
+def predictions(server: JobServer, config: Path, run: Path) -> Path:
+    output, data = config.parent / "predictions", config.parent / "data/val"
+    arguments = ["--weights", str(run), "--images", str(data / "images"), "--output", str(output)]
+    arguments += ["--image-ids", str(data / "panoptic.json")]
+    status, log = server.submit("pipelines/predict.py", *arguments)
+    assert status == 0, log
+    assert "2 images in" in log
+    # Progress comes as lines, and not many of them.
+    assert "2 of 2 images" in log
+    return output
+
+
+def test_a_dataset_is_verified_by_a_job_that_gets_the_code_and_nothing_else(
+    server: JobServer, config: Path
 ) -> None:
-    config = write_tiny_run(tmp_path)
-    data, run = tmp_path / "data/val", tmp_path / "run"
+    expected = set(upload_sizes(ROOT))
+    data = config.parent / "data/val"
     files = ["--json", str(data / "panoptic.json"), "--png-dir", str(data / "panoptic")]
-    status, log = submit(environment, "pipelines/prepare.py", "verify", *files)
+    status, log = server.submit("pipelines/prepare.py", "verify", *files)
     assert status == 0, log
     assert "complete and consistent" in log
+    assert server.shipped_files() == expected
 
-    arguments = ["--config", str(config), "--output", str(run), "training.steps=2"]
-    arguments += ["training.evaluation_interval_steps=1", "training.checkpoint_interval_steps=1"]
-    status, log = submit(environment, "pipelines/train.py", *arguments)
-    assert status == 0, log
-    assert "step 2/2" in log
-    snapshot = json.loads((run / "ray/checkpoint_manager_snapshot.json").read_text())
+
+def test_a_training_job_keeps_the_best_checkpoint_and_the_last(
+    server: JobServer, config: Path, run: Path
+) -> None:
     validated = {
         record["step"]: record["all"]["pq"]
         for record in read_log(run / "log.jsonl")
         if record["kind"] == "validation"
     }
+    best, last = max(validated, key=lambda step: validated[step]), 4
+    assert best != last
+    storage = config.parent / "storage/run"
+    snapshot = json.loads((storage / "checkpoint_manager_snapshot.json").read_text())
     kept = [entry["metrics"] for entry in snapshot["checkpoint_results"]]
-    assert {metrics["step"]: metrics["pq"] for metrics in kept} == validated
+    assert {metrics["step"]: metrics["pq"] for metrics in kept} == {
+        step: validated[step] for step in (best, last)
+    }
+    for step in (best, last):
+        weights = load_weights(storage / f"step_{step:08d}/weights.safetensors")[1]
+        assert weights["step"] == step
+    assert load_weights(run / "weights.safetensors")[1]["step"] == best
 
-    predictions = tmp_path / "predictions"
-    arguments = ["--weights", str(run), "--images", str(data / "images")]
-    arguments += ["--output", str(predictions), "--image-ids", str(data / "panoptic.json")]
-    status, log = submit(environment, "pipelines/predict.py", *arguments)
+
+def test_status_and_log_of_a_job_can_be_asked_for_later(server: JobServer, run: Path) -> None:
+    assert "succeeded" in server.call("status", "training")[1].lower()
+    status, log = server.call("logs", "training")
+    assert status == 0
+    for step in range(1, 5):
+        assert log.count(f"step {step}/4 ") == 1
+    # Ray's own lines about workers and checkpoints must not bury those of the run.
+    assert len(log.splitlines()) < 100, log
+
+
+def test_predictions_of_a_job_are_scored_and_compared_by_others(
+    server: JobServer, config: Path, predictions: Path
+) -> None:
+    scores, truth = config.parent / "scores", config.parent / "data/val/panoptic.json"
+    arguments = ["--ground-truth", str(truth), "--predictions", str(predictions)]
+    status, log = server.submit("pipelines/evaluate.py", *arguments, "--output", str(scores))
     assert status == 0, log
-    assert "2 images in" in log
-
-    scores = tmp_path / "scores"
-    arguments = ["--ground-truth", str(data / "panoptic.json"), "--predictions", str(predictions)]
-    status, log = submit(environment, "pipelines/evaluate.py", *arguments, "--output", str(scores))
+    evaluation = scores / "evaluation.json"
+    assert len(json.loads(evaluation.read_text())["per_image"]) == 2
+    compared = config.parent / "compared"
+    arguments = ["--compare", str(evaluation), str(evaluation), "--output", str(compared)]
+    status, log = server.submit("pipelines/evaluate.py", *arguments)
     assert status == 0, log
-    assert len(json.loads((scores / "evaluation.json").read_text())["per_image"]) == 2
+    assert json.loads((compared / "comparison.json").read_text())["pq"]["all"]["difference"] == 0
 
-    # A job that fails says so by its status, and why in its log.
-    status, log = submit(environment, "pipelines/evaluate.py", *arguments, "--output", "scores")
+
+def test_a_job_that_fails_says_so_by_its_status_and_why_in_its_log(
+    server: JobServer, config: Path
+) -> None:
+    truth = str(config.parent / "data/val/panoptic.json")
+    arguments = ["--ground-truth", truth, "--predictions", truth, "--output", "scores"]
+    status, log = server.submit("pipelines/evaluate.py", *arguments)
     assert status == 1
     assert "give an absolute path" in log

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ import pytest
 from pipelines import predict
 from pipelines.ray_prediction import actor_resources, num_blocks
 from tests.support.panoptic_files import write_png
-from tests.support.processes import kill_one, wait_until
+from tests.support.processes import kill_all, kill_one, wait_until
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +51,10 @@ def test_blocks_are_small_enough_for_progress_and_never_empty() -> None:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Arguments of a prediction of two sizes of images in sub-folders, two of them no images."""
+    """Arguments of a prediction of two sizes of images in sub-folders, two of them no images.
+
+    The folder is given as a URI, as of a bucket.
+    """
     folder = tmp_path_factory.mktemp("job")
     rng = np.random.default_rng(0)
     for index in range(NUM_IMAGES):
@@ -63,7 +65,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         path = folder / "images" / f"city_{index % 2}" / f"{index}.png"
         path.write_bytes(path.read_bytes()[: 40 if index == 7 else 0])
     weights = write_tiny_checkpoint(folder / "weights.safetensors")
-    return ["--weights", str(weights), "--images", str(folder / "images"), "--instances"]
+    return ["--weights", str(weights), "--images", (folder / "images").as_uri(), "--instances"]
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,16 @@ def contents(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
+    }
+
+
+def times_of_finished(folder: Path) -> dict[str, int]:
+    """When each image got its result; an image that failed has none."""
+    records = (folder / "records").rglob("*.json")
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in records
+        if "error" not in json.loads(path.read_text())
     }
 
 
@@ -102,15 +114,21 @@ def test_a_run_that_loses_a_worker_and_then_everything_ends_with_the_folder_of_a
 
     wait_until(lambda: has(4), SECONDS, "the first images")
     assert kill_one(process.pid, "LabelImages") is not None
-    wait_until(lambda: has(12), SECONDS, "more images")
-    process.send_signal(signal.SIGKILL)
+    wait_until(lambda: has(10), SECONDS, "more images")
+    kill_all(process.pid)
     process.wait()
     # An image under way is finished in the second run; none is left in parts.
     assert not (output / "panoptic.json").exists()
+    first = times_of_finished(output)
+    assert 8 <= len(first) < NUM_IMAGES - 2
 
     again = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert again.returncode == predict.EXIT_SOME_FAILED, again.stderr
     assert "images are finished and skipped" in again.stdout
+    # No image was labelled twice.
+    second = times_of_finished(output)
+    assert {name: second.get(name) for name in first} == first
+    assert len(second) == NUM_IMAGES - 2
     ours, theirs = contents(output), contents(alone)
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if ours[name] != theirs[name]] == []

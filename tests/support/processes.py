@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -41,6 +42,13 @@ def kill_one(pid: int, title: str) -> int | None:
         except OSError:
             continue
     return None
+
+
+def kill_all(pid: int) -> None:
+    """Kills a process and all its descendants, children of Ray's daemons included."""
+    for each in (pid, *descendants(pid)):
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
