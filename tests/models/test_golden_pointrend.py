@@ -176,11 +176,14 @@ def test_masks_are_rendered_as_by_detectron2(golden, monkeypatch):
     with torch.no_grad():
         coarse = point_rend.coarse_mask_logits(coarse_head, fine_map, boxes, images, padded_size)
         steps = chosen_points(monkeypatch)
+        computed: list[Tensor] = []
+        hook = point_head.register_forward_hook(lambda *call: computed.append(call[-1]))
         detections = Detections(boxes, torch.ones(len(boxes)), things)
         (logits,) = point_rend.point_mask_logits(
             coarse_head, point_head, fine_map, [detections], padded_size, golden.network.points
         )
     monkeypatch.undo()
+    hook.remove()
     assert difference(coarse, arrays["coarse_logits"]) < FEATURE_TOLERANCE
     largest = float(logits.abs().max())
     assert len(steps) == 3
@@ -194,6 +197,18 @@ def test_masks_are_rendered_as_by_detectron2(golden, monkeypatch):
     far = (refined - arrays["refined_logits_cls_sub"]).abs() > LOGIT_TOLERANCE * largest
     # A tie in the choice of points leaves one of both values interpolated.
     assert far.sum() <= 2
+    own_class = [
+        values.unflatten(0, (len(boxes), -1))[torch.arange(len(boxes)), :, things]
+        for values in computed
+    ]
+    assert difference(own_class[0], arrays["point_logits_cls_0"]) < LOGIT_TOLERANCE
+    for index, (values, (scores, indices)) in enumerate(zip(own_class[1:], steps, strict=True)):
+        on_map = torch.full_like(scores, torch.nan).scatter_(1, indices, values)
+        found = on_map.gather(1, arrays[f"step{index}_point_indices"].long())
+        gap = (found - arrays[f"point_logits_cls_{index + 1}"]).abs()
+        # Points that only detectron2 chose have no value here; `differing` counts them.
+        assert gap.isnan().sum() <= 2
+        assert (gap > LOGIT_TOLERANCE * largest).sum() == 0
     same = (logits > 0) == unpack(arrays["refined_mask_packed"], logits.shape[-1])
     assert (~same).sum() <= 2
 
@@ -422,6 +437,11 @@ def test_panoptic_fpn_fuses_as_detectron2(golden):
     assert difference(coarse, expected) < LOGIT_TOLERANCE
 
     size = golden.batch.image_sizes[0]
+    with torch.no_grad():
+        logits = net.semantic_logits(golden.levels, golden.batch.padded_size)[0]
+    classes = logits[:, : size[0], : size[1]].roll(1, 0).argmax(0)
+    assert (classes != arrays["sem_seg_argmax"]).sum() <= 1e-4 * classes.numel()
+
     ((segmentation, _),) = net.predict(rgb_batch(arrays["image_bgr"]), [size])
     theirs = detectron2_segments(net)
     pairs, counts = torch.stack(
