@@ -29,6 +29,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ from seamless_pr.config.run_folder import claim_run_folder
 from seamless_pr.config.schema import Config, loss_names
 from seamless_pr.data.files import write_json
 from seamless_pr.engine.checkpoints import load_weights, save_weights
+from seamless_pr.engine.run_log import read_log
 from seamless_pr.ops.generators import keyed_seed
 from seamless_pr.weights.tensor_files import read_tensors
 from tools.head_tables import (
@@ -74,6 +76,7 @@ BEGIN, END = "<!-- heads -->", "<!-- /heads -->"
 TRIMAP_PIXELS = (8, 20)
 BOUNDARY_RATIO = 0.005
 CHECKPOINTS_PER_RUN = 6
+LAST_LOG_LINES = 5
 # What is new in each run, besides the semantic head; everything else comes from the checkpoint.
 RANDOM_PARTS = ["mask_head", "point_head", "semantic_point_head"]
 SHARED_HEAD = "semantic_head"
@@ -261,6 +264,13 @@ def read_all(runs: Sequence[Run]) -> tuple[AllScores, VariantScores]:
     return scores, varied
 
 
+def final_losses(run: Run) -> dict[str, float]:
+    """Loss -> mean over the last lines of the run's log."""
+    lines = [line for line in read_log(run.folder / "log.jsonl") if line["kind"] == "train"]
+    last = [line["losses"] for line in lines[-LAST_LOG_LINES:]]
+    return {name: statistics.fmean(losses[name] for losses in last) for name in last[0]}
+
+
 def summary(
     scores: AllScores, varied: VariantScores, seeds: Sequence[int], options: argparse.Namespace
 ) -> dict[str, Any]:
@@ -280,6 +290,10 @@ def summary(
             "processor": platform.processor() or platform.machine(),
         },
         "runs": {f"{arm}_seed{seed}": dict(values) for (arm, seed), values in scores.items()},
+        "final_losses": {
+            f"{arm}_seed{seed}": final_losses(Run(arm, seed, options.output))
+            for arm, seed in scores
+        },
         "arms": {arm: arm_values(scores, arm, seeds) for arm in ARMS},
         "differences": {name: factor_values(scores, name, seeds) for name in FACTORS},
         "refinement_switched_off": {
@@ -345,8 +359,8 @@ def report(
     scores: AllScores, varied: VariantScores, seeds: Sequence[int], options: argparse.Namespace
 ) -> None:
     """Prints the tables, and writes them where the options say."""
-    text = tables(scores, varied, seeds)
-    print(f"{len(seeds)} seeds\n\n{text}")
+    text = f"Seeds: {', '.join(map(str, seeds))}.\n\n{tables(scores, varied, seeds)}"
+    print(text)
     if options.write:
         page = options.write.read_text(encoding="utf-8")
         page = replace_between_marks(page, text, BEGIN, END)
