@@ -16,6 +16,7 @@ from seamless_pr.models.point_rend import CoarseMaskHead, PointHead
 from seamless_pr.models.semantic_branch import num_semantic_classes, semantic_labels, semantic_loss
 from seamless_pr.models.semantic_fpn import SemanticFPNHead
 from seamless_pr.ops.points import uncertain_coords
+from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -42,8 +43,12 @@ def concatenated(head: PointHead, fine: Tensor, coarse: Tensor) -> Tensor:
     return head.predictor(torch.cat([hidden, coarse], 1)[:, : head.predictor.in_features])
 
 
+@pytest.mark.parametrize("block_points", [1024, 2])
 @pytest.mark.parametrize("each_layer", [True, False])
-def test_the_point_head_equals_layers_on_concatenated_inputs(each_layer: bool) -> None:
+def test_the_point_head_equals_layers_on_concatenated_inputs(
+    each_layer: bool, block_points: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(point_rend, "CPU_BLOCK_POINTS", block_points)
     generator = torch.Generator().manual_seed(0)
     head = PointHead(6, 3, hidden_channels=8, coarse_each_layer=each_layer)
     for parameter in head.parameters():
@@ -58,6 +63,27 @@ def test_the_point_head_equals_layers_on_concatenated_inputs(each_layer: bool) -
     expected.square().sum().backward()
     torch.testing.assert_close(fine.grad, expected_fine.grad, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(coarse.grad, expected_coarse.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_masks_of_a_batch_are_those_of_its_images_and_no_detection_gives_no_mask() -> None:
+    torch.manual_seed(0)
+    coarse_head, point_head = CoarseMaskHead(8, 3, hidden_channels=16), PointHead(8, 3)
+    for parameter in (coarse_head.prediction.weight, point_head.predictor.weight):
+        nn.init.normal_(parameter)
+    fine_map, size = torch.randn(3, 8, 12, 16), (48, 64)
+    boxes = torch.tensor([[3.0, 4.0, 40.0, 30.0], [20.5, 10.0, 60.0, 47.0], [0.0, 0.0, 9.0, 48.0]])
+    found = Detections(boxes, torch.ones(3), torch.tensor([2, 0, 1]))
+    per_image = [found.select(torch.tensor(rows, dtype=torch.int64)) for rows in ([0], [], [1, 2])]
+    settings = PointSettings(subdivision_points=50, start_size=7, output_size=28)
+    masks = point_rend.point_mask_logits(
+        coarse_head, point_head, fine_map, per_image, size, settings
+    )
+    assert [tuple(mask.shape) for mask in masks] == [(1, 28, 28), (0, 28, 28), (2, 28, 28)]
+    for index, detections in enumerate(per_image):
+        (alone,) = point_rend.point_mask_logits(
+            coarse_head, point_head, fine_map[index : index + 1], [detections], size, settings
+        )
+        torch.testing.assert_close(masks[index], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_the_point_head_trains_in_half_precision() -> None:

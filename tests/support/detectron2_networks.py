@@ -1,16 +1,27 @@
-"""detectron2's own networks with the seeded weights of the golden cases."""
+"""detectron2's own networks with seeded weights, those of the golden cases among them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.support.zoo_networks import zoo_tensors
+from tests.support.zoo_networks import zoo_tensor
 
 _FPN_LEVELS = ["p2", "p3", "p4", "p5"]
 
 
+NETWORKS = (
+    "instance_cityscapes",
+    "instance_coco",
+    "instance_coco_x101",
+    "mask_rcnn_coco",
+    "semantic_cityscapes",
+    "semantic_fpn_cityscapes",
+    "panoptic_fpn_coco",
+)
+
+
 def detectron2_config(network: str) -> Any:
-    """The released configuration of one of the networks of `zoo_networks`, on the CPU."""
+    """The released configuration of one of `NETWORKS`, on the CPU."""
     from detectron2.config import get_cfg
     from detectron2.projects.point_rend import add_pointrend_config
 
@@ -21,15 +32,27 @@ def detectron2_config(network: str) -> Any:
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
-    if network == "semantic_cityscapes":
+    if network.startswith("semantic"):
         _semantic(cfg)
+        if network == "semantic_cityscapes":
+            _semantic_point_rend(cfg)
     else:
         _instances(cfg)
     if network == "panoptic_fpn_coco":
         cfg.MODEL.META_ARCHITECTURE = "PanopticFPN"
-    elif network != "semantic_cityscapes":
+    elif network.startswith("instance"):
         _point_rend(cfg, num_things=8 if network == "instance_cityscapes" else 80)
+    if network == "instance_coco_x101":
+        _resnext_101(cfg)
     return cfg
+
+
+def _resnext_101(cfg: Any) -> None:
+    cfg.MODEL.RESNETS.DEPTH = 101
+    cfg.MODEL.RESNETS.NUM_GROUPS = 32
+    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 8
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    cfg.MODEL.PIXEL_STD = [57.375, 57.120, 58.395]
 
 
 def _instances(cfg: Any) -> None:
@@ -57,17 +80,26 @@ def _point_rend(cfg: Any, num_things: int) -> None:
 def _semantic(cfg: Any) -> None:
     cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
     cfg.MODEL.RESNETS.DEPTH = 101
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 19
+
+
+def _semantic_point_rend(cfg: Any) -> None:
     cfg.MODEL.SEM_SEG_HEAD.NAME = "PointRendSemSegHead"
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = cfg.MODEL.POINT_HEAD.NUM_CLASSES = 19
+    cfg.MODEL.POINT_HEAD.NUM_CLASSES = 19
     cfg.MODEL.POINT_HEAD.SUBDIVISION_STEPS = 2
     cfg.MODEL.POINT_HEAD.SUBDIVISION_NUM_POINTS = 8192
     cfg.MODEL.POINT_HEAD.COARSE_PRED_EACH_LAYER = False
 
 
 def detectron2_network(seed: int, network: str) -> Any:
-    """The network itself, in evaluation mode."""
+    """The network itself, in evaluation mode; where there is a golden case, with its weights."""
     from detectron2.modeling import build_model
 
     model = build_model(detectron2_config(network)).eval()
-    model.load_state_dict(zoo_tensors(seed, network))
+    model.load_state_dict(
+        {
+            name: zoo_tensor(seed, name, tuple(tensor.shape))
+            for name, tensor in model.state_dict().items()
+        }
+    )
     return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import zlib
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
@@ -50,11 +51,15 @@ def zoo_tensors(seed: int, network: str) -> dict[str, Tensor]:
 @cache
 def zoo_network(seed: int, network: str) -> PanopticNet:
     """The golden network, imported; in evaluation mode."""
-    tensors = zoo_tensors(seed, network)
-    config = config_from_dict(zoo_config_values(tensors), network)
+    return imported_network(zoo_tensors(seed, network), network)
+
+
+def imported_network(tensors: Mapping[str, Tensor], name: str) -> PanopticNet:
+    """The network of weights under detectron2's names, as the importer makes it."""
+    config = config_from_dict(zoo_config_values(tensors), name)
     net = build_model(config.model, load_label_space(config.data.label_space))
     state, report = fit_zoo_weights(tensors, net.state_dict())
-    report.check(network)
+    report.check(name)
     net.load_state_dict(state)
     return net.eval()
 
