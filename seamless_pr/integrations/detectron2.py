@@ -3,11 +3,8 @@
 detectron2 is on no package index and never needed by the rest of the package; it is imported where
 a function of this module needs it.
 
-    from seamless_pr.integrations.detectron2 import predictor_config, register_panoptic_dataset
-
-    register_panoptic_dataset("streets_val", "val.json", "images", evaluator_files="d2_files")
-    predictor = DefaultPredictor(predictor_config("model.safetensors", "streets_val"))
-    panoptic, segments_info = predictor(cv2.imread("street.jpg"))["panoptic_seg"]
+    predictor = DefaultPredictor(predictor_config("model.safetensors"))
+    id_map, segments_info = predictor(cv2.imread("street.jpg"))["panoptic_seg"]
 """
 
 from __future__ import annotations
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 
 from seamless_pr.build import load_predictor
 from seamless_pr.data.coco_panoptic import read_panoptic_json
+from seamless_pr.engine.predictor import Predictor
 from seamless_pr.evaluation.panoptic_json import find_png_folder
 from seamless_pr.integrations.detectron2_files import (
     instances_file,
@@ -130,9 +128,27 @@ def seamless_panoptic_net(cfg: Any) -> SeamlessMetaArch:
             "predictor_config"
         )
     predictor = load_predictor(node.WEIGHTS, cfg.MODEL.DEVICE, overrides=node.OVERRIDES)
+    return _meta_arch(predictor, cfg.INPUT.FORMAT)
+
+
+def _meta_arch(predictor: Predictor, input_format: str) -> SeamlessMetaArch:
     network = predictor.network
     assert isinstance(network, PanopticNet | SeparateNets)
-    return SeamlessMetaArch(network, cfg.INPUT.FORMAT)
+    return SeamlessMetaArch(network, input_format)
+
+
+def _check_classes(dataset: str, ids: ContiguousIds) -> None:
+    """A dataset may be registered with classes in another order: all scores would be wrong."""
+    from detectron2.data import MetadataCatalog
+
+    metadata, expected = MetadataCatalog.get(dataset), ids.metadata()
+    keys = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
+    if wrong := [key for key in keys if metadata.get(key) != expected[key]]:
+        raise ValueError(
+            f"the dataset '{dataset}' numbers its classes otherwise than the network "
+            f"({', '.join(wrong)}); register it with label_space='{ids.label_space.name}' (the "
+            f"network's) and merged_things={ids.merged_things}"
+        )
 
 
 def predictor_config(
@@ -152,11 +168,16 @@ def predictor_config(
 
     Returns:
         A CfgNode for DefaultPredictor, build_model or build_detection_test_loader.
+
+    Raises:
+        ValueError: the dataset numbers its classes otherwise than the network.
     """
     from detectron2.config import CfgNode, get_cfg
 
     register_meta_architecture()
     predictor = load_predictor(Path(weights), "cpu", overrides=overrides)
+    if dataset is not None:
+        _check_classes(dataset, _meta_arch(predictor, "RGB").ids)
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = seamless_panoptic_net.__name__
     cfg.MODEL.WEIGHTS = ""

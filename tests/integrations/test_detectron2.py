@@ -213,6 +213,14 @@ def test_catalogs_refuse_a_name_twice_and_foreign_classes(tmp_path: Path, catalo
         )
 
 
+def test_a_dataset_that_numbers_its_classes_otherwise_is_refused(tmp_path: Path, catalogs):
+    path = write_panoptic_dataset(tmp_path / "data", {"first": drawn_map()}, CATEGORY_OF)
+    ours.register_panoptic_dataset("three_classes", path, path.parent / "images")
+    weights = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    with pytest.raises(ValueError, match=r"'three_classes' numbers its classes otherwise"):
+        ours.predictor_config(weights, "three_classes")
+
+
 def test_training_and_configs_without_weights_are_refused(tmp_path: Path):
     from detectron2.config import get_cfg
 
