@@ -22,7 +22,8 @@ step() {
 step "ruff check" ruff check .
 step "ruff format" ruff format --check .
 step "mypy" mypy seamless_pr
-step "pytest" pytest -n "${TEST_PROCESSES:-2}" "$@"
+# The tests of a file stay in one process: they share networks, runs and Ray clusters.
+step "pytest" pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'failed: %s\n' "${failed[@]}" >&2
