@@ -12,7 +12,7 @@ from seamless_pr.models.deeplab import DeepLabV3Head
 from seamless_pr.models.fpn import FPN
 from seamless_pr.models.mask_branch import MaskHead
 from seamless_pr.models.panoptic_net import PanopticNet
-from seamless_pr.models.point_rend import CoarseMaskHead, PointHead
+from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
 from seamless_pr.models.rpn import RPNHead
 from seamless_pr.models.semantic_branch import SemanticHead, num_semantic_classes
 from seamless_pr.models.semantic_fpn import SemanticFPNHead

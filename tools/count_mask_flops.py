@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from seamless_pr.layers.abn import make_norm_act
 from seamless_pr.models.mask_branch import MaskHead
-from seamless_pr.models.point_rend import CoarseMaskHead, PointHead, num_subdivision_steps
+from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
+from seamless_pr.models.point_rend import num_subdivision_steps
 from seamless_pr.structures.settings import PointSettings
 
 CHANNELS = 256

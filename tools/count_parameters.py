@@ -20,7 +20,9 @@ from seamless_pr.build_network import build_model
 from seamless_pr.config.load import load_config
 from seamless_pr.data.label_spaces import load_label_space
 from seamless_pr.models.panoptic_net import PanopticNet
-from seamless_pr.models.point_rend import CoarseMaskHead, point_mask_logits, refine_semantic_logits
+from seamless_pr.models.point_heads import CoarseMaskHead
+from seamless_pr.models.point_rend import point_mask_logits
+from seamless_pr.models.semantic_points import refine_semantic_logits
 from seamless_pr.structures.detections import Detections
 
 ROOT = Path(__file__).parent.parent

@@ -16,12 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seamless_pr.models.point_rend import (
-    CoarseMaskHead,
-    PointHead,
-    coarse_mask_logits,
-    point_mask_logits,
-)
+from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
+from seamless_pr.models.point_rend import coarse_mask_logits, point_mask_logits
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.settings import PointSettings
 

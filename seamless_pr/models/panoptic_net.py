@@ -25,17 +25,12 @@ from seamless_pr.models.deeplab import DeepLabV3Head
 from seamless_pr.models.fpn import FPN
 from seamless_pr.models.fusion import fuse, resample_grid, resampled_classes, resized_segmentation
 from seamless_pr.models.mask_branch import MaskHead, PositiveRoIs, mask_loss, positive_rois
-from seamless_pr.models.point_rend import (
-    CoarseMaskHead,
-    PointHead,
-    point_mask_logits,
-    point_mask_losses,
-    refine_semantic_logits,
-    semantic_point_loss,
-)
+from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
+from seamless_pr.models.point_rend import point_mask_logits, point_mask_losses
 from seamless_pr.models.rpn import RPNHead, RPNOutput, generate_anchors, propose, rpn_losses
 from seamless_pr.models.semantic_branch import SemanticHead, semantic_loss, upsample_logits
 from seamless_pr.models.semantic_fpn import SemanticFPNHead
+from seamless_pr.models.semantic_points import refine_semantic_logits, semantic_point_loss
 from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch

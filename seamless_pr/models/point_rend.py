@@ -1,4 +1,4 @@
-"""PointRend: heads, one refinement loop, losses and inference of the mask and semantic branches.
+"""PointRend: one refinement loop and one gathering of point features, and the mask branch on them.
 
 Letters: N images, C channels of P2, K classes, R boxes, P points of a row, M all points of a call.
 Sources: PointRend (CVPR 2020), sections 3, 4; where the released code differs, it is the default.
@@ -11,138 +11,23 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from seamless_pr.models.mask_branch import PositiveRoIs
-from seamless_pr.models.semantic_branch import semantic_labels
+from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
 from seamless_pr.ops.masks import aligned_mask_targets
 from seamless_pr.ops.points import (
-    class_uncertainty,
     mask_uncertainty,
     points_to_image,
     regular_grid,
-    sample_labels,
     sample_membership,
     sample_points,
     uncertain_coords,
 )
 from seamless_pr.structures.detections import Detections
-from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
-from seamless_pr.structures.settings import PointSettings, SemanticSettings
-
-# What a layer of the point head writes for so many points is still in the processor's cache when
-# the next layer reads it.
-CPU_BLOCK_POINTS = 1024
-
-
-class CoarseMaskHead(nn.Module):
-    """Class-specific 7x7 mask logits of a box, seen whole.
-
-    forward: [R, C, roi_size, roi_size] features on a regular grid of P2 points -> logits
-    [R, K, roi_size / 2, roi_size / 2].
-    """
-
-    def __init__(
-        self, in_channels: int, num_things: int, *, hidden_channels: int = 1024, roi_size: int = 14
-    ) -> None:
-        super().__init__()
-        if roi_size % 2:
-            raise ValueError(f"roi_size must be even (it is halved once); got {roi_size}")
-        self.roi_size = roi_size
-        self.mask_size = roi_size // 2
-        self.num_things = num_things
-        self.reduce = nn.Conv2d(in_channels, in_channels, 2, stride=2)
-        self.fc1 = nn.Linear(in_channels * self.mask_size**2, hidden_channels)
-        self.fc2 = nn.Linear(hidden_channels, hidden_channels)
-        self.prediction = nn.Linear(hidden_channels, num_things * self.mask_size**2)
-        nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
-        for layer in (self.fc1, self.fc2):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-        nn.init.normal_(self.prediction.weight, std=0.001)
-        for module in (self.reduce, self.fc1, self.fc2, self.prediction):
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
-
-    def forward(self, roi_features: Tensor) -> Tensor:
-        hidden = F.relu(self.reduce(roi_features)).flatten(1)
-        hidden = F.relu(self.fc2(F.relu(self.fc1(hidden))))
-        return self.prediction(hidden).unflatten(
-            1, (self.num_things, self.mask_size, self.mask_size)
-        )
-
-
-class PointHead(nn.Module):
-    """The point MLP: fine features and coarse logits of a point -> its logits.
-
-    forward: fine [M, C], coarse [M, K] -> [M, K]. A layer's weight is one matrix
-    [hidden, inputs + K]; it is applied in two parts, so that fine and coarse inputs are never
-    concatenated.
-
-    Args:
-        in_channels: C.
-        num_classes: K.
-        hidden_channels, num_layers: width and depth before the predictor.
-        coarse_each_layer: give the coarse logits to every layer and the predictor (instance, and
-            the paper's text) or to the first only (released semantic head).
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        num_classes: int,
-        *,
-        hidden_channels: int = 256,
-        num_layers: int = 3,
-        coarse_each_layer: bool = True,
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList()
-        inputs = in_channels
-        for index in range(num_layers):
-            takes_coarse = coarse_each_layer or index == 0
-            layer = nn.Linear(inputs + num_classes * takes_coarse, hidden_channels)
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-            self.layers.append(layer)
-            inputs = hidden_channels
-        self.predictor = nn.Linear(inputs + num_classes * coarse_each_layer, num_classes)
-        nn.init.normal_(self.predictor.weight, std=0.001)
-        nn.init.zeros_(self.predictor.bias)
-
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        if fine.device.type != "cpu":
-            return self._block(fine, coarse)
-        blocks = zip(fine.split(CPU_BLOCK_POINTS), coarse.split(CPU_BLOCK_POINTS))
-        return torch.cat([self._block(*block) for block in blocks])
-
-    def _block(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        # The bias is the weight of one more coarse input, so that it costs no pass over memory.
-        coarse = torch.cat([coarse, coarse.new_ones(len(coarse), 1)], dim=1)
-        for layer in self.layers:
-            assert isinstance(layer, nn.Linear)
-            fine = _linear_parts(layer, fine, coarse).relu_()
-        return _linear_parts(self.predictor, fine, coarse)
-
-
-def _linear_parts(layer: nn.Linear, fine: Tensor, coarse: Tensor) -> Tensor:
-    """`layer(cat([fine, coarse]))`, or `layer(fine)` where the layer has no coarse input.
-
-    Args:
-        layer: from [fine, coarse] or fine.
-        fine: [M, C].
-        coarse: [M, K + 1]; the last column is 1.
-    """
-    num_fine = fine.shape[1]
-    fine_weight, coarse_weight = layer.weight[:, :num_fine], layer.weight[:, num_fine:]
-    if coarse_weight.shape[1] == 0:
-        return F.linear(fine, fine_weight, layer.bias)
-    coarse_weight = torch.cat([coarse_weight, layer.bias[:, None]], dim=1)
-    from_coarse = torch.mm(coarse, coarse_weight.t())
-    # In place: the sum goes where the first product is. Autocast leaves such operations alone.
-    dtype = from_coarse.dtype
-    return from_coarse.addmm_(fine.to(dtype), fine_weight.t().to(dtype))
+from seamless_pr.structures.settings import PointSettings
 
 
 def refine(
@@ -276,7 +161,7 @@ def point_mask_losses(
             settings.num_train_points,
             settings.oversample_ratio,
             settings.importance_fraction,
-            _drawer(rois.rois_per_image(len(targets)), generators, own_coarse.device),
+            uniform_drawer(rois.rois_per_image(len(targets)), generators, own_coarse.device),
         )
     fine, coarse = gather_point_features(
         fine_map, coarse_logits, coords, rois.boxes, rois.image_indices, padded_size
@@ -324,7 +209,7 @@ def _grid_coords(num_points: int, num_rows: int, device: torch.device) -> Tensor
     return regular_grid(side, device).expand(num_rows, -1, -1)
 
 
-def _drawer(
+def uniform_drawer(
     rows_per_image: Sequence[int], generators: Sequence[torch.Generator], device: torch.device
 ) -> Callable[[int], Tensor]:
     """Uniform points for each row, drawn from the generator of the row's image."""
@@ -399,90 +284,3 @@ def point_mask_logits(
         steps,
     )
     return list(refined[:, 0].float().split(counts))
-
-
-# Semantics
-
-
-def semantic_point_loss(
-    point_head: PointHead,
-    fine_map: Tensor,
-    coarse_logits: Tensor,
-    targets: Sequence[PanopticTarget],
-    padded_size: tuple[int, int],
-    settings: SemanticSettings,
-    generators: Sequence[torch.Generator],
-) -> dict[str, LossSum]:
-    """Loss `semantic_point`: cross-entropy, mean over the points that are not void."""
-    num_images = len(targets)
-    num_points = settings.num_train_points or (
-        math.ceil(padded_size[0] / 16) * math.ceil(padded_size[1] / 16)
-    )
-    coarse_logits = coarse_logits.float()
-    images = torch.arange(num_images, device=coarse_logits.device)
-
-    def sample_uncertainty(coords: Tensor) -> Tensor:
-        values = sample_points(
-            coarse_logits, coords.flatten(0, 1), images.repeat_interleave(coords.shape[1])
-        )
-        return class_uncertainty(values, dim=1).view(num_images, -1)
-
-    coords = uncertain_coords(
-        sample_uncertainty,
-        num_images,
-        num_points,
-        settings.oversample_ratio,
-        settings.importance_fraction,
-        _drawer([1] * num_images, generators, coarse_logits.device),
-    )
-    fine, coarse = gather_point_features(fine_map, coarse_logits, coords, None, images, padded_size)
-    logits = point_head(fine, coarse).float()
-    labels = torch.cat(
-        [
-            _padded_labels(semantic_labels(target, settings), points, padded_size)
-            for target, points in zip(targets, coords, strict=True)
-        ]
-    )
-    ignore = LabelSpace.IGNORE_TRAIN_ID
-    total = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="sum")
-    return {"semantic_point": LossSum(total, int((labels != ignore).sum()))}
-
-
-def _padded_labels(labels: Tensor, points: Tensor, padded_size: tuple[int, int]) -> Tensor:
-    """Classes of an [H, W] map at points of the padded image; padding is ignored."""
-    height, width = labels.shape
-    scale = points.new_tensor([padded_size[1] / width, padded_size[0] / height])
-    inside = (points * scale < 1).all(dim=1)
-    found = sample_labels(labels, points * scale)
-    return torch.where(inside, found, LabelSpace.IGNORE_TRAIN_ID)
-
-
-@torch.no_grad()
-def refine_semantic_logits(
-    point_head: PointHead,
-    fine_map: Tensor,
-    coarse_logits: Tensor,
-    padded_size: tuple[int, int],
-    settings: SemanticSettings,
-) -> Tensor:
-    """Subdivides logits to the input: from stride 4, [N, K, h, w] -> [N, K, 4 h, 4 w] in two steps.
-
-    Coarser logits take as many more steps as the resolution doubles more often.
-    """
-    num_images = len(coarse_logits)
-    num_steps = round(math.log2(padded_size[1] / coarse_logits.shape[-1]))
-    images = torch.arange(num_images, device=coarse_logits.device)
-
-    def predict(coords: Tensor) -> Tensor:
-        fine, coarse = gather_point_features(
-            fine_map, coarse_logits, coords, None, images, padded_size
-        )
-        return point_head(fine, coarse).unflatten(0, (num_images, coords.shape[1]))
-
-    return refine(
-        coarse_logits,
-        predict,
-        lambda maps: class_uncertainty(maps, dim=1),
-        settings.subdivision_points,
-        num_steps,
-    )

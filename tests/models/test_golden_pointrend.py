@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamless_pr.models import point_rend
+from seamless_pr.models import point_rend, semantic_points
 from seamless_pr.models.mask_branch import PositiveRoIs
 from seamless_pr.models.panoptic_net import PanopticNet
-from seamless_pr.models.point_rend import CoarseMaskHead, PointHead
+from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
 from seamless_pr.models.rpn import propose
 from seamless_pr.models.semantic_branch import semantic_loss
 from seamless_pr.ops.masks import paste_mask
@@ -345,7 +345,7 @@ def test_semantics_are_refined_as_by_detectron2(golden, monkeypatch):
     with torch.no_grad():
         coarse = net.semantic_head(levels)
         steps = chosen_points(monkeypatch)
-        refined = point_rend.refine_semantic_logits(
+        refined = semantic_points.refine_semantic_logits(
             net.semantic_point_head, levels[0], coarse, padded_size, net.semantic
         )
     monkeypatch.undo()
@@ -357,7 +357,7 @@ def test_semantics_are_refined_as_by_detectron2(golden, monkeypatch):
         assert differing_choices(scores, indices, expected, largest) == 0
     height, width = golden.batch.image_sizes[0]
     with torch.no_grad():
-        halfway = point_rend.refine_semantic_logits(
+        halfway = semantic_points.refine_semantic_logits(
             net.semantic_point_head,
             levels[0],
             coarse,
@@ -396,11 +396,11 @@ def test_semantic_losses_are_those_of_detectron2(golden, monkeypatch):
     assert net.semantic_point_head is not None
     target = labels_as_target(arrays["train_gt"].long(), net)
     coords = arrays["train_point_coords"]
-    monkeypatch.setattr(point_rend, "uncertain_coords", lambda *arguments: coords)
+    monkeypatch.setattr(semantic_points, "uncertain_coords", lambda *arguments: coords)
     with torch.no_grad():
         coarse = net.semantic_head(golden.levels)
         losses = semantic_loss(coarse, [target], batch.image_sizes, batch.padded_size, net.semantic)
-        losses |= point_rend.semantic_point_loss(
+        losses |= semantic_points.semantic_point_loss(
             net.semantic_point_head,
             golden.levels[0],
             coarse,

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.layers.abn import make_norm_act
-from seamless_pr.models import point_rend
+from seamless_pr.models import point_heads, point_rend
 from seamless_pr.models.backbone import TimmBackbone
 from seamless_pr.models.fpn import FPN
 from seamless_pr.models.mask_branch import PositiveRoIs
-from seamless_pr.models.point_rend import CoarseMaskHead, PointHead
+from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
 from seamless_pr.models.semantic_branch import num_semantic_classes, semantic_labels, semantic_loss
 from seamless_pr.models.semantic_fpn import SemanticFPNHead
 from seamless_pr.ops.points import uncertain_coords
@@ -48,7 +48,7 @@ def concatenated(head: PointHead, fine: Tensor, coarse: Tensor) -> Tensor:
 def test_the_point_head_equals_layers_on_concatenated_inputs(
     each_layer: bool, block_points: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(point_rend, "CPU_BLOCK_POINTS", block_points)
+    monkeypatch.setattr(point_heads, "CPU_BLOCK_POINTS", block_points)
     generator = torch.Generator().manual_seed(0)
     head = PointHead(6, 3, hidden_channels=8, coarse_each_layer=each_layer)
     for parameter in head.parameters():

@@ -1,0 +1,123 @@
+"""PointRend's two heads: coarse masks of boxes, and logits of single points.
+
+Letters: C channels of P2, K classes, R boxes, M points of a call.
+Source: PointRend (CVPR 2020), section 4; where the released code differs, it is the default.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# What a layer of the point head writes for so many points is still in the processor's cache when
+# the next layer reads it.
+CPU_BLOCK_POINTS = 1024
+
+
+class CoarseMaskHead(nn.Module):
+    """Class-specific 7x7 mask logits of a box, seen whole.
+
+    forward: [R, C, roi_size, roi_size] features on a regular grid of P2 points -> logits
+    [R, K, roi_size / 2, roi_size / 2].
+    """
+
+    def __init__(
+        self, in_channels: int, num_things: int, *, hidden_channels: int = 1024, roi_size: int = 14
+    ) -> None:
+        super().__init__()
+        if roi_size % 2:
+            raise ValueError(f"roi_size must be even (it is halved once); got {roi_size}")
+        self.roi_size = roi_size
+        self.mask_size = roi_size // 2
+        self.num_things = num_things
+        self.reduce = nn.Conv2d(in_channels, in_channels, 2, stride=2)
+        self.fc1 = nn.Linear(in_channels * self.mask_size**2, hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, hidden_channels)
+        self.prediction = nn.Linear(hidden_channels, num_things * self.mask_size**2)
+        nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.normal_(self.prediction.weight, std=0.001)
+        for module in (self.reduce, self.fc1, self.fc2, self.prediction):
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+    def forward(self, roi_features: Tensor) -> Tensor:
+        hidden = F.relu(self.reduce(roi_features)).flatten(1)
+        hidden = F.relu(self.fc2(F.relu(self.fc1(hidden))))
+        return self.prediction(hidden).unflatten(
+            1, (self.num_things, self.mask_size, self.mask_size)
+        )
+
+
+class PointHead(nn.Module):
+    """The point MLP: fine features and coarse logits of a point -> its logits.
+
+    forward: fine [M, C], coarse [M, K] -> [M, K]. A layer's weight is one matrix
+    [hidden, inputs + K]; it is applied in two parts, so that fine and coarse inputs are never
+    concatenated.
+
+    Args:
+        in_channels: C.
+        num_classes: K.
+        hidden_channels, num_layers: width and depth before the predictor.
+        coarse_each_layer: give the coarse logits to every layer and the predictor (instance, and
+            the paper's text) or to the first only (released semantic head).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        hidden_channels: int = 256,
+        num_layers: int = 3,
+        coarse_each_layer: bool = True,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        inputs = in_channels
+        for index in range(num_layers):
+            takes_coarse = coarse_each_layer or index == 0
+            layer = nn.Linear(inputs + num_classes * takes_coarse, hidden_channels)
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+            self.layers.append(layer)
+            inputs = hidden_channels
+        self.predictor = nn.Linear(inputs + num_classes * coarse_each_layer, num_classes)
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        if fine.device.type != "cpu":
+            return self._block(fine, coarse)
+        blocks = zip(fine.split(CPU_BLOCK_POINTS), coarse.split(CPU_BLOCK_POINTS))
+        return torch.cat([self._block(*block) for block in blocks])
+
+    def _block(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        # The bias is the weight of one more coarse input, so that it costs no pass over memory.
+        coarse = torch.cat([coarse, coarse.new_ones(len(coarse), 1)], dim=1)
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            fine = _linear_parts(layer, fine, coarse).relu_()
+        return _linear_parts(self.predictor, fine, coarse)
+
+
+def _linear_parts(layer: nn.Linear, fine: Tensor, coarse: Tensor) -> Tensor:
+    """`layer(cat([fine, coarse]))`, or `layer(fine)` where the layer has no coarse input.
+
+    Args:
+        layer: from [fine, coarse] or fine.
+        fine: [M, C].
+        coarse: [M, K + 1]; the last column is 1.
+    """
+    num_fine = fine.shape[1]
+    fine_weight, coarse_weight = layer.weight[:, :num_fine], layer.weight[:, num_fine:]
+    if coarse_weight.shape[1] == 0:
+        return F.linear(fine, fine_weight, layer.bias)
+    coarse_weight = torch.cat([coarse_weight, layer.bias[:, None]], dim=1)
+    from_coarse = torch.mm(coarse, coarse_weight.t())
+    # In place: the sum goes where the first product is. Autocast leaves such operations alone.
+    dtype = from_coarse.dtype
+    return from_coarse.addmm_(fine.to(dtype), fine_weight.t().to(dtype))
