@@ -411,8 +411,8 @@ def measure_large_json(folder: Path, pairs: Sequence[Pair], megabytes: int) -> d
 
 
 def result_json(seconds: dict[str, list[float]], options: argparse.Namespace) -> dict[str, Any]:
-    packages = ("numpy", "numba", "deflate", "pillow", "opencv-python-headless", "kornia-rs")
-    packages += ("cityscapesscripts", "vernier", "torchmetrics", "panopticapi")
+    packages = ["numpy", "numba", "deflate", "pillow", "opencv-python-headless", "kornia-rs"]
+    packages += ["cityscapesscripts", "vernier", "torchmetrics", "panopticapi"]
     versions = {}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
