@@ -64,9 +64,9 @@ from tools.head_tables import (
     arm_values,
     complete_seeds,
     factor_values,
-    has_variant,
     read_scores,
     tables,
+    variant_seeds,
     variant_values,
 )
 from tools.results_table import replace_between_marks
@@ -297,9 +297,7 @@ def summary(
         "arms": {arm: arm_values(scores, arm, seeds) for arm in ARMS},
         "differences": {name: factor_values(scores, name, seeds) for name in FACTORS},
         "refinement_switched_off": {
-            name: variant_values(varied, name, seeds)
-            for name in VARIANTS
-            if has_variant(varied, name, seeds)
+            name: variant_values(varied, name, variant_seeds(varied, seeds)) for name in VARIANTS
         },
     }
 

@@ -140,9 +140,9 @@ def cell(values: Sequence[float], *, is_difference: bool = False) -> str:
     return f"{text} *" if is_difference and agrees and len(values) > 1 else text
 
 
-def has_variant(varied: VariantScores, variant: str, seeds: Iterable[int]) -> bool:
-    """Whether the variant was scored in all these seeds."""
-    return all((variant, seed) in varied for seed in seeds)
+def variant_seeds(varied: VariantScores, seeds: Iterable[int]) -> list[int]:
+    """Those of the seeds in which all variants were scored."""
+    return [s for s in seeds if all((key, s) in varied for key in (AS_TRAINED, *VARIANTS))]
 
 
 def variant_values(
@@ -158,13 +158,15 @@ def variant_values(
 
 def tables(scores: AllScores, varied: VariantScores, seeds: Sequence[int]) -> str:
     """Arms, differences between them, and what switching the refinement off costs; Markdown."""
+    varied_seeds = variant_seeds(varied, seeds)
+    switched_off = f"PointRend in both, then switched off (seeds: {_listed(varied_seeds)})"
     parts = {
         "": {arm.name: arm_values(scores, key, seeds) for key, arm in ARMS.items()},
         "difference": {name: factor_values(scores, name, seeds) for name in FACTORS},
-        "PointRend in both, then switched off": {
-            variant.name: variant_values(varied, key, seeds)
+        switched_off: {
+            variant.name: variant_values(varied, key, varied_seeds)
             for key, variant in VARIANTS.items()
-            if has_variant(varied, key, seeds)
+            if varied_seeds
         },
     }
     return "\n\n".join(
@@ -172,6 +174,10 @@ def tables(scores: AllScores, varied: VariantScores, seeds: Sequence[int]) -> st
         for title, values in parts.items()
         if values
     )
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def _rows(
