@@ -76,7 +76,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--amp", choices=tuple(AMP_TYPES), default="none", help="16-bit arithmetic (default: none)"
     )
     parser.add_argument(
-        "--threads", type=int, default=2, help="for reading and for writing (default: 2 each)"
+        "--threads",
+        type=int,
+        default=2,
+        help="for reading and for writing, of each network (default: 2 each)",
     )
     parser.add_argument("--overlays", action="store_true", help="also write coloured pictures")
     parser.add_argument(
@@ -137,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if uses_ray(options):
             from pipelines.ray_prediction import labelling_on_cluster
 
-            with labelling_on_cluster(options) as label:
+            with labelling_on_cluster(options, predictor) as label:
                 summary = run(predictor, items, options, label)
         else:
             print(f"network on {predictor.device}")

@@ -1,180 +1,208 @@
 """Prediction as a Ray Data stream: image lists in, one line per image out.
 
-One stage does all work. Its actors read, label and write in threads of their own, so only names and
-errors move between machines, and no second stage can be left without a core.
+Networks on GPUs get their pixels from tasks that read, and leave theirs to tasks that write, on any
+core of the cluster; they reserve no core themselves, so that those tasks always find one. Without
+GPUs the network is what needs the cores: then its actor reads and writes too, in threads, and only
+names and errors move between machines.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipelines.ray_support import TASK_RETRIES, cluster_failures, ray_cluster, work_in
+from pipelines.ray_stages import (
+    Job,
+    LabelFiles,
+    LabelImages,
+    read_files,
+    to_item,
+    to_row,
+    write_files,
+)
+from pipelines.ray_support import TASK_RETRIES, cluster_failures, ray_cluster
 from seamless_pr.build import load_predictor
 from seamless_pr.data.image_list import ImageItem
 from seamless_pr.data.prediction_folder import PredictionFolder
-from seamless_pr.data.remote_files import as_location
-from seamless_pr.engine.cpu_memory import keep_freed_memory
-from seamless_pr.predict import ImageOutcome, predict_images
+from seamless_pr.engine.predictor import Predictor
+from seamless_pr.predict import WAITING_BATCHES, ImageOutcome
 
-# After a block its images count as progress. Before and after it the network waits for files, which
-# only a GPU notices: 32 images take it a second.
-IMAGES_PER_BLOCK, IMAGES_PER_GPU_BLOCK = 32, 256
+# After a block its images count as progress. A network that reads and writes itself waits for files
+# before and after it.
+IMAGES_PER_BLOCK = 32
 BLOCKS_PER_ACTOR = 4
+# Pixels that move between stages: enough to outweigh the start of a task, and few megabytes.
+IMAGES_PER_TASK = 8
+# Blocks in a network's hands: while one is labelled, the next is unpacked and the last packed.
+BLOCKS_AT_HAND = 3
 
 Labelling = Callable[[Sequence[ImageItem], PredictionFolder], Iterator[ImageOutcome]]
 
 
-@dataclass(frozen=True)
-class ActorSettings:
-    """What an actor needs to build its network; `folder` is where its relative paths begin."""
-
-    weights: str
-    device: str
-    overrides: tuple[str, ...]
-    batch_size: int
-    amp: str
-    num_threads: int
-    folder: str
-
-
 @contextmanager
-def labelling_on_cluster(options: argparse.Namespace) -> Iterator[Labelling]:
+def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> Iterator[Labelling]:
     """Connects to Ray and yields what labels images there.
 
     Args:
         options: of pipelines/predict.py.
+        predictor: what the cluster shall run, for its image size.
 
     Raises:
         OSError: from the labelling, when a worker dies again and again.
     """
 
     def label(items: Sequence[ImageItem], folder: PredictionFolder) -> Iterator[ImageOutcome]:
+        import ray
+
+        if not items:
+            return
+        num_networks, resources = network_resources(options, ray.cluster_resources())
+        num_networks = min(num_networks, len(items))
+        print(f"{num_networks} networks, each with {_in_words(resources)}", flush=True)
+        load_network = partial(
+            load_predictor,
+            options.weights,
+            # Ray shows an actor its own GPU only.
+            "cuda" if "num_gpus" in resources else "cpu",
+            overrides=options.overrides,
+            batch_size=options.batch_size,
+            amp=options.amp,
+        )
+        sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
+        job = Job(
+            load_network,
+            sides,
+            options.batch_size,
+            folder,
+            os.getcwd(),
+            num_threads=options.threads,
+        )
         with cluster_failures():
-            yield from _label(items, folder, options)
+            yield from label_items(items, job, num_networks, resources)
 
     wanted = (options.workers or 1) * options.cpus_per_worker
     with ray_cluster(wanted_cpus=wanted):
         yield label
 
 
-def _label(
-    items: Sequence[ImageItem], folder: PredictionFolder, options: argparse.Namespace
+def label_items(
+    items: Sequence[ImageItem], job: Job, num_networks: int, resources: dict[str, float]
 ) -> Iterator[ImageOutcome]:
+    """Labels images on the cluster that this process has joined.
+
+    Args:
+        items: at least one image.
+        job: what to do.
+        num_networks: actors with a network each.
+        resources: what each reserves; with "num_gpus", tasks of their own read and write.
+
+    Yields:
+        One outcome an image, after its results are on the disk.
+    """
     import ray.data
 
-    if not items:
-        return
-    num_actors, resources = actor_resources(options, ray.cluster_resources())
-    num_actors = min(num_actors, len(items))
-    on_gpu = "num_gpus" in resources
-    print(f"{num_actors} networks, each with {_in_words(resources)}", flush=True)
-    settings = ActorSettings(
-        weights=options.weights,
-        # Ray shows an actor its own GPU only.
-        device="cuda" if on_gpu else "cpu",
-        overrides=tuple(options.overrides),
-        batch_size=options.batch_size,
-        amp=options.amp,
-        num_threads=options.threads,
-        folder=os.getcwd(),
-    )
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # The pipeline has its own.
     context.print_on_execution_start = False
-    stream = ray.data.from_items(
-        [_to_row(item) for item in items],
-        override_num_blocks=num_blocks(
-            len(items), num_actors, IMAGES_PER_GPU_BLOCK if on_gpu else IMAGES_PER_BLOCK
+    # The releases of Ray that setup.py admits know no other way to limit restarts.
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+    if "num_gpus" in resources:
+        stream = _through_tasks(items, job, num_networks, resources)
+    else:
+        blocks = num_blocks(len(items), num_networks)
+        stream = _on_networks(_rows(items, blocks), LabelFiles, job, num_networks, resources)
+    for row in stream.iter_rows():
+        yield ImageOutcome(to_item(row), row["error"] or None)
+
+
+def _rows(items: Sequence[ImageItem], num_blocks: int) -> Any:
+    import ray.data
+
+    return ray.data.from_items([to_row(item) for item in items], override_num_blocks=num_blocks)
+
+
+def _on_networks(
+    stream: Any,
+    actor: type[LabelFiles] | type[LabelImages],
+    job: Job,
+    num_networks: int,
+    resources: dict[str, float],
+    *,
+    batch_size: int | None = None,
+    at_hand: int = 1,
+) -> Any:
+    import ray.data
+
+    return stream.map_batches(
+        actor,
+        fn_constructor_args=(job,),
+        batch_size=batch_size,
+        compute=ray.data.ActorPoolStrategy(
+            size=num_networks, max_tasks_in_flight_per_actor=at_hand + 1
         ),
-    ).map_batches(
-        LabelImages,
-        fn_constructor_args=(settings, folder),
-        batch_size=None,
-        compute=ray.data.ActorPoolStrategy(size=num_actors),
+        max_concurrency=at_hand,
         # Without limits an image that crashes the network would be tried for ever.
         max_restarts=TASK_RETRIES,
         max_task_retries=TASK_RETRIES,
         **resources,
     )
-    for row in stream.iter_rows():
-        yield ImageOutcome(_to_item(row), row["error"] or None)
 
 
-class LabelImages:
-    """The actor: labels blocks of images into the prediction folder."""
+def _through_tasks(
+    items: Sequence[ImageItem], job: Job, num_networks: int, resources: dict[str, float]
+) -> Any:
+    """Reading, labelling and writing as three stages, pixels on the machine where they are."""
+    import ray.data
 
-    def __init__(self, settings: ActorSettings, folder: PredictionFolder) -> None:
-        work_in(settings.folder)
-        self.folder = folder
-        self.num_threads = settings.num_threads
-        if settings.device == "cpu":
-            keep_freed_memory()
-        self.predictor = load_predictor(
-            settings.weights,
-            settings.device,
-            overrides=settings.overrides,
-            batch_size=settings.batch_size,
-            amp=settings.amp,
-        )
-
-    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        columns = ("path", "image_id", "name")
-        items = [_to_item(dict(zip(columns, row))) for row in zip(*(batch[c] for c in columns))]
-        # A block of a dead worker comes again; part of it may be done.
-        unfinished = [item for item in items if not self.folder.is_finished(item)]
-        errors = {
-            outcome.item.name: outcome.error or ""
-            for outcome in predict_images(
-                self.predictor, unfinished, self.folder, num_threads=self.num_threads
-            )
-        }
-        return {**batch, "error": np.array([errors.get(item.name, "") for item in items], object)}
+    per_task = max(IMAGES_PER_TASK, WAITING_BATCHES * job.batch_size)
+    tasks: dict[str, Any] = {
+        "compute": ray.data.TaskPoolStrategy(size=job.num_threads * num_networks),
+        "fn_kwargs": {"job": job},
+        "num_cpus": 1,
+        "max_retries": TASK_RETRIES,
+    }
+    photos = _rows(items, math.ceil(len(items) / per_task)).map_batches(read_files, **tasks)
+    maps = _on_networks(
+        photos,
+        LabelImages,
+        job,
+        num_networks,
+        resources,
+        batch_size=per_task,
+        at_hand=BLOCKS_AT_HAND,
+    )
+    # Where the maps are; Ray would spread tasks over all machines.
+    return maps.map_batches(write_files, **tasks, scheduling_strategy="DEFAULT")
 
 
-def actor_resources(
+def network_resources(
     options: argparse.Namespace, cluster: dict[str, float]
-) -> tuple[int, dict[str, Any]]:
-    """Number of actors and what each reserves.
+) -> tuple[int, dict[str, float]]:
+    """Number of networks and what each reserves.
 
-    A GPU comes with cores for the threads that read and write; without GPUs the threads share the
-    cores of the network.
+    A network on a GPU leaves all cores to the tasks that read and write for it; without GPUs
+    reading and writing share the cores of the network.
     """
     cpus, gpus = int(cluster.get("CPU", 1)), int(cluster.get("GPU", 0))
     if options.device != "cpu" and (gpus or options.device):
-        share = max(1, min(2 * options.threads, cpus // max(gpus, 1)))
-        return options.workers or max(gpus, 1), {"num_gpus": 1, "num_cpus": share}
+        return options.workers or max(gpus, 1), {"num_gpus": 1, "num_cpus": 0}
     each = options.cpus_per_worker
     return options.workers or max(1, cpus // each), {"num_cpus": each}
 
 
-def num_blocks(num_items: int, num_actors: int, largest: int = IMAGES_PER_BLOCK) -> int:
-    """Enough blocks for all actors to end together, and none of more than `largest` items."""
-    wanted = max(BLOCKS_PER_ACTOR * num_actors, math.ceil(num_items / largest))
+def num_blocks(num_items: int, num_networks: int) -> int:
+    """Enough blocks for all networks to end together, and none of more than a moment's work."""
+    wanted = max(BLOCKS_PER_ACTOR * num_networks, math.ceil(num_items / IMAGES_PER_BLOCK))
     return min(wanted, num_items)
 
 
-def _to_row(item: ImageItem) -> dict[str, str]:
-    # JSON keeps apart the ids 42 and "42", which one column of a table could not.
-    return {"path": str(item.path), "image_id": json.dumps(item.image_id), "name": item.name}
-
-
-def _to_item(row: dict[str, Any]) -> ImageItem:
-    return ImageItem(
-        as_location(str(row["path"])), json.loads(str(row["image_id"])), str(row["name"])
-    )
-
-
-def _in_words(resources: dict[str, Any]) -> str:
-    return " and ".join(
-        f"{count:g} {name.removeprefix('num_')}" for name, count in resources.items()
-    )
+def _in_words(resources: dict[str, float]) -> str:
+    names = {"num_gpus": "GPU", "num_cpus": "CPU"}
+    counts = [(resources[key], name) for key, name in names.items() if resources.get(key)]
+    return " and ".join(f"{count:g} {name}{'s' * (count != 1)}" for count, name in counts)

@@ -19,6 +19,7 @@ from seamless_pr.data.image_list import ImageItem
 from seamless_pr.data.images import read_image
 from seamless_pr.data.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.engine.predictor import Predictor
+from seamless_pr.ops.resize import resize_to_sides
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 from seamless_pr.visualize import draw_panoptic
@@ -41,14 +42,37 @@ class ImageOutcome:
 
 
 @dataclass(frozen=True)
-class _LoadedImage:
-    item: ImageItem
-    image: Tensor  # [3, H, W] uint8, as in the file
-    resized: Tensor  # [3, h, w] uint8, as the network wants it
+class LoadedImage:
+    """An image on its way to the network.
 
-    @property
-    def original_size(self) -> tuple[int, int]:
-        return self.image.shape[-2], self.image.shape[-1]
+    Attributes:
+        item: the image.
+        resized: [3, h, w] uint8, as the network wants it.
+        original_size: (height, width) in the file.
+        original: [3, H, W] uint8, as in the file; None where no picture is to be drawn on it.
+    """
+
+    item: ImageItem
+    resized: Tensor
+    original_size: tuple[int, int]
+    original: Tensor | None
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image on its way from the network to the disk.
+
+    Attributes:
+        item: the image.
+        segmentation: at the size of the file.
+        detections: in pixels of the file; None where they are not to be written.
+        original: as in `LoadedImage`.
+    """
+
+    item: ImageItem
+    segmentation: PanopticSegmentation
+    detections: Detections | None
+    original: Tensor | None
 
 
 def predict_folder(
@@ -116,50 +140,83 @@ def predict_images(
     Yields:
         One outcome an image, after its results are on the disk; in the order of finishing.
     """
+    sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
     with ThreadPoolExecutor(num_threads) as readers, ThreadPoolExecutor(num_threads) as writers:
         ahead = num_threads + predictor.batch_size
-        loaded = _ahead(readers, lambda item: _load(predictor, item), items, ahead)
+        loaded = _ahead(readers, lambda item: load_image(item, sides, folder), items, ahead)
         writing: deque[Future[ImageOutcome]] = deque()
-        for batch in _same_size_batches(loaded, predictor.batch_size):
-            for finish in _label(predictor, batch, folder):
-                writing.append(writers.submit(finish))
+        for labelled in label_images(predictor, loaded, folder):
+            writing.append(writers.submit(write_image, labelled, folder))
             while len(writing) > 2 * ahead or (writing and writing[0].done()):
                 yield writing.popleft().result()
         for written in writing:
             yield written.result()
 
 
-def _load(predictor: Predictor, item: ImageItem) -> _LoadedImage | ImageOutcome:
+def load_image(
+    item: ImageItem, sides: tuple[int, int | None], folder: PredictionFolder
+) -> LoadedImage | ImageOutcome:
+    """Reads an image and resizes it for the network: the first of three steps.
+
+    Args:
+        item: the image.
+        sides: `shortest_side_pixels` and `longest_side_pixels` of the predictor.
+        folder: says what the writing will need.
+
+    Returns:
+        The image, or why it cannot be read.
+    """
     try:
         image = read_image(item.path)
-        return _LoadedImage(item, image, predictor.resize(image))
+        resized = resize_to_sides(image, *sides)
     except (OSError, ValueError, MemoryError) as error:
         return ImageOutcome(item, str(error) or type(error).__name__)
+    size = (image.shape[-2], image.shape[-1])
+    return LoadedImage(item, resized, size, image if folder.overlays else None)
 
 
-def _label(
-    predictor: Predictor, batch: Sequence[_LoadedImage | ImageOutcome], folder: PredictionFolder
-) -> list[Callable[[], ImageOutcome]]:
-    """Runs the network on a batch; what is left to do for each image is a call for a thread."""
-    finish: list[Callable[[], ImageOutcome]] = []
-    images = [loaded for loaded in batch if isinstance(loaded, _LoadedImage)]
-    failed = [loaded for loaded in batch if isinstance(loaded, ImageOutcome)]
-    finish += [_failure_writer(folder, outcome) for outcome in failed]
-    for loaded, prediction in zip(images, _predict(predictor, images), strict=True):
-        if isinstance(prediction, str):
-            outcome = ImageOutcome(loaded.item, prediction)
-            finish.append(_failure_writer(folder, outcome))
-        else:
-            finish.append(_result_writer(folder, loaded, *prediction))
-    return finish
+def label_images(
+    predictor: Predictor, images: Iterable[LoadedImage | ImageOutcome], folder: PredictionFolder
+) -> Iterator[LabelledImage | ImageOutcome]:
+    """Runs the network on batches of images of one size: the second of three steps.
+
+    Args:
+        predictor: network with its image size.
+        images: of `load_image`; may be endless. A bounded number waits for others of its size.
+        folder: says what the writing will need.
+
+    Yields:
+        One result an image, in another order; failures pass through.
+    """
+    for batch in _same_size_batches(images, predictor.batch_size):
+        if isinstance(batch, ImageOutcome):
+            yield batch
+            continue
+        for loaded, prediction in zip(batch, _predict(predictor, batch), strict=True):
+            if isinstance(prediction, str):
+                yield ImageOutcome(loaded.item, prediction)
+                continue
+            segmentation, detections = prediction
+            wanted = detections if folder.instances else None
+            yield LabelledImage(loaded.item, segmentation, wanted, loaded.original)
+
+
+def write_image(labelled: LabelledImage | ImageOutcome, folder: PredictionFolder) -> ImageOutcome:
+    """Writes the results of an image, or why it has none: the last of three steps."""
+    if isinstance(labelled, ImageOutcome):
+        folder.write_failure(labelled.item, labelled.error or "")
+        return labelled
+    overlay = None
+    if labelled.original is not None:
+        overlay = draw_panoptic(labelled.original, labelled.segmentation)
+    folder.write(labelled.item, labelled.segmentation, labelled.detections, overlay)
+    return ImageOutcome(labelled.item)
 
 
 def _predict(
-    predictor: Predictor, images: Sequence[_LoadedImage]
+    predictor: Predictor, images: Sequence[LoadedImage]
 ) -> list[tuple[PanopticSegmentation, Detections] | str]:
     """Predictions of a batch; a reason for an image too large for the device's memory."""
-    if not images:
-        return []
     try:
         return list(
             predictor.predict_resized(
@@ -175,36 +232,14 @@ def _predict(
     return [prediction for loaded in images for prediction in _predict(predictor, [loaded])]
 
 
-def _failure_writer(folder: PredictionFolder, outcome: ImageOutcome) -> Callable[[], ImageOutcome]:
-    def write() -> ImageOutcome:
-        folder.write_failure(outcome.item, outcome.error or "")
-        return outcome
-
-    return write
-
-
-def _result_writer(
-    folder: PredictionFolder,
-    loaded: _LoadedImage,
-    segmentation: PanopticSegmentation,
-    detections: Detections,
-) -> Callable[[], ImageOutcome]:
-    def write() -> ImageOutcome:
-        overlay = draw_panoptic(loaded.image, segmentation) if folder.overlays else None
-        folder.write(loaded.item, segmentation, detections, overlay)
-        return ImageOutcome(loaded.item)
-
-    return write
-
-
 def _ahead(
     pool: ThreadPoolExecutor,
-    load: Callable[[ImageItem], _LoadedImage | ImageOutcome],
+    load: Callable[[ImageItem], LoadedImage | ImageOutcome],
     items: Iterable[ImageItem],
     num_ahead: int,
-) -> Iterator[_LoadedImage | ImageOutcome]:
+) -> Iterator[LoadedImage | ImageOutcome]:
     """Loads in threads, in order, at most `num_ahead` images before they are asked for."""
-    pending: deque[Future[_LoadedImage | ImageOutcome]] = deque()
+    pending: deque[Future[LoadedImage | ImageOutcome]] = deque()
     try:
         for item in items:
             pending.append(pool.submit(load, item))
@@ -218,16 +253,16 @@ def _ahead(
 
 
 def _same_size_batches(
-    images: Iterable[_LoadedImage | ImageOutcome], batch_size: int
-) -> Iterator[list[_LoadedImage | ImageOutcome]]:
+    images: Iterable[LoadedImage | ImageOutcome], batch_size: int
+) -> Iterator[list[LoadedImage] | ImageOutcome]:
     """Full batches of images of one network size; what is left over comes last or when many wait.
 
-    Failures pass through alone, at once.
+    Failures pass through at once.
     """
-    waiting: dict[tuple[int, ...], list[_LoadedImage | ImageOutcome]] = {}
+    waiting: dict[tuple[int, ...], list[LoadedImage]] = {}
     for image in images:
         if isinstance(image, ImageOutcome):
-            yield [image]
+            yield image
             continue
         same_size = waiting.setdefault(tuple(image.resized.shape), [])
         same_size.append(image)

@@ -3,6 +3,7 @@
     python tools/benchmark_ray.py prediction         # the plain loop and Ray take turns
     python tools/benchmark_ray.py evaluation --rounds 4
     python tools/benchmark_ray.py nodes --nodes 1 2  # simulated nodes of one core each
+    python tools/benchmark_ray.py feeding            # files to a GPU, which a stand-in replaces
     python tools/benchmark_ray.py costs              # what the plan for many GPUs starts from
     python tools/benchmark_ray.py page               # only writes docs/benchmarks.md again
 
@@ -455,6 +456,10 @@ def section(result: dict[str, Any]) -> str:
             f"Rounds: {', '.join(str(len(r)) for _, r in sorted(result['nodes'].items()))}.",
             "",
         ]
+    if "feeding" in result:
+        from tools.ray_feeding import feeding_section
+
+        lines += [feeding_section(result["feeding"]), ""]
     if "costs" in result:
         from tools.cluster_plan import plan_section
 
@@ -511,7 +516,7 @@ def merged(result: dict[str, Any], part: str, found: Any, fresh: bool) -> dict[s
 
     Args:
         result: what is stored.
-        part: "prediction", "evaluation", "nodes" or "costs".
+        part: "prediction", "evaluation", "nodes", "feeding" or "costs".
         found: rounds with their conditions; number of nodes -> rounds; or the costs.
         fresh: forget the part's earlier rounds.
 
@@ -542,6 +547,11 @@ def measure(options: argparse.Namespace) -> Any:
         return {"num_pairs": options.pairs, "rounds": measure_evaluation(options)}
     if options.part == "nodes":
         return measure_nodes(options)
+    if options.part == "feeding":
+        from tools.ray_feeding import measure_feeding
+
+        settings = {"num_images": options.fed_images, "network_ms": options.network_ms}
+        return {**settings, "rounds": measure_feeding(options, round_indices(options))}
     from tools.cluster_plan import measure_costs
 
     return measure_costs(options.folder)
@@ -565,7 +575,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parts = ("prediction", "evaluation", "nodes", "costs", "page", "record-evaluation")
+    parts = ("prediction", "evaluation", "nodes", "feeding", "costs", "page", "record-evaluation")
     parser.add_argument("part", choices=parts, metavar="PART", help=", ".join(parts[:-1]))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--images", type=int, default=24, help="to predict (default: 24)")
@@ -573,6 +583,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--pairs", type=int, default=4000, help="to evaluate (default: 4000)")
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--images-per-node", type=int, default=10)
+    parser.add_argument("--fed-images", type=int, default=400, help="for feeding (default: 400)")
+    parser.add_argument(
+        "--network-ms", type=float, default=60, help="an image, of the stand-in (default: 60)"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget earlier rounds of the part")
     parser.add_argument(
         "--folder", type=Path, default=ROOT / "runs" / "ray_benchmark", help="drawn images, results"

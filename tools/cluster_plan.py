@@ -95,9 +95,7 @@ def measure_costs(folder: Path) -> dict[str, Any]:
     cv2.setNumThreads(0)
     net = random_network()
     channels = norm_calls(net)
-    images = folder / "full_size"
-    write_street_scenes(images, num_images={"val": 4}, size=FULL_SIZE, seed=0, progress=False)
-    files = sorted(images.rglob("*_leftImg8bit.png"))
+    images, files = write_full_size_scenes(folder / "full_size")
     samples = drawn_samples(images, is_training=True)
     loading = [
         seconds(partial(samples.__getitem__, (draw % len(samples), draw)), 1)
@@ -116,6 +114,12 @@ def measure_costs(folder: Path) -> dict[str, Any]:
         "load_ms": round(1000 * statistics.mean(loading), 2),
         **writing_costs(folder / "writing", as_prediction(target)),
     }
+
+
+def write_full_size_scenes(root: Path) -> tuple[Path, list[Path]]:
+    """Draws a few scenes; returns `root` and the photos in it."""
+    write_street_scenes(root, num_images={"val": 4}, size=FULL_SIZE, seed=0, progress=False)
+    return root, sorted(root.rglob("*_leftImg8bit.png"))
 
 
 def drawn_samples(root: Path, is_training: bool) -> PanopticImages:
@@ -386,6 +390,7 @@ def prediction_text(costs: dict[str, Any]) -> str:
     rate = NUM_GPUS * prediction_rate(TYPICAL_TERAFLOPS)
     driver = costs["finished_ms"] + costs["join_ms"] + 2000 * ROUND_TRIP_SECONDS
     million = 1e6 / rate / 60
+    pixels = 3 * FULL_SIZE[0] * FULL_SIZE[1]
     lines += [
         "",
         f"- It saturates first on **storage**: {rate:.0f} images a second at {TYPICAL_TERAFLOPS} T "
@@ -395,13 +400,15 @@ def prediction_text(costs: dict[str, Any]) -> str:
         "storage or a file system over several servers goes on from there.",
         f"- Then on **cores**: decoding ({costs['read_ms']:.0f} ms) and writing "
         f"({costs['write_ms']:.0f} ms, a PNG of {costs['png_bytes'] / 1e3:.0f} kB) share the CPUs "
-        "of the node; `--threads` reads and as many write beside each GPU.",
+        "of the cluster; `--threads` tasks read for each GPU and as many write.",
         f"- The driver looks at every record before the run and joins them after it: "
         f"{costs['finished_ms'] + costs['join_ms']:.2f} ms here and two round trips, one image "
         f"after the other: {1e6 * driver / 1000 / 60:.0f} minutes for a million images, which the "
         f"GPUs label in {million:.0f}. Beyond some 100,000 images give several folders to several "
         "runs.",
-        "- Between machines travel only names and errors, about 200 bytes an image.",
+        f"- Between machines travel names, and where a photo is read on another one than it is "
+        f"labelled on, its {pixels / 1e6:.1f} MB of pixels; photos are labelled where they were "
+        "read while a network there is free, and maps are written where they are.",
     ]
     return "\n".join(lines)
 

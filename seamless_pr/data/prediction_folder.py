@@ -112,7 +112,7 @@ class PredictionFolder:
         self,
         item: ImageItem,
         segmentation: PanopticSegmentation,
-        detections: Detections,
+        detections: Detections | None = None,
         overlay: NDArray[np.uint8] | None = None,
     ) -> None:
         """Writes all results of an image, its record last.
@@ -120,7 +120,7 @@ class PredictionFolder:
         Args:
             item: the image.
             segmentation: at the size of the file.
-            detections: in pixels of the file.
+            detections: in pixels of the file; needed when the folder keeps instances.
             overlay: [H, W, 3] uint8 RGB; needed when the folder keeps overlays.
         """
         picture, segments_info = to_coco(segmentation)
@@ -139,6 +139,8 @@ class PredictionFolder:
             },
         }
         if self.instances:
+            if detections is None:
+                raise ValueError("the folder keeps instances; give the detections of this image")
             record["instances"] = to_coco_instances(
                 detections, segmentation.image_size, segmentation.label_space, item.image_id
             )

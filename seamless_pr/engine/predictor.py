@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seamless_pr.ops.images import ImageLike, image_tensor
-from seamless_pr.ops.resize import resize_image, resized_size
+from seamless_pr.ops.resize import resize_to_sides
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
@@ -135,8 +135,7 @@ class Predictor:
 
     def resize(self, image: Tensor) -> Tensor:
         """[3, H, W] uint8 at its own size -> at network size; on the CPU, safe in any thread."""
-        size = resized_size(_size(image), self.shortest_side_pixels, self.longest_side_pixels)
-        return resize_image(image, size)
+        return resize_to_sides(image, self.shortest_side_pixels, self.longest_side_pixels)
 
     def predict_resized(
         self, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]]

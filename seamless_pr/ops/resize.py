@@ -57,3 +57,11 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     return transforms.resize(
         image, list(size), interpolation=transforms.InterpolationMode.BILINEAR, antialias=True
     )
+
+
+def resize_to_sides(
+    image: Tensor, shortest_side_pixels: int, longest_side_pixels: int | None = None
+) -> Tensor:
+    """`resize_image` to the `resized_size` of an image: [..., H, W] uint8 -> [..., h, w] uint8."""
+    size = (image.shape[-2], image.shape[-1])
+    return resize_image(image, resized_size(size, shortest_side_pixels, longest_side_pixels))

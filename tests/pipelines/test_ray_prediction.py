@@ -11,9 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pipelines import predict
-from pipelines.ray_prediction import actor_resources, num_blocks
+from pipelines.ray_prediction import network_resources, num_blocks
+from pipelines.ray_stages import packed, unpacked
+from seamless_pr.data.image_list import ImageItem
+from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.predict import ImageOutcome, LabelledImage
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from tests.support.panoptic_files import write_png
 from tests.support.processes import kill_all, kill_one, wait_until
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
@@ -33,20 +40,43 @@ def options(**changes: object) -> argparse.Namespace:
     return argparse.Namespace(**values)
 
 
-def test_a_network_gets_a_gpu_with_cores_for_its_threads_or_cores_alone() -> None:
+def test_a_network_gets_a_gpu_and_no_core_or_cores_alone() -> None:
     gpus = {"CPU": 96.0, "GPU": 8.0}
-    assert actor_resources(options(), gpus) == (8, {"num_gpus": 1, "num_cpus": 4})
-    assert actor_resources(options(threads=20), gpus) == (8, {"num_gpus": 1, "num_cpus": 12})
-    assert actor_resources(options(device="cpu", cpus_per_worker=8), gpus) == (12, {"num_cpus": 8})
-    assert actor_resources(options(cpus_per_worker=2), {"CPU": 1.0}) == (1, {"num_cpus": 2})
-    assert actor_resources(options(workers=3), {"CPU": 2.0}) == (3, {"num_cpus": 1})
+    assert network_resources(options(), gpus) == (8, {"num_gpus": 1, "num_cpus": 0})
+    assert network_resources(options(workers=2), gpus) == (2, {"num_gpus": 1, "num_cpus": 0})
+    on_cpu = options(device="cpu", cpus_per_worker=8)
+    assert network_resources(on_cpu, gpus) == (12, {"num_cpus": 8})
+    assert network_resources(options(cpus_per_worker=2), {"CPU": 1.0}) == (1, {"num_cpus": 2})
+    assert network_resources(options(workers=3), {"CPU": 2.0}) == (3, {"num_cpus": 1})
 
 
 def test_blocks_are_small_enough_for_progress_and_never_empty() -> None:
     assert num_blocks(3, 2) == 3
     assert num_blocks(100, 2) == 8
     assert num_blocks(64_000, 8) == 2000
-    assert num_blocks(64_000, 8, largest=256) == 250
+
+
+def test_pixels_travel_unchanged_and_maps_in_few_bytes() -> None:
+    ids = torch.randint(0, 200, (64, 128), dtype=torch.int32)
+    space = load_label_space("cityscapes")
+    segments = tuple(Segment(number, number % 19, 1, 0.1 * number) for number in range(1, 200))
+    scores = torch.rand(3)
+    labelled = LabelledImage(
+        ImageItem(Path("a.png"), 7, "a"),
+        PanopticSegmentation(ids, segments, space),
+        Detections(torch.rand(3, 4), scores, torch.arange(3), torch.rand(3, 28, 28)),
+        None,
+    )
+    batch = packed([labelled, ImageOutcome(labelled.item, "broken")])
+    assert len(batch["image"][0]) < ids.numel() + 40_000
+    found, failed = unpacked(batch)
+    assert failed == ImageOutcome(labelled.item, "broken")
+    assert found.item == labelled.item
+    assert found.segmentation.id_map.dtype == torch.int32
+    assert torch.equal(found.segmentation.id_map, ids)
+    assert found.segmentation.segments == segments
+    assert torch.equal(found.detections.scores, scores)
+    assert torch.equal(found.detections.mask_logits, labelled.detections.mask_logits)
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +126,26 @@ def times_of_finished(folder: Path) -> dict[str, int]:
     }
 
 
+ON_CPUS = ["pipelines/predict.py", "--ray", "--workers", "2"]
+# Two networks, readers and writers.
+ON_GPUS = ["-m", "tests.support.predict_on_gpus", "2"]
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_that_loses_a_worker_and_then_everything_ends_with_the_folder_of_a_plain_run(
-    job: list[str], alone: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("program", "victims"),
+    [
+        (ON_CPUS, ["LabelFiles"]),
+        (ON_GPUS, ["LabelImages", "read_files", "write_files"]),
+    ],
+    ids=["cpus", "gpus"],
+)
+def test_a_run_that_loses_workers_and_then_everything_ends_with_the_folder_of_a_plain_run(
+    job: list[str], alone: Path, tmp_path: Path, program: list[str], victims: list[str]
 ) -> None:
     output = tmp_path / "out"
-    command = [sys.executable, "pipelines/predict.py", *job, "--output", str(output)]
-    command += ["--ray", "--workers", "2"]
+    command = [sys.executable, *program, *job, "--output", str(output)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment())
 
     def finished() -> int:
@@ -113,7 +155,9 @@ def test_a_run_that_loses_a_worker_and_then_everything_ends_with_the_folder_of_a
         return finished() >= number or process.poll() is not None
 
     wait_until(lambda: has(4), SECONDS, "the first images")
-    assert kill_one(process.pid, "LabelImages") is not None
+    # A task may have just ended; an actor is always there.
+    killed = [kill_one(process.pid, victim) for victim in victims]
+    assert killed[0] is not None
     wait_until(lambda: has(10), SECONDS, "more images")
     kill_all(process.pid)
     process.wait()
