@@ -21,6 +21,7 @@ import cv2
 import torch
 
 from pipelines import prepare
+from pipelines.ray_stages import packed, unpacked
 from seamless_pr.build import build_images, build_label_space
 from seamless_pr.config.load import load_config
 from seamless_pr.data.image_list import ImageItem
@@ -30,6 +31,7 @@ from seamless_pr.data.prediction_folder import PredictionFolder
 from seamless_pr.data.street_scenes import write_street_scenes
 from seamless_pr.layers.abn import ABN
 from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.predict import LabelledImage, LoadedImage
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
@@ -111,6 +113,7 @@ def measure_costs(folder: Path) -> dict[str, Any]:
         "scale_range": list(load_config(CONFIG).data.scale_range),
         "drawn_image_bytes": round(statistics.mean(path.stat().st_size for path in files)),
         "read_ms": milliseconds(lambda: read_image(files[0])),
+        "pack_ms": packing_cost(files[0], as_prediction(target)),
         "load_ms": round(1000 * statistics.mean(loading), 2),
         **writing_costs(folder / "writing", as_prediction(target)),
     }
@@ -143,6 +146,14 @@ def as_prediction(target: PanopticTarget) -> PanopticSegmentation:
         for index, (train_id, area) in enumerate(zip(target.train_ids, areas))
     ]
     return PanopticSegmentation(target.id_map, tuple(segments), target.label_space)
+
+
+def packing_cost(file: Path, segmentation: PanopticSegmentation) -> float:
+    """Milliseconds of an image's way between stages: pixels and map, packed and unpacked."""
+    item, image = ImageItem(file, 0, "0"), read_image(file)
+    loaded = LoadedImage(item, image, segmentation.image_size, None)
+    labelled = LabelledImage(item, segmentation, None, None)
+    return milliseconds(lambda: list(unpacked(packed([loaded, labelled]))))
 
 
 def writing_costs(folder: Path, segmentation: PanopticSegmentation) -> dict[str, Any]:
@@ -371,14 +382,14 @@ def training_notes(costs: dict[str, Any]) -> list[str]:
 
 def prediction_text(costs: dict[str, Any]) -> str:
     lines = [
-        f"**Prediction** at {FULL_SIZE[0]}x{FULL_SIZE[1]}, one network per GPU, nothing exchanged:",
+        f"**Prediction** at {FULL_SIZE[0]}x{FULL_SIZE[1]}, one network per GPU:",
         "",
         "| operations a second of a GPU | images a second, 1 GPU | 64 GPUs | photos read "
         "| PNGs and records written | files written a second | cores per GPU |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     written = costs["png_bytes"] + costs["record_bytes"]
-    core_ms = costs["read_ms"] + costs["write_ms"]
+    core_ms = costs["read_ms"] + costs["pack_ms"] + costs["write_ms"]
     for teraflops in GPU_TERAFLOPS:
         rate = prediction_rate(teraflops)
         together = NUM_GPUS * rate
@@ -398,7 +409,8 @@ def prediction_text(costs: dict[str, Any]) -> str:
         f"{10e9 / 8 / PHOTO_BYTES:.0f} images a second, "
         f"{10e9 / 8 / PHOTO_BYTES / prediction_rate(TYPICAL_TERAFLOPS):.0f} such GPUs. Object "
         "storage or a file system over several servers goes on from there.",
-        f"- Then on **cores**: decoding ({costs['read_ms']:.0f} ms) and writing "
+        f"- Then on **cores**: decoding ({costs['read_ms']:.0f} ms), moving "
+        f"between stages ({costs['pack_ms']:.0f} ms) and writing "
         f"({costs['write_ms']:.0f} ms, a PNG of {costs['png_bytes'] / 1e3:.0f} kB) share the CPUs "
         "of the cluster; `--threads` tasks read for each GPU and as many write.",
         f"- The driver looks at every record before the run and joins them after it: "

@@ -5,8 +5,9 @@ upsampling, or MiniDL refined by PointRend. Each of the four pairs is trained on
 same trained trunk (backbone, pyramid, proposals, boxes) with new heads, the same images in the same
 order, the same number of steps. All are scored on scenes that no training saw; the runs with
 PointRend in both are scored again with its subdivision switched off, the weights being the same.
+Two more arms train them with other losses of the semantic points, to tell why these help or not.
 
-example, 12 runs, on 2 cores about an hour and a half (docs/results.md has the outcome):
+example, 18 runs, on 2 cores about two and a half hours (docs/results.md has the outcome):
   python -m seamless_pr.data.street_scenes --root data/street_scenes --size 256x512 \\
       --train 1600 --val 100
   python pipelines/prepare.py cityscapes --root data/street_scenes
@@ -57,17 +58,17 @@ from tools.head_tables import (
     ARMS,
     AS_TRAINED,
     FACTORS,
+    LOSS_ARMS,
+    LOSS_ROWS,
     VARIANTS,
-    VARIED_ARM,
     AllScores,
-    VariantScores,
     arm_values,
     complete_seeds,
     factor_values,
+    loss_values,
     read_scores,
+    switched_off_values,
     tables,
-    variant_seeds,
-    variant_values,
 )
 from tools.results_table import replace_between_marks
 
@@ -80,6 +81,8 @@ LAST_LOG_LINES = 5
 # What is new in each run, besides the semantic head; everything else comes from the checkpoint.
 RANDOM_PARTS = ["mask_head", "point_head", "semantic_point_head"]
 SHARED_HEAD = "semantic_head"
+POINT_LOSS = "semantic_point"
+ALL_ARMS = {**ARMS, **LOSS_ARMS}
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Run:
     """One training with its predictions and scores.
 
     Attributes:
-        arm: key of `ARMS`.
+        arm: key of `ALL_ARMS`.
         seed: of new weights, image order, augmentation and drawn points.
         output: folder of all runs.
     """
@@ -120,7 +123,7 @@ class Run:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        return (AS_TRAINED, *(VARIANTS if self.arm == VARIED_ARM else ()))
+        return (AS_TRAINED, *(VARIANTS if self.arm in LOSS_ROWS else ()))
 
     @property
     def start(self) -> Path:
@@ -153,18 +156,22 @@ def write_start(run: Run, options: argparse.Namespace) -> None:
 
 def run_values(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     """The YAML values of a run: those of --config with other heads, seed, length and data."""
-    arm, base = ARMS[run.arm], load_config(options.config)
+    arm, base = ALL_ARMS[run.arm], load_config(options.config)
     network = replace(
         base.model,
         mask_head=replace(base.model.mask_head, kind=arm.mask_kind),
         semantic_head=replace(base.model.semantic_head, refinement=arm.refinement),
     )
+    weights = {name: base.loss_weights.get(name, 1.0) for name in loss_names(network)}
+    if POINT_LOSS in weights:
+        weights[POINT_LOSS] *= arm.point_weight
     return {
         "base": str(options.config.resolve()),
         "initial_weights": {"file": str(run.start), "random_parts": RANDOM_PARTS},
         "model": {
             "mask_head": {"kind": arm.mask_kind, "hidden_channels": options.conv_channels},
             "semantic_head": {"refinement": arm.refinement},
+            "semantic": {"hard_point_fraction": arm.hard_points},
             "fusion": {"size": "original"},
         },
         "data": {
@@ -175,7 +182,7 @@ def run_values(run: Run, options: argparse.Namespace) -> dict[str, Any]:
             },
             "num_workers": 0,
         },
-        "loss_weights": {name: base.loss_weights.get(name, 1.0) for name in loss_names(network)},
+        "loss_weights": weights,
         "schedule": {"warmup_steps": options.warmup_steps},
         "training": {
             "steps": options.steps,
@@ -248,20 +255,14 @@ def finish_all(runs: Sequence[Run], options: argparse.Namespace) -> list[str]:
     return [f"{run.folder.name}: {why}" for run, why in zip(runs, reasons, strict=True) if why]
 
 
-def read_all(runs: Sequence[Run]) -> tuple[AllScores, VariantScores]:
-    """The scores of all finished runs, and of the variants of `VARIED_ARM`."""
-    scores = {
-        (run.arm, run.seed): read_scores(run.evaluation())
-        for run in runs
-        if run.evaluation().exists()
-    }
-    varied = {
-        (variant, run.seed): read_scores(run.evaluation(variant))
+def read_all(runs: Sequence[Run]) -> AllScores:
+    """The scores of all that is finished; the key of a variant is arm + variant."""
+    return {
+        (run.arm + variant, run.seed): read_scores(run.evaluation(variant))
         for run in runs
         for variant in run.variants
         if run.evaluation(variant).exists()
     }
-    return scores, varied
 
 
 def final_losses(run: Run) -> dict[str, float]:
@@ -271,9 +272,7 @@ def final_losses(run: Run) -> dict[str, float]:
     return {name: statistics.fmean(losses[name] for losses in last) for name in last[0]}
 
 
-def summary(
-    scores: AllScores, varied: VariantScores, seeds: Sequence[int], options: argparse.Namespace
-) -> dict[str, Any]:
+def summary(scores: AllScores, seeds: Sequence[int], options: argparse.Namespace) -> dict[str, Any]:
     """Everything behind the tables, as JSON values in [0, 1]."""
     return {
         "settings": {
@@ -293,12 +292,12 @@ def summary(
         "final_losses": {
             f"{arm}_seed{seed}": final_losses(Run(arm, seed, options.output))
             for arm, seed in scores
+            if arm in ALL_ARMS
         },
         "arms": {arm: arm_values(scores, arm, seeds) for arm in ARMS},
         "differences": {name: factor_values(scores, name, seeds) for name in FACTORS},
-        "refinement_switched_off": {
-            name: variant_values(varied, name, variant_seeds(varied, seeds)) for name in VARIANTS
-        },
+        "refinement_switched_off": switched_off_values(scores, seeds)[1],
+        "point_losses": loss_values(scores, seeds)[1],
     }
 
 
@@ -338,12 +337,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    runs = [Run(arm, seed, options.output) for seed in options.seeds for arm in ARMS]
+    runs = [Run(arm, seed, options.output) for seed in options.seeds for arm in ALL_ARMS]
     try:
         failures = [] if options.no_runs else finish_all(runs, options)
-        scores, varied = read_all(runs)
+        scores = read_all(runs)
         if seeds := complete_seeds(scores):
-            report(scores, varied, seeds, options)
+            report(scores, seeds, options)
         else:
             failures.append(f"no seed has all four arms in {options.output}")
     except (OSError, ValueError) as error:
@@ -353,18 +352,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def report(
-    scores: AllScores, varied: VariantScores, seeds: Sequence[int], options: argparse.Namespace
-) -> None:
+def report(scores: AllScores, seeds: Sequence[int], options: argparse.Namespace) -> None:
     """Prints the tables, and writes them where the options say."""
-    text = f"Seeds: {', '.join(map(str, seeds))}.\n\n{tables(scores, varied, seeds)}"
+    text = f"Seeds: {', '.join(map(str, seeds))}.\n\n{tables(scores, seeds)}"
     print(text)
     if options.write:
         page = options.write.read_text(encoding="utf-8")
         page = replace_between_marks(page, text, BEGIN, END)
         options.write.write_text(page, encoding="utf-8")
     if options.json:
-        write_json(options.json, summary(scores, varied, seeds, options))
+        write_json(options.json, summary(scores, seeds, options))
 
 
 if __name__ == "__main__":

@@ -33,11 +33,15 @@ class Arm:
     Attributes:
         name: in tables.
         mask_kind, refinement: `model.mask_head.kind` and `model.semantic_head.refinement`.
+        point_weight, hard_points: `loss_weights.semantic_point` and
+            `model.semantic.hard_point_fraction`.
     """
 
     name: str
     mask_kind: str
     refinement: str
+    point_weight: float = 1.0
+    hard_points: float = 1.0
 
 
 ARMS = {
@@ -81,10 +85,21 @@ VARIANTS = {
     "_bilinear": Variant("bilinear semantics", ("model.semantic.subdivision_points=1",)),
 }
 
+# `VARIED_ARM` with other losses of the semantic points, against the arm without such points.
+PLAIN_ARM = "pointrend_bilinear"
+LOSS_ARMS = {
+    "pointrend_quarter": Arm("a quarter of it", "point_rend", "point_rend", 0.25),
+    "pointrend_hard": Arm(
+        "a quarter, of the hardest points", "point_rend", "point_rend", 0.25, 0.25
+    ),
+}
+LOSS_ROWS = {VARIED_ARM: "point loss as published"} | {
+    key: arm.name for key, arm in LOSS_ARMS.items()
+}
+
 Scores = Mapping[str, float]
-# (arm, seed) -> scores; (variant, seed) -> scores of VARIED_ARM.
+# (arm, or arm + variant; seed) -> scores.
 AllScores = Mapping[tuple[str, int], Scores]
-VariantScores = Mapping[tuple[str, int], Scores]
 
 
 def read_scores(path: Path) -> dict[str, float]:
@@ -140,34 +155,59 @@ def cell(values: Sequence[float], *, is_difference: bool = False) -> str:
     return f"{text} *" if is_difference and agrees and len(values) > 1 else text
 
 
-def variant_seeds(varied: VariantScores, seeds: Iterable[int]) -> list[int]:
-    """Those of the seeds in which all variants were scored."""
-    return [s for s in seeds if all((key, s) in varied for key in (AS_TRAINED, *VARIANTS))]
+def seeds_with(scores: AllScores, keys: Sequence[str], seeds: Iterable[int]) -> list[int]:
+    """Those of the seeds in which all of the keys were scored."""
+    return [seed for seed in seeds if all((key, seed) in scores for key in keys)]
 
 
-def variant_values(
-    varied: VariantScores, variant: str, seeds: Iterable[int]
-) -> dict[str, list[float]]:
-    """Metric -> one difference per seed: the variant minus the same weights as trained."""
+def minus(scores: AllScores, key: str, other: str, seeds: Iterable[int]) -> dict[str, list[float]]:
+    """Metric -> one difference per seed."""
     seeds = list(seeds)
     return {
-        name: [varied[variant, seed][name] - varied[AS_TRAINED, seed][name] for seed in seeds]
+        name: [scores[key, seed][name] - scores[other, seed][name] for seed in seeds]
         for name in METRICS
     }
 
 
-def tables(scores: AllScores, varied: VariantScores, seeds: Sequence[int]) -> str:
-    """Arms, differences between them, and what switching the refinement off costs; Markdown."""
-    varied_seeds = variant_seeds(varied, seeds)
-    switched_off = f"PointRend in both, then switched off (seeds: {_listed(varied_seeds)})"
+def switched_off_values(
+    scores: AllScores, seeds: Iterable[int]
+) -> tuple[list[int], dict[str, dict[str, list[float]]]]:
+    """Seeds, and variant -> metric -> the variant minus the same weights as trained."""
+    keys = {VARIED_ARM + variant: variant for variant in VARIANTS}
+    found = seeds_with(scores, [VARIED_ARM, *keys], seeds)
+    values = {
+        VARIANTS[variant].name: minus(scores, key, VARIED_ARM, found)
+        for key, variant in keys.items()
+    }
+    return found, values if found else {}
+
+
+def loss_values(
+    scores: AllScores, seeds: Iterable[int]
+) -> tuple[list[int], dict[str, dict[str, list[float]]]]:
+    """Seeds, and point loss -> metric -> difference to the network without semantic points.
+
+    Each with the refinement, and without it on the same weights.
+    """
+    keys = {
+        key + variant: name + after
+        for key, name in LOSS_ROWS.items()
+        for variant, after in ((AS_TRAINED, ""), ("_bilinear", "; switched off"))
+    }
+    found = seeds_with(scores, [PLAIN_ARM, *keys], seeds)
+    values = {name: minus(scores, key, PLAIN_ARM, found) for key, name in keys.items()}
+    return found, values if found else {}
+
+
+def tables(scores: AllScores, seeds: Sequence[int]) -> str:
+    """Arms, their differences, what refinement and the loss of its points do; Markdown."""
+    off_seeds, switched_off = switched_off_values(scores, seeds)
+    loss_seeds, losses = loss_values(scores, seeds)
     parts = {
         "": {arm.name: arm_values(scores, key, seeds) for key, arm in ARMS.items()},
         "difference": {name: factor_values(scores, name, seeds) for name in FACTORS},
-        switched_off: {
-            variant.name: variant_values(varied, key, varied_seeds)
-            for key, variant in VARIANTS.items()
-            if varied_seeds
-        },
+        f"PointRend in both, then switched off (seeds: {_listed(off_seeds)})": switched_off,
+        f"PointRend in both − in masks only (seeds: {_listed(loss_seeds)})": losses,
     }
     return "\n\n".join(
         markdown_table([[title, *METRICS], *_rows(values, is_difference=title != "")])

@@ -121,6 +121,7 @@ _RULES: dict[str, _Rule] = {
     "model.semantic.loss": _one_of("hard_pixels", "valid_mean"),
     "model.semantic.things": _one_of("classes", "merged"),
     "model.semantic.hard_pixel_fraction": _POSITIVE_FRACTION,
+    "model.semantic.hard_point_fraction": _POSITIVE_FRACTION,
     "model.semantic.num_train_points": _NOT_NEGATIVE,
     "model.semantic.oversample_ratio": _AT_LEAST_ONE,
     "model.semantic.importance_fraction": _FRACTION,

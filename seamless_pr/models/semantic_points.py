@@ -37,7 +37,10 @@ def semantic_point_loss(
     settings: SemanticSettings,
     generators: Sequence[torch.Generator],
 ) -> dict[str, LossSum]:
-    """Loss `semantic_point`: cross-entropy, mean over the points that are not void."""
+    """Loss `semantic_point`: cross-entropy, mean over the points that are not void.
+
+    With `hard_point_fraction` below 1 only over the hardest of them, image by image.
+    """
     num_images = len(targets)
     num_points = settings.num_train_points or (
         math.ceil(padded_size[0] / 16) * math.ceil(padded_size[1] / 16)
@@ -61,15 +64,21 @@ def semantic_point_loss(
     )
     fine, coarse = gather_point_features(fine_map, coarse_logits, coords, None, images, padded_size)
     logits = point_head(fine, coarse).float()
-    labels = torch.cat(
+    labels = torch.stack(
         [
             _padded_labels(semantic_labels(target, settings), points, padded_size)
             for target, points in zip(targets, coords, strict=True)
         ]
     )
-    ignore = LabelSpace.IGNORE_TRAIN_ID
-    total = F.cross_entropy(logits, labels, ignore_index=ignore, reduction="sum")
-    return {"semantic_point": LossSum(total, int((labels != ignore).sum()))}
+    losses = F.cross_entropy(
+        logits, labels.flatten(), ignore_index=LabelSpace.IGNORE_TRAIN_ID, reduction="none"
+    )
+    num_valid = (labels != LabelSpace.IGNORE_TRAIN_ID).sum(dim=1, keepdim=True)
+    num_hard = (num_valid * settings.hard_point_fraction).ceil()
+    # Void points cost nothing, so they come last.
+    hardest_first = losses.view_as(labels).sort(dim=1, descending=True).values
+    is_hard = torch.arange(labels.shape[1], device=labels.device) < num_hard
+    return {"semantic_point": LossSum(hardest_first[is_hard].sum(), int(num_hard.sum()))}
 
 
 def _padded_labels(labels: Tensor, points: Tensor, padded_size: tuple[int, int]) -> Tensor:

@@ -142,6 +142,9 @@ class SemanticSettings:
             pixels of the batch that are not void).
         hard_pixel_fraction: share of the hardest pixels in the loss (0.25: tau = 4 / (W H)); 1.0:
             all.
+        hard_point_fraction: the same for PointRend's points, of those that are not void. The
+            published networks take all points, and all pixels too: a point head that learns from
+            all beside logits that learn from the hardest forgets rare classes (docs/results.md).
         things: "classes": one output per class; "merged": one output for each stuff class and a
             last one for all things together (Panoptic FPN).
         upsample_to_input: logits that no points refine are first upsampled to the network input,
@@ -153,6 +156,7 @@ class SemanticSettings:
 
     loss: str = "hard_pixels"
     hard_pixel_fraction: float = 0.25
+    hard_point_fraction: float = 1.0
     things: str = "classes"
     upsample_to_input: bool = False
     num_train_points: int = 0

@@ -164,6 +164,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "points.train_on_predicted_boxes": (False, {}),
     "semantic.loss": ("valid_mean", {}),
     "semantic.hard_pixel_fraction": (1.0, {}),
+    "semantic.hard_point_fraction": (0.25, {}),
     "semantic.things": ("merged", {"fusion.semantic_things": "void"}),
     "semantic.upsample_to_input": (True, NO_SEMANTIC_POINTS),
     "semantic.num_train_points": (30, {}),

@@ -15,10 +15,12 @@ from seamless_pr.models.mask_branch import PositiveRoIs
 from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
 from seamless_pr.models.semantic_branch import num_semantic_classes, semantic_labels, semantic_loss
 from seamless_pr.models.semantic_fpn import SemanticFPNHead
+from seamless_pr.models.semantic_points import semantic_point_loss
 from seamless_pr.ops.points import uncertain_coords
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import Category, LabelSpace
+from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import PointSettings, SemanticSettings
 
@@ -268,3 +270,47 @@ def test_training_points_may_be_a_regular_grid(monkeypatch) -> None:
     assert coords.tolist() == [[[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]]
     with pytest.raises(ValueError, match=r"square number of points; got 5; use 4 or 9"):
         grid_losses(monkeypatch, 5)
+
+
+class AlwaysFirstClass(nn.Module):
+    """A point head that sees class 0 at every point, with one certainty per image."""
+
+    def __init__(self, certainty: Tensor) -> None:
+        super().__init__()
+        self.certainty = certainty
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        logits = torch.zeros_like(coarse)
+        logits[:, 0] = self.certainty.repeat_interleave(len(coarse) // len(self.certainty))
+        return logits
+
+
+def test_only_the_hardest_points_of_each_image_count_if_wanted() -> None:
+    # A quarter of the first image is class 1 and hard; the second has void and the easy class.
+    certainty = torch.tensor([2.0, 3.0])
+    first = [[2] * 4 + [1] * 12] * 16
+    second = [[0] * 8 + [1] * 8] * 16
+
+    def loss(fraction: float) -> LossSum:
+        settings = SemanticSettings(
+            num_train_points=2000, importance_fraction=0.0, hard_point_fraction=fraction
+        )
+        return semantic_point_loss(
+            AlwaysFirstClass(certainty),
+            torch.zeros(2, 4, 8, 8),
+            torch.zeros(2, 4, 8, 8),
+            [target_of(first), target_of(second)],
+            (16, 16),
+            settings,
+            [torch.Generator().manual_seed(seed) for seed in range(2)],
+        )["semantic_point"]
+
+    easy = torch.log1p(3 * torch.exp(-certainty))
+    hard = easy[0] + certainty[0]
+    every = loss(1.0)
+    assert every.count == pytest.approx(3000, abs=100)
+    expected = float(500 * hard + 1500 * easy[0] + 1000 * easy[1])
+    assert float(every.total) == pytest.approx(expected, rel=0.05)
+    few = loss(0.1)
+    assert few.count == pytest.approx(300, abs=10)
+    torch.testing.assert_close(few.total, 200 * hard + (few.count - 200) * easy[1])

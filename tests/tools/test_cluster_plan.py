@@ -20,6 +20,7 @@ COSTS = {
     "scale_range": [1.0, 1.0],
     "drawn_image_bytes": 1_500_000,
     "read_ms": 30.0,
+    "pack_ms": 20.0,
     "load_ms": 50.0,
     "write_ms": 10.0,
     "png_bytes": 30_000,

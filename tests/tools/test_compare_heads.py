@@ -20,14 +20,17 @@ from tools import compare_heads as tool
 from tools.head_tables import (
     ARMS,
     FACTORS,
+    LOSS_ROWS,
     METRICS,
+    VARIANTS,
+    VARIED_ARM,
     cell,
     complete_seeds,
     factor_values,
+    loss_values,
     read_scores,
+    switched_off_values,
     tables,
-    variant_seeds,
-    variant_values,
 )
 
 
@@ -61,7 +64,7 @@ def test_cells_hold_mean_and_sample_deviation_and_mark_agreeing_signs():
 
 
 def test_the_tables_have_a_row_per_arm_and_a_row_per_factor():
-    lines = tables(made_up_scores(), {}, [0, 1]).splitlines()
+    lines = tables(made_up_scores(), [0, 1]).splitlines()
     assert [line.split("|")[1].strip() for line in lines if "±" in line] == [
         *(arm.name for arm in ARMS.values()),
         *FACTORS,
@@ -70,14 +73,36 @@ def test_the_tables_have_a_row_per_arm_and_a_row_per_factor():
     assert "+4.0 ± 0.0 *" in lines[9]
 
 
+def with_variants(*arms: str) -> dict[tuple[str, int], dict[str, float]]:
+    """Without refinement these arms are worth 2 points less in seed 0, and 3 in seed 1."""
+    scores = made_up_scores()
+    for arm in arms:
+        for seed in (0, 1):
+            as_trained = scores.setdefault((arm, seed), dict.fromkeys(METRICS, 0.55))
+            less = {name: value - 0.02 - 0.01 * seed for name, value in as_trained.items()}
+            scores |= {(arm + variant, seed): less for variant in VARIANTS}
+    return scores
+
+
 def test_a_variant_is_compared_with_the_same_weights_as_trained():
-    varied = {("", 0): 0.5, ("", 1): 0.6, ("_bilinear", 0): 0.4, ("_bilinear", 1): 0.52}
-    varied |= {("_masks28", 0): 0.5, ("_masks28", 1): 0.5, ("", 2): 0.5}
-    scores = {key: dict.fromkeys(METRICS, value) for key, value in varied.items()}
-    assert variant_seeds(scores, [0, 1, 2]) == [0, 1]
-    assert variant_values(scores, "_bilinear", [0, 1])["PQ"] == pytest.approx([-0.1, -0.08])
-    last = tables(made_up_scores(), scores, [0, 1]).splitlines()[-1]
-    assert [cell.strip() for cell in last.split("|")[1:3]] == ["bilinear semantics", "-9.0 ± 1.4 *"]
+    scores = with_variants(VARIED_ARM)
+    scores[VARIED_ARM, 2] = dict.fromkeys(METRICS, 0.9)
+    seeds, values = switched_off_values(scores, [0, 1, 2])
+    assert seeds == [0, 1]
+    assert values["bilinear semantics"]["PQ"] == pytest.approx([-0.02, -0.03])
+    last = tables(scores, [0, 1]).splitlines()[-1]
+    assert [cell.strip() for cell in last.split("|")[1:3]] == ["bilinear semantics", "-2.5 ± 0.7 *"]
+
+
+def test_point_losses_are_compared_with_the_network_without_semantic_points():
+    assert loss_values(with_variants(VARIED_ARM), [0, 1]) == ([], {})
+    scores = with_variants(*LOSS_ROWS)
+    seeds, values = loss_values(scores, [0, 1])
+    assert seeds == [0, 1]
+    assert values["point loss as published"]["PQ"] == pytest.approx([0.01, -0.01])
+    assert values["point loss as published; switched off"]["PQ"] == pytest.approx([-0.01, -0.04])
+    assert values["a quarter of it"]["PQ"] == pytest.approx([0.01, 0.01])
+    assert len(values) == 2 * len(LOSS_ROWS)
 
 
 def test_a_seed_counts_when_all_its_arms_are_finished():
@@ -100,7 +125,7 @@ def shipped_options(folder: Path, *more: str) -> Any:
 def test_arms_of_a_seed_differ_in_their_heads_only(tmp_path: Path):
     options = shipped_options(tmp_path)
     configs = {}
-    for arm in ARMS:
+    for arm in tool.ALL_ARMS:
         path = tmp_path / f"{arm}.yaml"
         path.write_text(yaml.safe_dump(tool.run_values(tool.Run(arm, 3, tmp_path), options)))
         configs[arm] = load_config(path)
@@ -112,6 +137,14 @@ def test_arms_of_a_seed_differ_in_their_heads_only(tmp_path: Path):
         "loss_weights.semantic_point",
     }
     assert "model.mask_head.kind" not in config_differences(plain, configs["conv_pointrend"])
+    both = configs["pointrend_pointrend"]
+    assert config_differences(both, configs["pointrend_quarter"]) == {
+        "loss_weights.semantic_point": (1.0, 0.25)
+    }
+    assert config_differences(both, configs["pointrend_hard"]) == {
+        "loss_weights.semantic_point": (1.0, 0.25),
+        "model.semantic.hard_point_fraction": (1.0, 0.25),
+    }
     assert plain.training.seed == 3
     assert plain.model.fusion.size == "original"
     assert plain.model.mask_head.hidden_channels == options.conv_channels
