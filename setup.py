@@ -34,7 +34,7 @@ REQUIRED = [
     # Class names of released Seamless snapshots.
     "msgpack>=1.0",
     # 2.60 announces that 2.64 drops two options of map_batches without naming others for them.
-    "ray[default,train,data]>=2.50,<2.64",
+    "ray[default,train,data]>=2.55,<2.64",
     # Images behind URIs.
     "fsspec>=2024.2",
     "tensorboard>=2.17",

@@ -144,7 +144,11 @@ def _on_networks(
         fn_constructor_args=(job,),
         batch_size=batch_size,
         compute=ray.data.ActorPoolStrategy(
-            size=num_networks, max_tasks_in_flight_per_actor=at_hand + 1
+            size=num_networks,
+            max_tasks_in_flight_per_actor=at_hand + 1,
+            # One call at a time may as well run in the first thread of its process, where alone
+            # the large blocks of a network on the CPU are kept for reuse.
+            enable_true_multi_threading=at_hand == 1,
         ),
         max_concurrency=at_hand,
         # Without limits an image that crashes the network would be tried for ever.

@@ -14,7 +14,8 @@ def keep_freed_memory() -> bool:
 
     Feature maps of a large image are blocks of 100 MB; by default each comes fresh from the system,
     page by page, which costs a fifth of a forward pass. The process then keeps its peak size until
-    it ends. For programs of their own, such as pipelines; a library should not decide this.
+    it ends. Only the first thread of a process gains: the C library keeps such blocks for no other.
+    For programs of their own, such as pipelines; a library should not decide this.
 
     Returns:
         Whether the C library knows these settings (glibc does).
