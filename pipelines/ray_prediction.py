@@ -55,6 +55,7 @@ def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> I
 
     Raises:
         OSError: from the labelling, when a worker dies again and again.
+        ValueError: from the labelling, when this machine alone has not the GPU that is asked for.
     """
 
     def label(items: Sequence[ImageItem], folder: PredictionFolder) -> Iterator[ImageOutcome]:
@@ -64,6 +65,7 @@ def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> I
             return
         num_networks, resources = network_resources(options, ray.cluster_resources())
         num_networks = min(num_networks, len(items))
+        _check_gpus(resources)
         print(f"{num_networks} networks, each with {_in_words(resources)}", flush=True)
         load_network = partial(
             load_predictor,
@@ -198,6 +200,20 @@ def network_resources(
         return options.workers or max(gpus, 1), {"num_gpus": 1, "num_cpus": 0}
     each = options.cpus_per_worker
     return options.workers or max(1, cpus // each), {"num_cpus": each}
+
+
+def _check_gpus(resources: dict[str, float]) -> None:
+    """Says that GPUs are awaited, which may come on demand; not on this machine alone."""
+    import ray
+
+    if "num_gpus" not in resources or ray.cluster_resources().get("GPU", 0):
+        return
+    if not os.environ.get("RAY_ADDRESS"):
+        raise ValueError(
+            "--device asks for a GPU and Ray finds none on this machine; leave --device out, or "
+            "name a cluster with GPUs by RAY_ADDRESS"
+        )
+    print("waiting for a GPU; the cluster has none now", flush=True)
 
 
 def num_blocks(num_items: int, num_networks: int) -> int:

@@ -133,6 +133,20 @@ ON_GPUS = ["-m", "tests.support.predict_on_gpus", "2"]
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_gpu_that_nobody_has_is_refused_at_once(job: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "pipelines/predict.py", *job, "--output", str(tmp_path / "out")]
+    command += ["--ray", "--device", "cuda"]
+    # As on a machine without GPUs, whatever this one has.
+    hidden = {**environment(), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=ROOT, env=hidden, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode == predict.EXIT_ERROR
+    assert "Ray finds none on this machine; leave --device out" in done.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "victims"),
     [
