@@ -15,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 from seamless_pr.config.schema import Config
 from seamless_pr.config.validate import validate
 
+# OmegaConf raises TypeError itself for a mapping where a list belongs.
+_MERGE_ERRORS = (OmegaConfBaseException, TypeError)
 # Free-form mappings: a config that names one of them replaces the whole mapping of its base.
 _REPLACED_AS_A_WHOLE = ("loss_weights", "model.backbone.options", "optimizer.lr_multipliers")
 
@@ -121,9 +123,13 @@ def _merge(sources: Sequence[tuple[str, dict[str, Any]]], named: str) -> Config:
         if not source.startswith("override"):
             _clear_replaced(tree, values)
         tree = _merge_one(tree, values, source)
-    if missing := sorted(OmegaConf.missing_keys(tree)):
-        raise ValueError(f"{named}: {', '.join(missing)} must be given")
-    config = OmegaConf.to_object(tree)
+    try:
+        missing = sorted(OmegaConf.missing_keys(tree))
+        if missing:
+            raise ValueError(f"{named}: {', '.join(missing)} must be given")
+        config = OmegaConf.to_object(tree)
+    except OmegaConfBaseException as error:  # A reference to a key that is not there.
+        raise ValueError(f"{named}: '{error.full_key}' cannot be read: {_first(error)}") from error
     assert isinstance(config, Config)
     validate(config, named)
     return config
@@ -168,20 +174,24 @@ def _clear_replaced(tree: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def _merge_one(tree: DictConfig, values: Mapping[str, Any], source: str) -> DictConfig:
-    """Merges all at once, and leaf by leaf on an error, because some joint errors name no key."""
+    """Merges all at once; some joint errors name no key, so the leaf at fault is then searched."""
     try:
         return OmegaConf.merge(tree, values)  # type: ignore[return-value]
-    except OmegaConfBaseException:
-        pass
-    for key, value in _flatten(values).items():
-        try:
-            leaf = OmegaConf.create({})
-            OmegaConf.update(leaf, key, value, force_add=True)
-            tree = OmegaConf.merge(tree, leaf)  # type: ignore[assignment]
-        except OmegaConfBaseException as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{source}: '{key}' cannot be {value!r}: {reason}") from error
-    return tree
+    except _MERGE_ERRORS as joint_error:
+        for key, value in _flatten(values).items():
+            try:
+                leaf = OmegaConf.create({})
+                OmegaConf.update(leaf, key, value, force_add=True)
+                tree = OmegaConf.merge(tree, leaf)  # type: ignore[assignment]
+            except _MERGE_ERRORS as error:
+                raise ValueError(
+                    f"{source}: '{key}' cannot be {value!r}: {_first(error)}"
+                ) from error
+        raise ValueError(f"{source}: {_first(joint_error)}") from joint_error
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

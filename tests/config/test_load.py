@@ -69,6 +69,8 @@ def test_a_saved_config_is_read_back_as_it_was(tmp_path: Path) -> None:
         ),
         ({"optimizer": {"nesterov": [1]}}, r"'optimizer\.nesterov' cannot be \[1\]"),
         ({"optimizer": {"lr": None}}, r"'optimizer\.lr' cannot be None"),
+        ({"data": {**PATHS, "scale_range": {}}}, r"'data\.scale_range' cannot be \{\}"),
+        ({"optimizer": {"lr": "${speed}"}}, r"'optimizer\.lr' cannot be read: .*'speed'"),
         ({"data": {"train": PATHS["train"]}}, r"data\.val\.images, data\.val\.json must be given"),
     ],
 )

@@ -32,7 +32,10 @@ def test_the_folder_of_another_run_is_refused_with_the_differences_and_the_fix(
 
 def test_the_number_of_loading_processes_may_change_within_a_run(tmp_path: Path) -> None:
     claim_run_folder(tmp_path, CONFIG)
-    claim_run_folder(tmp_path, replace(CONFIG, data=replace(CONFIG.data, num_workers=0)))
+    fewer = replace(CONFIG, data=replace(CONFIG.data, num_workers=0))
+    assert fewer != CONFIG
+    claim_run_folder(tmp_path, fewer)
+    assert load_config(tmp_path / "config.yaml") == fewer
 
 
 def test_a_run_may_go_on_with_more_workers(tmp_path: Path) -> None:
