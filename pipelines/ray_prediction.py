@@ -66,7 +66,8 @@ def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> I
         num_networks, resources = network_resources(options, ray.cluster_resources())
         num_networks = min(num_networks, len(items))
         _check_gpus(resources)
-        print(f"{num_networks} networks, each with {_in_words(resources)}", flush=True)
+        networks = "1 network with" if num_networks == 1 else f"{num_networks} networks, each with"
+        print(f"{networks} {_in_words(resources)}", flush=True)
         load_network = partial(
             load_predictor,
             options.weights,
