@@ -55,7 +55,7 @@ TEST = [
     "selenium>=4.20",
 ]
 
-# What tools/benchmark_evaluation.py compares with.
+# What tools/measure/benchmark_evaluation.py compares with.
 BENCH = ["torchmetrics==1.9.0", "kornia-rs>=0.1.9", "vernier==0.5.4"]
 
 EXTRAS = {
@@ -78,9 +78,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    # The pipelines come along for `ray submit`, which copies one of them alone to a cluster.
-    packages=[*find_packages(include=["seamless_pr", "seamless_pr.*"]), "pipelines"],
-    package_data={"seamless_pr": ["py.typed", "data/labels/*.csv", "templates/*"]},
+    packages=find_packages(include=["seamless_pr", "seamless_pr.*"]),
+    package_data={"seamless_pr": ["py.typed", "datasets/labels/*.csv", "drawing/templates/*"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     classifiers=[

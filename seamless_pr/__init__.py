@@ -6,17 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seamless_pr.build import load_predictor
-    from seamless_pr.data.coco_results import to_coco
-    from seamless_pr.visualize import draw_panoptic
+    from seamless_pr.build.runs import load_predictor
+    from seamless_pr.datasets.coco_results import to_coco
+    from seamless_pr.drawing.panoptic import draw_panoptic
 
 __version__ = "0.1.0"
 __all__ = ["draw_panoptic", "load_predictor", "to_coco"]
 
 _HOMES = {
-    "draw_panoptic": "seamless_pr.visualize",
-    "load_predictor": "seamless_pr.build",
-    "to_coco": "seamless_pr.data.coco_results",
+    "draw_panoptic": "seamless_pr.drawing.panoptic",
+    "load_predictor": "seamless_pr.build.runs",
+    "to_coco": "seamless_pr.datasets.coco_results",
 }
 
 

@@ -8,37 +8,25 @@ from pathlib import Path
 
 LIBRARY = "seamless_pr"
 
-_SIBLINGS = {"structures", "ops"}
+# From the ground up; a room may import itself and every lower row, never a neighbour of its row.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("structures", "files", "progress", "parallel"),
+    ("ops",),
+    ("id_maps", "layers"),
+    ("datasets", "models", "drawing"),
+    ("training", "inference", "metrics", "weights", "street_scenes"),
+    ("evaluation",),
+    ("config",),
+    ("build",),
+    ("integrations",),
+    ("pipelines",),
+)
+LEVELS = {room: level for level, row in enumerate(ROWS) for room in row}
 
-# Room -> rooms that it may import; a room may always import itself unless it is a single file.
-ALLOWED: dict[str, set[str]] = {
-    "structures": set(),
-    "ops": {"structures"},
-    "layers": {"structures", "ops"},
-    "models": {"structures", "ops", "layers"},
-    "data": _SIBLINGS,
-    "metrics": _SIBLINGS,
-    "engine": _SIBLINGS,
-    "weights": _SIBLINGS,
-    "visualize": _SIBLINGS,
-    "config": {"structures"},
-    "progress": set(),
-}
-
-# Rooms above all others: they put the parts together.
-COMPOSING = {
-    "build",
-    "build_network",
-    "evaluation",
-    "report",
-    "predict",
-    "validation",
-    "integrations",
-    "top",
-}
-
-# Never, not even inside a function: distribution belongs to the pipelines.
-FORBIDDEN = {"ray", "pipelines", "tools", "tests"}
+# Only here, not even inside a function elsewhere: distribution belongs to the stages.
+RAY_ROOM = "pipelines"
+# Never: these rest on the library.
+FORBIDDEN = {"pipelines", "tools", "tests"}
 
 # Only inside the function that needs them: nobody has to install them.
 OPTIONAL = {"inplace_abn", "detectron2", "panopticapi", "vernier", "torchmetrics", "pytest"}
@@ -102,28 +90,28 @@ def room_of(module: str) -> str:
     parts = module.split(".")
     if parts[0] != LIBRARY:
         raise ValueError(f"{module} is not a module of {LIBRARY}")
-    if len(parts) == 1 or parts[1] not in {*ALLOWED, *COMPOSING}:
+    if len(parts) == 1 or parts[1] not in LEVELS:
         return "top"
     return parts[1]
 
 
 def unknown_rooms(root: Path) -> list[str]:
     """Files and folders of the library that no rule speaks about."""
-    known = {*ALLOWED, *COMPOSING, "__init__", "py", "__pycache__", "templates"}
+    known = {*LEVELS, "__init__", "py", "__pycache__"}
     names = [path.stem for path in (root / LIBRARY).iterdir()]
     return sorted(name for name in names if name not in known)
 
 
 def wrong_directions(imports: list[Import]) -> list[str]:
-    """Imports between rooms that the house does not allow (upward, or between siblings)."""
+    """Imports between rooms that the house does not allow (upward, or between neighbours)."""
     wrong = []
     for found in imports:
         if found.target.split(".")[0] != LIBRARY or found.target == f"{LIBRARY}.__version__":
             continue
         room, target = room_of(found.importer), room_of(found.target)
-        if room == target or room == "top" or (room in COMPOSING and target != "top"):
+        if room in (target, "top"):
             continue
-        if target not in ALLOWED.get(room, set()):
+        if target == "top" or LEVELS[target] >= LEVELS[room]:
             wrong.append(str(found))
     return wrong
 
@@ -134,6 +122,7 @@ def forbidden_imports(imports: list[Import]) -> list[str]:
         str(found)
         for found in imports
         if found.target.split(".")[0] in FORBIDDEN
+        or (found.target.split(".")[0] == "ray" and room_of(found.importer) != RAY_ROOM)
         or (found.target.split(".")[0] in OPTIONAL and found.at_import_time)
     ]
 

@@ -46,13 +46,16 @@ def test_library_imports_run_downward_and_never_between_siblings(library: list[r
         ("structures/target.py", "from seamless_pr.ops.boxes import box_iou"),
         ("ops/boxes.py", "import seamless_pr.layers.abn"),
         ("layers/abn.py", "from seamless_pr.models import fpn"),
-        ("data/loader.py", "from seamless_pr.metrics.quality import count"),
-        ("engine/trainer.py", "from seamless_pr.models.fpn import FPN"),
-        ("models/fpn.py", "from seamless_pr.config.schema import Config"),
-        ("config/load.py", "from seamless_pr.build import build_model"),
+        ("datasets/loader.py", "from seamless_pr.metrics.quality import count"),
+        ("training/trainer.py", "from seamless_pr.inference.predictor import Predictor"),
+        ("models/necks/fpn.py", "from seamless_pr.config.schema import Config"),
+        ("config/load.py", "from seamless_pr.build.runs import build_model"),
         ("metrics/quality.py", "def later():\n    from seamless_pr import build"),
-        ("engine/predictor.py", "from seamless_pr import load_predictor"),
-        ("visualize.py", "from seamless_pr.data.images import read_image"),
+        ("evaluation/files.py", "from seamless_pr.build.runs import build_trainer"),
+        ("build/runs.py", "from seamless_pr.integrations import transformers"),
+        ("build/runs.py", "from seamless_pr.pipelines.train import main"),
+        ("training/predictor.py", "from seamless_pr import load_predictor"),
+        ("drawing/panoptic.py", "from seamless_pr.datasets.images import read_image"),
     ],
 )
 def test_an_import_upward_or_to_a_sibling_is_found(tmp_path: Path, importer: str, source: str):
@@ -64,12 +67,12 @@ def test_an_import_upward_or_to_a_sibling_is_found(tmp_path: Path, importer: str
 @pytest.mark.parametrize(
     ("importer", "source"),
     [
-        ("models/fpn.py", "from seamless_pr.layers.abn import ABN"),
-        ("models/fpn.py", "from seamless_pr.models import rpn"),
-        ("engine/trainer.py", "from seamless_pr.structures.settings import RPNSettings"),
-        ("build.py", "from seamless_pr.models.fpn import FPN"),
-        ("__init__.py", "from seamless_pr.build import load_predictor"),
-        ("engine/checkpoint.py", "from seamless_pr import __version__"),
+        ("models/necks/fpn.py", "from seamless_pr.layers.abn import ABN"),
+        ("models/necks/fpn.py", "from seamless_pr.models import rpn"),
+        ("training/trainer.py", "from seamless_pr.structures.settings import RPNSettings"),
+        ("build.py", "from seamless_pr.models.necks.fpn import FPN"),
+        ("__init__.py", "from seamless_pr.build.runs import load_predictor"),
+        ("training/checkpoint.py", "from seamless_pr import __version__"),
     ],
 )
 def test_imports_downward_are_allowed(tmp_path: Path, importer: str, source: str):
@@ -132,7 +135,7 @@ def test_init_files_are_empty_but_the_top_one():
 
 def test_a_filled_init_is_found(tmp_path: Path):
     write_tree(
-        tmp_path, {"__init__.py": "x = 1", "ops/__init__.py": "y = 1", "data/__init__.py": ""}
+        tmp_path, {"__init__.py": "x = 1", "ops/__init__.py": "y = 1", "datasets/__init__.py": ""}
     )
     assert rules.filled_inits(tmp_path) == ["seamless_pr/ops/__init__.py"]
 
@@ -143,6 +146,6 @@ def test_no_pipeline_rests_on_tools():
 
 def test_an_import_of_tools_is_found(tmp_path: Path):
     imports = write_tree(
-        tmp_path, {"ops/a.py": "from tools import results_table\nimport toolsmith"}
+        tmp_path, {"ops/a.py": "from tools.measure import results_table\nimport toolsmith"}
     )
     assert len(rules.imports_of_tools(imports)) == 1

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 import seamless_pr
-from seamless_pr.build import load_predictor
-from seamless_pr.data.label_spaces import load_label_space
-from seamless_pr.engine.checkpoints import load_weights, save_weights
+from seamless_pr.build.runs import load_predictor
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.training.checkpoints import load_weights, save_weights
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 

@@ -223,15 +223,15 @@ def test_an_undeclared_import_is_found():
 
 
 def test_every_data_file_of_the_package_is_installed_with_it():
-    assert len(list((ROOT / "seamless_pr/data/labels").glob("*.csv"))) >= 3
+    assert len(list((ROOT / "seamless_pr/datasets/labels").glob("*.csv"))) >= 3
     assert unpackaged_files(ROOT, package_data_patterns()) == []
 
 
 def test_a_data_file_that_setup_forgets_is_found(tmp_path: Path):
-    (tmp_path / "seamless_pr/data").mkdir(parents=True)
-    (tmp_path / "seamless_pr/data/table.csv").write_text("")
-    (tmp_path / "seamless_pr/data/loader.py").write_text("")
-    assert unpackaged_files(tmp_path, ["data/labels/*.csv"]) == ["data/table.csv"]
+    (tmp_path / "seamless_pr/datasets").mkdir(parents=True)
+    (tmp_path / "seamless_pr/datasets/table.csv").write_text("")
+    (tmp_path / "seamless_pr/datasets/loader.py").write_text("")
+    assert unpackaged_files(tmp_path, ["datasets/labels/*.csv"]) == ["datasets/table.csv"]
 
 
 def test_no_text_names_a_path_of_somebodys_machine():

@@ -38,14 +38,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from seamless_pr.build import run_metadata
-from seamless_pr.build_network import build_model, build_norm_act
+from seamless_pr.build.networks import build_model, build_norm_act
+from seamless_pr.build.runs import run_metadata
 from seamless_pr.config.load import config_from_dict, load_config
 from seamless_pr.config.schema import Config, NormActConfig
-from seamless_pr.data.label_spaces import LABEL_SPACE_NAMES, load_label_space
-from seamless_pr.engine.checkpoints import find_weights, load_weights, save_weights
-from seamless_pr.models.backbone import TimmBackbone
+from seamless_pr.datasets.label_spaces import LABEL_SPACE_NAMES, load_label_space
+from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.structures.label_space import Category, LabelSpace
+from seamless_pr.training.checkpoints import find_weights, load_weights, save_weights
 from seamless_pr.weights.imagenet import fit_backbone
 from seamless_pr.weights.key_report import fit_keys
 from seamless_pr.weights.seamseg import our_name, our_tensor, seamseg_name

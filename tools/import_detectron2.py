@@ -25,11 +25,11 @@ from pathlib import Path
 # Run from a clone, from any folder: the package beside this script needs no installation.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from seamless_pr.build import run_metadata
-from seamless_pr.build_network import build_model
+from seamless_pr.build.networks import build_model
+from seamless_pr.build.runs import run_metadata
 from seamless_pr.config.load import config_from_dict
-from seamless_pr.data.label_spaces import load_label_space
-from seamless_pr.engine.checkpoints import save_weights
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.training.checkpoints import save_weights
 from seamless_pr.weights.detectron2 import fit_zoo_weights, read_zoo_file, zoo_config_values
 
 EXIT_ERROR = 1

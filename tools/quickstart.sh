@@ -38,7 +38,7 @@ heading "Installing"
 install_package
 
 heading "Drawing street scenes"
-run -m seamless_pr.data.street_scenes --root "$DATA" --size 256x512 \
+run -m seamless_pr.street_scenes.dataset --root "$DATA" --size 256x512 \
     --train 400 --val 60 --workers "$WORKERS"
 
 heading "Preparing them: Cityscapes files to COCO panoptic"
@@ -54,7 +54,7 @@ label_and_score trained "$OUT/trained/weights.safetensors"
 label_and_score shipped "$SHIPPED"
 
 heading "Results on validation scenes that neither training saw"
-run tools/results_table.py "trained here, a few minutes=$OUT/trained/evaluation.json" \
+run tools/measure/results_table.py "trained here, a few minutes=$OUT/trained/evaluation.json" \
     "shipped checkpoint=$OUT/shipped/evaluation.json" | tee "$OUT/results.md"
 printf '\nPictures: %s\n          %s\nTable:    %s\n' "$OUT/trained/predictions/overlays" \
     "$OUT/shipped/predictions/overlays" "$OUT/results.md"

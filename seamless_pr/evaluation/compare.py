@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.results import COUNT_KEYS, GROUPS
 from seamless_pr.evaluation.tables import DASH, TextTable, percent
+from seamless_pr.parallel import ItemMap, map_in_processes
 
 TP, FP, FN, NUM_GT, IOU_SUM, ALL_IOU_SUM = range(len(COUNT_KEYS))
 # Draws that are weighed at once; keeps the memory of thousands of images small.

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from seamless_pr.data.faults import Fault, FaultyDataError
-from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.image_evaluation import (
     EvaluationSettings,
     ImageOutcome,
@@ -25,6 +23,8 @@ from seamless_pr.metrics.panoptic_quality import (
 )
 from seamless_pr.metrics.segment_matching import PQ_RULES
 from seamless_pr.metrics.semantic_iou import SemanticScores, compute_semantic_scores
+from seamless_pr.parallel import ItemMap, map_in_processes
+from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
 

@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.data.faults import Fault
 from seamless_pr.evaluation.panoptic_json import NO_AREA, ImageId
 from seamless_pr.evaluation.sources import ImagePair, LoadedMap, MapFile
+from seamless_pr.id_maps.id_png import IdRuns, PngError
+from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
 from seamless_pr.metrics.boundary import (
     BoundaryIoUCounts,
     boundary_overlap,
     count_boundary_iou,
     count_trimaps,
 )
-from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
 from seamless_pr.metrics.panoptic_quality import PQCounts, count_matches
 from seamless_pr.metrics.segment_confusion import count_segment_confusion
 from seamless_pr.metrics.segment_matching import PQ_RULES, match_segments
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import ConfusionCounts, count_confusion
-from seamless_pr.ops.id_png import IdRuns, PngError
+from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import LabelSpace
 
 

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from seamless_pr.data.faults import Fault, FaultyDataError
-from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.panoptic_json import ImageId
 from seamless_pr.evaluation.sources import LoadedMap, MapFile, Source
+from seamless_pr.id_maps.id_png import PngError
 from seamless_pr.metrics.coco_ap import compute_coco_ap
 from seamless_pr.metrics.instance_ap import (
     InstanceMasks,
@@ -24,7 +23,8 @@ from seamless_pr.metrics.instance_ap import (
     count_instances,
 )
 from seamless_pr.metrics.segment_table import SegmentTable
-from seamless_pr.ops.id_png import PngError
+from seamless_pr.parallel import ItemMap, map_in_processes
+from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.data.faults import Fault
+from seamless_pr.structures.faults import Fault
 
 ImageId = int | str
 MAX_SEGMENT_ID = (1 << 24) - 1

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from seamless_pr.data.files import write_whole
 from seamless_pr.evaluation.sources import ImagePair, LoadedMap
-from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
+from seamless_pr.files import write_whole
+from seamless_pr.id_maps.id_png import IdRuns
+from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
 from seamless_pr.metrics.segment_confusion import mistaken_pairs
 from seamless_pr.metrics.segment_matching import PQRules, SegmentMatches, match_segments
 from seamless_pr.metrics.segment_table import SegmentTable
-from seamless_pr.ops.id_png import IdRuns
 from seamless_pr.structures.label_space import LabelSpace
 
 # Widest picture, and widest grid of segments to point at, in pixels.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seamless_pr.data.files import write_whole
 from seamless_pr.evaluation.evaluate import Evaluation, ImageCounts
+from seamless_pr.files import write_whole
 from seamless_pr.metrics.panoptic_quality import MeanScores, PanopticScores, PQCounts
 from seamless_pr.metrics.semantic_iou import SemanticScores
 from seamless_pr.structures.label_space import LabelSpace

@@ -10,10 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from seamless_pr.data.faults import Fault, FaultyDataError
-from seamless_pr.data.parallel import ItemMap, map_in_processes
 from seamless_pr.evaluation.sources import MapFile, Source
-from seamless_pr.metrics.overlap import count_overlap
+from seamless_pr.id_maps.id_png import PngError
+from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import (
     ConfusionCounts,
@@ -21,7 +20,8 @@ from seamless_pr.metrics.semantic_iou import (
     compute_semantic_scores,
     count_confusion,
 )
-from seamless_pr.ops.id_png import PngError
+from seamless_pr.parallel import ItemMap, map_in_processes
+from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
 

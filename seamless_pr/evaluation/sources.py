@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.data.faults import Fault, FaultyDataError
-from seamless_pr.data.label_spaces import label_space_from_categories, load_label_space
+from seamless_pr.datasets.label_spaces import label_space_from_categories, load_label_space
 from seamless_pr.evaluation.panoptic_json import (
     Annotation,
     ImageId,
     find_png_folder,
     read_panoptic_json,
 )
-from seamless_pr.ops.id_png import IdRuns, PngError, decode_id_runs
+from seamless_pr.id_maps.id_png import IdRuns, PngError, decode_id_runs
+from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
 GT_FINE_SUFFIX = "_gtFine_instanceIds.png"
@@ -181,8 +181,8 @@ def _open_gt_fine(folder: Path) -> Source:
 
 def _load_gt_fine(path: Path) -> LoadedMap:
     # These bring PyTorch, which reading COCO files does without.
-    from seamless_pr.data.cityscapes import FIRST_OBJECT_VALUE, panoptic_from_instance_ids
-    from seamless_pr.data.images import read_label_image
+    from seamless_pr.datasets.cityscapes import FIRST_OBJECT_VALUE, panoptic_from_instance_ids
+    from seamless_pr.datasets.images import read_label_image
 
     try:
         values = read_label_image(path)

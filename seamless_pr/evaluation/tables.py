@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seamless_pr.data.files import write_whole
+from seamless_pr.files import write_whole
 
 DASH = "–"
 CLASS_COLUMNS = {"PQ": "pq", "SQ": "sq", "RQ": "rq", "PQ†": "pq_dagger", "IoU": "iou"}

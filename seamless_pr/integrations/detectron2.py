@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seamless_pr.build import load_predictor
-from seamless_pr.data.coco_panoptic import read_panoptic_json
-from seamless_pr.engine.predictor import Predictor
+from seamless_pr.build.runs import load_predictor
+from seamless_pr.datasets.coco_panoptic import read_panoptic_json
 from seamless_pr.evaluation.panoptic_json import find_png_folder
+from seamless_pr.inference.predictor import Predictor
 from seamless_pr.integrations.detectron2_files import (
     instances_file,
     semantic_folder,
@@ -37,8 +37,8 @@ from seamless_pr.integrations.detectron2_records import (
     panoptic_record,
     semantic_record,
 )
-from seamless_pr.models.panoptic_net import PanopticNet
-from seamless_pr.models.separate_nets import SeparateNets
+from seamless_pr.models.networks.separate import SeparateNets
+from seamless_pr.models.networks.two_branch import PanopticNet
 from seamless_pr.structures.label_space import LabelSpace
 
 

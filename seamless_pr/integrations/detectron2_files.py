@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from seamless_pr.data.files import write_json, write_whole
-from seamless_pr.data.id_pngs import read_id_png
-from seamless_pr.data.panoptic_records import AnnotationRecord, PanopticDataset
+from seamless_pr.datasets.panoptic_records import AnnotationRecord, PanopticDataset
+from seamless_pr.files import write_json, write_whole
+from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.integrations.detectron2_records import ContiguousIds
 from seamless_pr.structures.label_space import LabelSpace
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamless_pr.data.panoptic_records import ImageRecord, PanopticDataset, SegmentRecord
+from seamless_pr.datasets.panoptic_records import ImageRecord, PanopticDataset, SegmentRecord
 from seamless_pr.ops.masks import paste_mask
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.metrics.overlap import Overlap, count_overlap
+from seamless_pr.id_maps.jit import compiled
+from seamless_pr.id_maps.overlap import Overlap, count_overlap
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import ConfusionCounts, count_confusion
-from seamless_pr.ops.jit import compiled
 
 # The id that pixels away from any border get: larger than any 24-bit id, listed by no table.
 INTERIOR_ID = np.uint32(0xFFFFFFFF)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, count_overlap
+from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, count_overlap
 from seamless_pr.metrics.segment_table import SegmentTable
 
 IOU_THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seamless_pr.metrics.overlap import count_overlap
+from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.panoptic_quality import (
     PanopticScores,
     PQCounts,

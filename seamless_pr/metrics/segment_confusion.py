@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, Overlap
+from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap
 from seamless_pr.metrics.segment_matching import MATCH_IOU, SegmentMatches
 from seamless_pr.metrics.segment_table import SegmentTable
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.metrics.overlap import VOID_SEGMENT_ID, Overlap
+from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap
 from seamless_pr.metrics.segment_table import SegmentTable
 
 MATCH_IOU = 0.5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.metrics.overlap import Overlap
+from seamless_pr.id_maps.overlap import Overlap
 from seamless_pr.metrics.segment_table import SegmentTable
 
 

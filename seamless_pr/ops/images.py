@@ -29,7 +29,7 @@ def image_tensor(image: ImageLike) -> Tensor:
     if not isinstance(image, Tensor):
         raise TypeError(
             "an image is a uint8 tensor [3, H, W], a uint8 array [H, W, 3] or a Pillow image; "
-            f"got {type(image).__name__}; read a file with seamless_pr.data.images.read_image"
+            f"got {type(image).__name__}; read a file with seamless_pr.datasets.images.read_image"
         )
     if image.dtype != torch.uint8:
         raise TypeError(f"an image tensor must be uint8; got {image.dtype}; do not normalise it")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from seamless_pr.build_network import build_network
+from seamless_pr.build.networks import build_network
 from seamless_pr.config.schema import ModelConfig
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import Category, LabelSpace

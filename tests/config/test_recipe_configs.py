@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from seamless_pr.build_network import build_model
+from seamless_pr.build.networks import build_model
 from seamless_pr.config.load import config_differences, load_config
-from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.datasets.label_spaces import load_label_space
 
 CONFIGS = Path(__file__).parents[2] / "configs/cityscapes"
 # Settings of the points and of their loss.

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seamless_pr.data.faults import FaultyDataError
 from seamless_pr.evaluation.evaluate import Evaluation, evaluate
 from seamless_pr.evaluation.image_evaluation import EvaluationSettings
 from seamless_pr.evaluation.results import evaluation_json
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
+from seamless_pr.structures.faults import FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 from tests.evaluation.files import PERSON, PanopticFiles, street
 from tests.metrics.maps import STUFF_AND_THINGS, draw, fuzz_image, write_id_png

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from seamless_pr.data.faults import FaultyDataError
 from seamless_pr.evaluation.instances import evaluate_instances
 from seamless_pr.evaluation.sources import Source, open_ground_truth
+from seamless_pr.structures.faults import FaultyDataError
 from tests.evaluation.files import CAR, PERSON, ROAD, PanopticFiles, street
 from tests.oracles.official_cityscapes import official_instance_ap
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from seamless_pr.data.faults import Fault
 from seamless_pr.evaluation.panoptic_json import PanopticJson, read_panoptic_json
+from seamless_pr.structures.faults import Fault
 
 
 def _read(

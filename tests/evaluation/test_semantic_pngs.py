@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seamless_pr.data.faults import FaultyDataError
 from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
 from seamless_pr.evaluation.sources import open_ground_truth
 from seamless_pr.metrics.semantic_iou import SemanticScores
+from seamless_pr.structures.faults import FaultyDataError
 from tests.evaluation.files import PanopticFiles, street
 from tests.oracles.official_cityscapes import official_label_ious
 

@@ -14,7 +14,7 @@ Agree = Callable[[str, float, float], None]
 def agree(record_property: Callable[[str, Any], None]) -> Agree:
     """agree(name, difference, limit): records a measurement and fails above the limit.
 
-    `tools/fidelity.py` collects the records out of pytest's JUnit file.
+    `tools/measure/fidelity.py` collects the records out of pytest's JUnit file.
     """
 
     def check(name: str, difference: float, limit: float) -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamless_pr.models.rpn import Proposals, propose
-from seamless_pr.models.semantic_branch import semantic_classes, upsample_logits
+from seamless_pr.models.instances.rpn import Proposals, propose
+from seamless_pr.models.semantics.mini_dl import semantic_classes, upsample_logits
 from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from seamless_pr.models.fusion import fuse
-from seamless_pr.models.rpn import generate_anchors
-from seamless_pr.models.semantic_branch import semantic_loss
+from seamless_pr.models.fusion.by_score import fuse
+from seamless_pr.models.instances.rpn import generate_anchors
+from seamless_pr.models.semantics.mini_dl import semantic_loss
 from seamless_pr.ops.boxes import box_iou, crowd_overlap, decode_boxes, encode_boxes, nms
 from seamless_pr.ops.matching import assign_anchors
 from seamless_pr.ops.roi_sampling import pool_rois, roi_levels, sample_rois

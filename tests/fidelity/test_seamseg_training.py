@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamless_pr.models.panoptic_net import PanopticNet
-from seamless_pr.models.semantic_branch import semantic_classes
+from seamless_pr.models.networks.two_branch import PanopticNet
+from seamless_pr.models.semantics.mini_dl import semantic_classes
 from seamless_pr.ops.masks import nearest_mask_targets
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.weights.seamseg import our_name, our_tensor

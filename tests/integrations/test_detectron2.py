@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamless_pr.build import load_predictor
-from seamless_pr.data.coco_panoptic import read_panoptic_json, write_panoptic_json
-from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.build.runs import load_predictor
+from seamless_pr.datasets.coco_panoptic import read_panoptic_json, write_panoptic_json
+from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.integrations import detectron2 as ours
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
@@ -90,7 +90,7 @@ def truth_as_output(record: dict[str, Any], space: LabelSpace, lost: int) -> dic
     """What a perfect network would say, without the segment `lost`."""
     from detectron2.structures import Boxes, Instances
 
-    from seamless_pr.data.id_pngs import read_id_png
+    from seamless_pr.id_maps.id_png_files import read_id_png
     from seamless_pr.integrations.detectron2_records import ContiguousIds, panoptic_record
 
     ids = ContiguousIds(space)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from seamless_pr.data.coco_panoptic import read_panoptic_json
-from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.integrations.detectron2_files import (
     instances_file,
     semantic_folder,
@@ -197,7 +197,7 @@ def test_instances_of_a_dataset_are_its_things(street: Path):
 
 
 def test_an_id_that_the_json_does_not_list_is_named(street: Path):
-    from seamless_pr.data.id_pngs import write_id_png
+    from seamless_pr.id_maps.id_png_files import write_id_png
 
     write_id_png(street.parent / "panoptic" / "a.png", np.array([[9, 1, 1], [2, 3, 0]]))
     with pytest.raises(ValueError, match=r"a\.png: segment ids \[9\]"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cityscapesscripts.evaluation import evalPanopticSemanticLabeling as twin
 
-from pipelines import evaluate
+from seamless_pr.pipelines import evaluate
 from tests.evaluation.files import PanopticFiles, street
 
 

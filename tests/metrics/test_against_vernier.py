@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.boundary import boundary_overlap, boundary_width
-from seamless_pr.metrics.overlap import count_overlap
 from seamless_pr.metrics.panoptic_quality import PQCounts, count_matches
 from seamless_pr.metrics.segment_matching import match_segments
 from tests.metrics.maps import (

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.boundary import (
     BoundaryIoUCounts,
     boundary_width,
@@ -13,7 +14,6 @@ from seamless_pr.metrics.boundary import (
     count_trimaps,
     distance_to_border,
 )
-from seamless_pr.metrics.overlap import count_overlap
 from seamless_pr.metrics.segment_matching import PQ_RULES, match_segments
 from seamless_pr.metrics.semantic_iou import compute_semantic_scores
 from tests.metrics.maps import STUFF_AND_THINGS, draw, table

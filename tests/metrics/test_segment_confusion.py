@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seamless_pr.metrics.overlap import count_overlap
+from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.segment_confusion import count_segment_confusion
 from seamless_pr.metrics.segment_matching import match_segments
 from seamless_pr.metrics.segment_table import SegmentTable

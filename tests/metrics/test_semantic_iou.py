@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seamless_pr.metrics.overlap import count_overlap
+from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import (
     ConfusionCounts,

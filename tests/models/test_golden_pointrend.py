@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from seamless_pr.models import point_rend, semantic_points
-from seamless_pr.models.mask_branch import PositiveRoIs
-from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.models.instances.mask_rcnn import PositiveRoIs
+from seamless_pr.models.instances.rpn import propose
+from seamless_pr.models.networks.two_branch import PanopticNet
 from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
-from seamless_pr.models.rpn import propose
-from seamless_pr.models.semantic_branch import semantic_loss
+from seamless_pr.models.semantics.mini_dl import semantic_loss
 from seamless_pr.ops.masks import paste_mask
 from seamless_pr.ops.points import points_to_image, regular_grid, sample_membership, sample_points
 from seamless_pr.structures.detections import Detections

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from seamless_pr.layers.abn import make_norm_act
-from seamless_pr.models.backbone import TimmBackbone
-from seamless_pr.models.fpn import FPN
-from seamless_pr.models.semantic_branch import SemanticHead
+from seamless_pr.models.backbones.timm_backbone import TimmBackbone
+from seamless_pr.models.necks.fpn import FPN
+from seamless_pr.models.semantics.mini_dl import SemanticHead
 from seamless_pr.weights.seamseg import our_name
 from tests.support.golden import load_golden
 from tests.support.seamseg_weights import normalized, seeded_state_dict

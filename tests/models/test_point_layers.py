@@ -9,13 +9,17 @@ from torch import Tensor, nn
 
 from seamless_pr.layers.abn import make_norm_act
 from seamless_pr.models import point_heads, point_rend
-from seamless_pr.models.backbone import TimmBackbone
-from seamless_pr.models.fpn import FPN
-from seamless_pr.models.mask_branch import PositiveRoIs
+from seamless_pr.models.backbones.timm_backbone import TimmBackbone
+from seamless_pr.models.instances.mask_rcnn import PositiveRoIs
+from seamless_pr.models.necks.fpn import FPN
 from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
-from seamless_pr.models.semantic_branch import num_semantic_classes, semantic_labels, semantic_loss
-from seamless_pr.models.semantic_fpn import SemanticFPNHead
-from seamless_pr.models.semantic_points import semantic_point_loss
+from seamless_pr.models.semantics.mini_dl import (
+    num_semantic_classes,
+    semantic_labels,
+    semantic_loss,
+)
+from seamless_pr.models.semantics.panoptic_fpn import SemanticFPNHead
+from seamless_pr.models.semantics.points import semantic_point_loss
 from seamless_pr.ops.points import uncertain_coords
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch

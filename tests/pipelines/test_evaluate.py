@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import evaluate
+from seamless_pr.pipelines import evaluate
 from tests.evaluation.files import PERSON, PanopticFiles, street
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.predict import main
+from seamless_pr.pipelines.predict import main
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.prepare import main
+from seamless_pr.pipelines.prepare import main
 from tests.support.panoptic_files import write_cityscapes
 
 NAMES = {"train": ("aachen_000000_000019",), "val": ("bonn_000000_000019",)}

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.ray_support import upload_sizes
-from seamless_pr.engine.checkpoints import load_weights
-from seamless_pr.engine.run_log import read_log
+from seamless_pr.pipelines.ray_support import upload_sizes
+from seamless_pr.training.checkpoints import load_weights
+from seamless_pr.training.run_log import read_log
 from tests.support.processes import kill_all, wait_until
 from tests.support.tiny_run import write_tiny_run
 

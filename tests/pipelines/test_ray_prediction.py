@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines import predict
-from pipelines.ray_prediction import network_resources, num_blocks
-from pipelines.ray_stages import packed, unpacked
-from seamless_pr.data.image_list import ImageItem
-from seamless_pr.data.label_spaces import load_label_space
-from seamless_pr.predict import ImageOutcome, LabelledImage
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.inference.folders import ImageOutcome, LabelledImage
+from seamless_pr.inference.image_list import ImageItem
+from seamless_pr.pipelines import predict
+from seamless_pr.pipelines.ray_prediction import network_resources, num_blocks
+from seamless_pr.pipelines.ray_stages import packed, unpacked
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from tests.support.panoptic_files import write_png

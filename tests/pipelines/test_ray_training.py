@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from seamless_pr.config.schema import ClusterConfig
-from seamless_pr.engine.run_log import read_log
+from seamless_pr.training.run_log import read_log
 from tests.support.processes import kill_one
 from tests.support.training_runs import (
     STEPS,
@@ -103,7 +103,7 @@ def test_an_elastic_run_goes_on_with_the_nodes_that_are_left(
 def test_the_config_asks_ray_for_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    from pipelines.ray_training import scaling_config
+    from seamless_pr.pipelines.ray_training import scaling_config
 
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
     scaling = scaling_config(ClusterConfig(num_workers=8, min_workers=4, cpus_per_worker=6))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.train import default_output, main
-from seamless_pr.build import load_predictor
-from seamless_pr.engine.checkpoints import load_weights
-from seamless_pr.engine.run_log import read_log
+from seamless_pr.build.runs import load_predictor
+from seamless_pr.pipelines.train import default_output, main
+from seamless_pr.training.checkpoints import load_weights
+from seamless_pr.training.run_log import read_log
 from tests.support.tiny_run import write_tiny_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,7 +195,7 @@ def test_ctrl_c_ends_without_a_traceback(config: Path, tmp_path: Path, capsys, m
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seamless_pr.engine.trainer.Trainer.run", interrupted)
+    monkeypatch.setattr("seamless_pr.training.trainer.Trainer.run", interrupted)
     assert main(["--config", str(config), "--output", str(tmp_path)]) == 130
     assert "the same command goes on" in capsys.readouterr().err
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seamless_pr.build_network import build_model
+from seamless_pr.build.networks import build_model
 from seamless_pr.config.load import load_config
-from seamless_pr.data.label_spaces import load_label_space
-from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.networks.two_branch import PanopticNet
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.weights.key_report import fit_keys
 from seamless_pr.weights.seamseg import our_name, our_tensor

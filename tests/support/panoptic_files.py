@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.data.coco_panoptic import write_panoptic_json
-from seamless_pr.data.id_pngs import write_id_png
-from seamless_pr.data.panoptic_records import (
+from seamless_pr.datasets.coco_panoptic import write_panoptic_json
+from seamless_pr.datasets.panoptic_records import (
     AnnotationRecord,
     ImageRecord,
     PanopticDataset,
     SegmentRecord,
 )
-from seamless_pr.ops.segments import measure_segments
+from seamless_pr.id_maps.id_png_files import write_id_png
+from seamless_pr.id_maps.segments import measure_segments
 from seamless_pr.structures.label_space import Category
 
 ROAD = Category(7, "road", False, (128, 64, 128), "flat")

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines import predict, ray_prediction
-from seamless_pr.build import load_predictor
-from seamless_pr.engine.predictor import Predictor
+from seamless_pr.build.runs import load_predictor
+from seamless_pr.inference.predictor import Predictor
+from seamless_pr.pipelines import predict, ray_prediction
 
 NUM_CPUS = 2
 

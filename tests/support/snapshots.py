@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from seamless_pr.build_network import build_model
+from seamless_pr.build.networks import build_model
 from seamless_pr.config.schema import Config, MaskHeadConfig, loss_names
-from seamless_pr.data.label_spaces import load_label_space
-from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.networks.two_branch import PanopticNet
 from seamless_pr.weights.seamseg import our_tensor, seamseg_name
 from seamless_pr.weights.seamseg_snapshot import Snapshot, write_snapshot
 from tests.support.tiny_checkpoint import tiny_config

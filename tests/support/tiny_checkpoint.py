@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from seamless_pr.build_network import build_model
+from seamless_pr.build.networks import build_model
 from seamless_pr.config.load import config_from_dict, config_to_dict
 from seamless_pr.config.schema import Config, ModelConfig, loss_names
-from seamless_pr.data.label_spaces import load_label_space
-from seamless_pr.engine.checkpoints import save_weights
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.training.checkpoints import save_weights
 
 
 def tiny_config() -> Config:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from seamless_pr.engine.checkpoints import load_weights
+from seamless_pr.training.checkpoints import load_weights
 from tests.support.processes import wait_until
 from tests.support.tiny_run import write_tiny_run
 

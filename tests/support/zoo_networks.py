@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamless_pr.build_network import build_model
+from seamless_pr.build.networks import build_model
 from seamless_pr.config.load import config_from_dict
-from seamless_pr.data.label_spaces import load_label_space
-from seamless_pr.models.panoptic_net import PanopticNet
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.networks.two_branch import PanopticNet
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.weights.detectron2 import fit_zoo_weights, zoo_config_values
 from tests.support.golden import GOLDEN_FOLDER

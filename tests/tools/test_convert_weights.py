@@ -9,10 +9,10 @@ import pytest
 import torch
 import torchvision
 
-from seamless_pr.build import load_predictor
+from seamless_pr.build.runs import load_predictor
 from seamless_pr.config.load import save_config
-from seamless_pr.data.label_spaces import load_label_space
-from seamless_pr.engine.checkpoints import load_weights
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.training.checkpoints import load_weights
 from tests.support.snapshots import (
     CONFIG_INI,
     tiny_seamless_config,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from seamless_pr.build_network import build_model
+from seamless_pr.build.networks import build_model
 from seamless_pr.config.load import config_from_dict
-from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.weights.detectron2 import (
     fit_zoo_weights,
     our_name,

@@ -10,9 +10,9 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from seamless_pr.build import load_backbones
+from seamless_pr.build.runs import load_backbones
 from seamless_pr.layers.abn import make_norm_act
-from seamless_pr.models.backbone import TimmBackbone
+from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.weights.imagenet import fit_backbone
 from seamless_pr.weights.seamseg import seamseg_name
 from seamless_pr.weights.tensor_files import read_tensors

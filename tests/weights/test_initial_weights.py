@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from seamless_pr.build import load_initial_weights
-from seamless_pr.build_network import build_network
+from seamless_pr.build.networks import build_network
+from seamless_pr.build.runs import load_initial_weights
 from seamless_pr.config.schema import InitialWeightsConfig, ModelConfig
-from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.datasets.label_spaces import load_label_space
 from tests.support.snapshots import tiny_seamless_config
 
 SPACE = load_label_space("cityscapes")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from seamless_pr.build_network import build_model
+from seamless_pr.build.networks import build_model
 from seamless_pr.config.load import load_config
-from seamless_pr.data.label_spaces import load_label_space
+from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.weights.seamseg import our_name, our_tensor, seamseg_name
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,134 @@
+"""Results in COCO form: panoptic segments with their id picture, and instances as run lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from seamless_pr.id_maps.id_png_files import ids_to_rgb
+from seamless_pr.id_maps.segments import measure_segments
+from seamless_pr.ops.masks import MaskCrop, paste_mask
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+
+SCORE_DIGITS = 6
+
+
+def to_coco(
+    segmentation: PanopticSegmentation, *, scores: bool = True
+) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    """One panoptic map as an id picture and the `segments_info` of its COCO annotation.
+
+    Areas and boxes are counted on the map itself. A segment without a pixel is left out, because
+    the official evaluators demand that both sides list the same ids.
+
+    Args:
+        segmentation: H x W map.
+        scores: give each segment its "score" where it has one.
+
+    Returns:
+        picture [H, W, 3] uint8 RGB with id = R + 256 G + 65536 B (save it as PNG), and one dict a
+        segment in the order of `segmentation.segments`: id, category_id, area in pixels, bbox
+        (x, y, width, height), iscrowd, and score.
+
+    Raises:
+        ValueError: the map holds an id that is not among its segments, or does not fit 24 bits.
+    """
+    ids = segmentation.id_map.numpy()
+    picture = ids_to_rgb(ids)
+    measures = measure_segments(ids)
+    row_of = {segment_id: row for row, segment_id in enumerate(measures.segment_ids.tolist())}
+    known = {segment.segment_id for segment in segmentation.segments}
+    unknown = sorted(row_of.keys() - known - {LabelSpace.VOID_SEGMENT_ID})
+    if unknown:
+        raise ValueError(f"ids {unknown[:10]} are in the map but not among its segments")
+    categories = segmentation.label_space.categories
+    segments_info: list[dict[str, Any]] = []
+    for segment in segmentation.segments:
+        row = row_of.get(segment.segment_id)
+        if row is None:
+            continue
+        info: dict[str, Any] = {
+            "id": segment.segment_id,
+            "category_id": categories[segment.train_id].category_id,
+            "area": int(measures.areas[row]),
+            "bbox": measures.boxes_xywh[row].tolist(),
+            "iscrowd": int(segment.is_crowd),
+        }
+        if scores and segment.score is not None:
+            info["score"] = round(float(segment.score), SCORE_DIGITS)
+        segments_info.append(info)
+    return picture, segments_info
+
+
+def to_coco_instances(
+    detections: Detections,
+    image_size: tuple[int, int],
+    label_space: LabelSpace,
+    image_id: str | int,
+    *,
+    mask_threshold: float = 0.5,
+) -> list[dict[str, Any]]:
+    """Detections of one image as COCO results, masks pasted at the size of the image.
+
+    Args:
+        detections: boxes in pixels of the image, with mask logits.
+        image_size: (height, width).
+        label_space: gives the category of each thing index.
+        image_id: goes into every record.
+        mask_threshold: probability that a pixel of the mask must exceed.
+
+    Returns:
+        One dict a detection, best score first: image_id, category_id, bbox (x, y, width, height),
+        score, and segmentation as compressed run lengths. A mask may be empty.
+
+    Raises:
+        ValueError: the detections have no masks.
+    """
+    if detections.mask_logits is None:
+        raise ValueError("detections have no masks; run the mask branch before writing instances")
+    detections = detections.select(detections.scores.argsort(descending=True, stable=True))
+    assert detections.mask_logits is not None
+    results: list[dict[str, Any]] = []
+    for index, (x0, y0, x1, y1) in enumerate(detections.boxes.tolist()):
+        probs = detections.mask_logits[index].float().sigmoid()
+        crop = paste_mask(probs, (x0, y0, x1, y1), image_size, mask_threshold)
+        thing = label_space.thing_categories[int(detections.thing_indices[index])]
+        results.append(
+            {
+                "image_id": image_id,
+                "category_id": thing.category_id,
+                "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
+                "score": round(float(detections.scores[index]), SCORE_DIGITS),
+                "segmentation": encode_run_lengths(crop, image_size),
+            }
+        )
+    return results
+
+
+def encode_run_lengths(crop: MaskCrop, image_size: tuple[int, int]) -> dict[str, Any]:
+    """COCO run lengths of a mask that is known inside a crop, at a cost of the crop's size only.
+
+    Returns:
+        {"size": [H, W], "counts": str}, equal to pycocotools' encoding of the full-size mask.
+    """
+    height, width = image_size
+    # Column-major positions of the set pixels, ascending because the crop is transposed first.
+    columns, rows = np.nonzero(crop.mask.cpu().numpy().T)
+    positions = (columns + crop.left) * height + rows + crop.top
+    if len(positions) == 0:
+        counts = [height * width]
+    else:
+        breaks = np.flatnonzero(np.diff(positions) != 1)
+        starts = positions[np.concatenate([[0], breaks + 1])]
+        ends = positions[np.concatenate([breaks, [len(positions) - 1]])] + 1
+        edges = np.concatenate([[0], np.stack([starts, ends], axis=1).ravel(), [height * width]])
+        counts = np.diff(edges).tolist()
+        if counts[-1] == 0:
+            counts.pop()
+    encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}

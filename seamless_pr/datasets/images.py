@@ -1,0 +1,141 @@
+"""Reading image files of any common kind as RGB tensors."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from seamless_pr.datasets.remote_files import is_uri, read_uri
+
+SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
+WIDE_PILLOW_MODES = ("I", "F")
+
+
+def read_image(path: str | os.PathLike[str]) -> Tensor:
+    """Reads an image file as it is meant to be looked at.
+
+    Grey becomes three equal channels, an alpha channel is dropped, 16 bit is scaled to 8 bit
+    (65535 -> 255) and the EXIF orientation is applied. OpenCV decodes (faster than Pillow on JPEG
+    and PNG; torchvision's decoders are about to be removed); what it refuses goes to Pillow.
+
+    Args:
+        path: JPEG, PNG, WebP, TIFF, BMP or anything else that OpenCV or Pillow reads; also a URI.
+
+    Returns:
+        [3, H, W] uint8 RGB, contiguous.
+
+    Raises:
+        FileNotFoundError: no such file.
+        OSError: the storage of a URI cannot be reached.
+        ValueError: the file is empty, truncated or not an image; the message names it.
+    """
+    data = read_bytes(path)
+    pixels = _decode_fast(data)
+    if pixels is None:
+        pixels = _decode_with_pillow(data, path)
+    return torch.from_numpy(_to_eight_bit(pixels, path)).permute(2, 0, 1).contiguous()
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The content of an image file or URI; errors name it."""
+    if is_uri(path):
+        data = read_uri(os.fspath(path))
+    elif not os.path.isfile(path):
+        raise FileNotFoundError(f"no image file at {path}; check the folder and the file name")
+    else:
+        data = Path(path).read_bytes()
+    if not data:
+        raise ValueError(f"{path} is empty; copy or create the file again")
+    return data
+
+
+def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
+    """[H, W, 3] RGB of any depth, or None when the data is better left to Pillow."""
+    if not looks_complete(data):
+        return None
+    # Not IMREAD_UNCHANGED: that would ignore the orientation and keep alpha.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.ndim != 3:
+        return None
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def looks_complete(data: bytes) -> bool:
+    """False for files without an end: several OpenCV releases fill the missing part with grey.
+
+    Inside compressed JPEG data 0xFF is escaped: the last end marker follows the last scan marker.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data[-64:]
+    # Only Pillow takes the first frame of an animation in every release; WebP carries its length.
+    return not data.startswith(b"GIF8")
+
+
+def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> NDArray[np.generic]:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode in WIDE_PILLOW_MODES:  # converting them to RGB would clip, not scale
+                raise ValueError("32 bits a pixel; expected 8 or 16 bit integers")
+            if upright.mode.startswith("I;16"):
+                return np.repeat(np.asarray(upright)[..., None], 3, axis=2)
+            return np.asarray(upright.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow's own text names the memory address of the data.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "unknown format" if unknown else str(error)
+        raise ValueError(
+            f"{path} cannot be read as an image ({reason}); it is damaged or of another kind: "
+            "copy it again, convert it to PNG or leave it out"
+        ) from error
+
+
+def _to_eight_bit(pixels: NDArray[np.generic], path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.uint8)
+    if pixels.dtype == np.uint16:
+        half = SIXTEEN_TO_EIGHT_BIT // 2
+        return ((pixels.astype(np.uint32) + half) // SIXTEEN_TO_EIGHT_BIT).astype(np.uint8)
+    raise ValueError(
+        f"{path} has {pixels.dtype} pixels; expected 8 or 16 bit integers: "
+        "convert it to PNG or JPEG"
+    )
+
+
+def read_label_image(path: str | os.PathLike[str]) -> NDArray[np.int32]:
+    """Reads a one-channel label picture (8 or 16 bit) as it is stored.
+
+    Returns:
+        [H, W] int32; wide, because products of 16-bit labels overflow.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, truncated, or not a one-channel picture; the message names the file.
+    """
+    path = Path(path)
+    data = read_bytes(path)
+    labels = None
+    if looks_complete(data):
+        labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if labels is None:
+        raise ValueError(f"{path} is truncated or not a picture; copy or create the file again")
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{path} must be a one-channel picture of 8 or 16 bit labels; got {labels.dtype} with "
+            f"shape {labels.shape}; is it a colour picture of the labels?"
+        )
+    return labels.astype(np.int32)

@@ -1,0 +1,281 @@
+"""Images with their panoptic ground truth, and loaders that batch them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+
+from seamless_pr.datasets.batch_sampler import AspectRatioBatchSampler
+from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.datasets.image_files import find_image_files
+from seamless_pr.datasets.images import read_image
+from seamless_pr.datasets.panoptic_records import (
+    AnnotationRecord,
+    ImageId,
+    PanopticDataset,
+    SegmentRecord,
+)
+from seamless_pr.datasets.transforms import Transform
+from seamless_pr.datasets.verification import default_png_dir
+from seamless_pr.id_maps.id_png_files import read_id_png
+from seamless_pr.ops.generators import keyed_generator
+from seamless_pr.structures.faults import Fault, FaultyDataError
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_target import PanopticTarget
+
+Sample = tuple[torch.Tensor, PanopticTarget]
+Batch = tuple[ImageBatch, list[PanopticTarget]]
+
+
+class PanopticImages(Dataset[Sample]):
+    """Images and targets of one part of a dataset.
+
+    Item `index`, or `(index, draw_key)` as the sampler gives it: the image [3, H, W] uint8 RGB and
+    its `PanopticTarget`, whose segments are those of the JSON in their order and whose `image_key`
+    is the image id. The random changes depend on (seed, draw_key, image id) and on nothing else.
+    """
+
+    def __init__(
+        self,
+        dataset: PanopticDataset,
+        png_dir: str | os.PathLike[str],
+        image_files: Mapping[ImageId, Path],
+        label_space: LabelSpace,
+        transform: Transform,
+        *,
+        seed: int = 0,
+    ) -> None:
+        """Checks that every segment has a class; pixels are read item by item.
+
+        Args:
+            dataset: records of the JSON; images without an annotation are left out.
+            png_dir: folder of the id PNGs.
+            image_files: image_id -> RGB file, for every annotation.
+            label_space: the network's classes.
+            transform: applied to each image and its id map.
+            seed: of the random changes.
+
+        Raises:
+            FaultyDataError: segments of categories that the label space lacks, annotations without
+                an image.
+        """
+        self.label_space = label_space
+        self.transform = transform
+        self.seed = seed
+        self.annotations = dataset.annotations
+        self.image_sizes = _image_sizes(dataset)
+        self._png_dir = Path(png_dir)
+        faults = [
+            *_category_faults(dataset, label_space),
+            *(
+                Fault(annotation.file_name, f"image {annotation.image_id!r} has no RGB file")
+                for annotation in dataset.annotations
+                if annotation.image_id not in image_files
+            ),
+        ]
+        if faults:
+            raise FaultyDataError(
+                f"the dataset does not fit the label space '{label_space.name}' or lacks images",
+                faults,
+            )
+        self._image_files = [image_files[annotation.image_id] for annotation in dataset.annotations]
+
+    @classmethod
+    def from_files(
+        cls,
+        json_path: str | os.PathLike[str],
+        images_dir: str | os.PathLike[str],
+        label_space: LabelSpace,
+        transform: Transform,
+        *,
+        png_dir: str | os.PathLike[str] | None = None,
+        seed: int = 0,
+    ) -> PanopticImages:
+        """Reads the JSON and finds the image files.
+
+        Args:
+            json_path: COCO panoptic JSON.
+            images_dir: folder of the RGB images, searched with its sub-folders.
+            label_space, transform, seed: as in the constructor.
+            png_dir: folder of the id PNGs; None: the path of the JSON without ".json".
+
+        Raises:
+            FileNotFoundError: the JSON or a folder is missing.
+            FaultyDataError: everything that is wrong with them, in one list.
+        """
+        dataset = read_panoptic_json(json_path)
+        png_dir = default_png_dir(Path(json_path)) if png_dir is None else Path(png_dir)
+        if not png_dir.is_dir():
+            raise FileNotFoundError(
+                f"no folder {png_dir} with the id PNGs of {json_path}; convert the dataset again "
+                "with pipelines/prepare.py, it goes on where it stopped"
+            )
+        image_files, faults = find_image_files(dataset.images, images_dir)
+        if faults:
+            raise FaultyDataError(f"{json_path}: images are missing", faults)
+        return cls(dataset, png_dir, image_files, label_space, transform, seed=seed)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Sample:
+        index, draw_key = (item, 0) if isinstance(item, int) else item
+        annotation = self.annotations[index]
+        png_path = self._png_dir / annotation.file_name
+        image = tv_tensors.Image(read_image(self._image_files[index]))
+        id_map = torch.from_numpy(_number_segments(read_id_png(png_path), annotation, png_path))
+        if image.shape[-2:] != id_map.shape:
+            raise ValueError(
+                f"{self._image_files[index]} has size {tuple(image.shape[-2:])}, but {png_path} "
+                f"{tuple(id_map.shape)} (height, width); run pipelines/prepare.py verify"
+            )
+        generator = keyed_generator("image", self.seed, draw_key, str(annotation.image_id))
+        segments = annotation.segments
+        train_ids = torch.tensor(
+            [self.label_space.train_id_of[segment.category_id] for segment in segments],
+            dtype=torch.int64,
+        )
+        image, mask = self.transform(image, tv_tensors.Mask(id_map), train_ids, generator)
+        target = PanopticTarget(
+            id_map=mask.as_subclass(torch.Tensor).contiguous(),
+            train_ids=train_ids,
+            is_crowd=torch.tensor([segment.is_crowd for segment in segments], dtype=torch.bool),
+            label_space=self.label_space,
+            image_key=str(annotation.image_id),
+        )
+        return image.as_subclass(torch.Tensor).contiguous(), target
+
+
+def make_train_loader(
+    images: PanopticImages,
+    batch_size: int,
+    *,
+    seed: int = 0,
+    num_steps: int | None = None,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    accumulation_steps: int = 1,
+    num_workers: int = 2,
+) -> DataLoader[Batch]:
+    """Loads the batches of this worker, from `start_step` on.
+
+    Args:
+        images: the training part.
+        batch_size: images of a step, over all workers and accumulation steps.
+        seed, num_steps, start_step, rank, world_size, accumulation_steps: see
+            `AspectRatioBatchSampler`.
+        num_workers: loading processes; 0: load in this one. The samples do not depend on it.
+    """
+    sampler = AspectRatioBatchSampler(
+        images.image_sizes,
+        batch_size,
+        seed=seed,
+        num_steps=num_steps,
+        start_step=start_step,
+        rank=rank,
+        world_size=world_size,
+        accumulation_steps=accumulation_steps,
+    )
+    return _make_loader(images, sampler, num_workers)
+
+
+def make_eval_loader(
+    images: PanopticImages,
+    batch_size: int = 1,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 2,
+) -> DataLoader[Batch]:
+    """Loads every image once, in the order of the JSON; workers take every world_size-th image."""
+    indices = range(rank, len(images), world_size)
+    batches = [
+        [(index, 0) for index in indices[start : start + batch_size]]
+        for start in range(0, len(indices), batch_size)
+    ]
+    return _make_loader(images, batches, num_workers)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pads the images to one size; targets keep their own."""
+    images, targets = zip(*samples)
+    return ImageBatch.from_images(images), list(targets)
+
+
+def _make_loader(
+    images: PanopticImages,
+    batches: AspectRatioBatchSampler | list[list[tuple[int, int]]],
+    num_workers: int,
+) -> DataLoader[Batch]:
+    return DataLoader(
+        images,  # type: ignore[arg-type]
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(_: int) -> None:
+    # Workers share the cores with each other and with the training process.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _image_sizes(dataset: PanopticDataset) -> list[tuple[int, int]]:
+    sizes = {image.image_id: (image.height, image.width) for image in dataset.images}
+    return [sizes[annotation.image_id] for annotation in dataset.annotations]
+
+
+def _category_faults(dataset: PanopticDataset, label_space: LabelSpace) -> list[Fault]:
+    """One fault per category that the label space lacks, at its first segment."""
+    names = {category.category_id: category.name for category in dataset.categories}
+    first: dict[int, tuple[AnnotationRecord, SegmentRecord]] = {}
+    counts: Counter[int] = Counter()
+    for annotation in dataset.annotations:
+        for segment in annotation.segments:
+            if segment.category_id not in label_space.train_id_of:
+                counts[segment.category_id] += 1
+                first.setdefault(segment.category_id, (annotation, segment))
+    return [
+        Fault(
+            annotation.file_name,
+            f"category {category_id} ('{names.get(category_id, 'unnamed')}') is not in the label "
+            f"space '{label_space.name}' ({counts[category_id]} segments; this is the first)",
+            segment.segment_id,
+        )
+        for category_id, (annotation, segment) in first.items()
+    ]
+
+
+def _number_segments(
+    id_map: NDArray[np.int32], annotation: AnnotationRecord, path: Path
+) -> NDArray[np.int32]:
+    """Segment ids -> 1 + position in the annotation; 0 stays void."""
+    # A table over all ids; its untouched pages cost nothing.
+    largest = max([int(id_map.max()), *(segment.segment_id for segment in annotation.segments)])
+    numbers = np.zeros(largest + 1, np.int32)
+    for index, segment in enumerate(annotation.segments):
+        numbers[segment.segment_id] = index + 1
+    numbered = numbers[id_map]
+    is_unknown = (numbered == 0) & (id_map != LabelSpace.VOID_SEGMENT_ID)
+    if is_unknown.any():
+        unknown = np.unique(id_map[is_unknown]).tolist()
+        raise ValueError(
+            f"{path} holds segment ids {unknown[:10]} that its JSON does not list; "
+            "run pipelines/prepare.py verify and convert the dataset again"
+        )
+    return numbered

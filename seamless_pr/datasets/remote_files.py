@@ -1,0 +1,88 @@
+"""Image files behind URIs: s3://, gs://, https:// and whatever else fsspec has a backend for."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path, PurePosixPath
+
+from seamless_pr.datasets.image_files import IMAGE_SUFFIXES
+
+Location = Path | str
+"""Where a file is: a path, or a URI as text (a Path would make s3://bucket one slash shorter)."""
+
+
+def is_uri(source: str | os.PathLike[str]) -> bool:
+    return "://" in os.fspath(source)
+
+
+def as_location(text: str) -> Location:
+    """A line of a list or a table as a location."""
+    return text if is_uri(text) else Path(text)
+
+
+def location_name(location: Location) -> str:
+    """The name of a file without its folders."""
+    return location.name if isinstance(location, Path) else PurePosixPath(location).name
+
+
+def list_uri(source: str) -> tuple[list[str], str]:
+    """Image files at a URI.
+
+    Args:
+        source: a folder (searched with its sub-folders), a glob pattern or one image.
+
+    Returns:
+        Sorted URIs, and the URI of the folder that ids are relative to.
+
+    Raises:
+        OSError: the storage cannot be reached, or its backend is not installed.
+    """
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(source)
+        if glob.has_magic(path):
+            found, root = files.glob(path), _fixed_part(path)
+        elif files.isfile(path):
+            found, root = [path], str(PurePosixPath(path).parent)
+        else:
+            found, root = files.find(path), path
+        names = sorted(
+            name for name in found if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+        )
+        return [files.unstrip_protocol(name) for name in names], files.unstrip_protocol(root)
+    except Exception as error:  # Each backend has its own types.
+        raise _unreachable(source, error) from error
+
+
+def read_uri(uri: str) -> bytes:
+    """The content of a file at a URI.
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError: the storage cannot be reached, or its backend is not installed.
+    """
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(uri)
+        content: bytes = files.cat_file(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no file at {uri}; check its name") from error
+    except Exception as error:  # Each backend has its own types.
+        raise _unreachable(uri, error) from error
+    return content
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folders of a glob pattern before its first wildcard."""
+    parts = pattern.split("/")
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return "/".join(parts[:first])
+
+
+def _unreachable(uri: str, error: Exception) -> OSError:
+    # A missing backend says by itself what to install.
+    reason = str(error) or type(error).__name__
+    return OSError(f"{uri} cannot be read ({reason}); check the address and the credentials")

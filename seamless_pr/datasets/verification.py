@@ -1,0 +1,202 @@
+"""Checking a dataset in the COCO panoptic format: every fault, not the first one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from seamless_pr.datasets.coco_panoptic import parse_panoptic_json
+from seamless_pr.datasets.image_files import find_image_files, list_image_files
+from seamless_pr.datasets.images import looks_complete, read_bytes
+from seamless_pr.datasets.panoptic_records import (
+    AnnotationRecord,
+    ImageRecord,
+    PanopticDataset,
+    SegmentRecord,
+)
+from seamless_pr.id_maps.id_png_files import read_id_png
+from seamless_pr.id_maps.segments import SegmentMeasures, measure_segments
+from seamless_pr.parallel import ItemMap, map_in_processes
+from seamless_pr.structures.faults import Fault
+from seamless_pr.structures.label_space import LabelSpace
+
+EXIF_ORIENTATION = 0x0112
+# Orientations from here on exchange height and width.
+FIRST_TRANSPOSED_ORIENTATION = 5
+
+
+@dataclass(frozen=True)
+class _PngTask:
+    path: Path
+    annotation: AnnotationRecord
+    image: ImageRecord | None
+
+
+def verify_dataset(
+    json_path: str | os.PathLike[str],
+    png_dir: str | os.PathLike[str] | None = None,
+    images_dir: str | os.PathLike[str] | None = None,
+    *,
+    num_workers: int | None = None,
+    show_progress: bool = False,
+    map_items: ItemMap = map_in_processes,
+) -> list[Fault]:
+    """Checks the JSON, every id PNG against it, and the pairing with the RGB images.
+
+    Args:
+        json_path: the COCO panoptic JSON.
+        png_dir: folder of the id PNGs; None: the path of the JSON without ".json".
+        images_dir: folder of the RGB images of this split; None: they are not checked.
+        num_workers: processes; None: one per core.
+        show_progress: draw a progress bar.
+        map_items: what spreads the files; by default over processes of this machine.
+
+    Returns:
+        All faults; empty means that every file can be trained and evaluated on.
+    """
+    json_path = Path(json_path)
+    png_dir = default_png_dir(json_path) if png_dir is None else Path(png_dir)
+    try:
+        dataset, faults = parse_panoptic_json(json_path)
+    except FileNotFoundError as error:
+        return [Fault(str(json_path), str(error))]
+    faults += _pairing_faults(dataset, json_path)
+    if not png_dir.is_dir():
+        return [
+            *faults,
+            Fault(str(png_dir), "no such folder; it must hold the id PNGs: convert again"),
+        ]
+    faults += _stray_pngs(dataset, png_dir)
+    tasks = [
+        _PngTask(
+            png_dir / annotation.file_name, annotation, dataset.image_of.get(annotation.image_id)
+        )
+        for annotation in dataset.annotations
+    ]
+    results = map_items(
+        _png_faults, tasks, num_workers=num_workers, title="verify", show_progress=show_progress
+    )
+    faults += [fault for png_faults in results for fault in png_faults]
+    if images_dir is not None:
+        faults += _images_faults(dataset, Path(images_dir), num_workers, show_progress, map_items)
+    return faults
+
+
+def default_png_dir(json_path: Path) -> Path:
+    """The PNG folder beside a JSON: same name without ".json", as all official tools name it."""
+    return json_path.with_suffix("")
+
+
+def _pairing_faults(dataset: PanopticDataset, json_path: Path) -> Iterator[Fault]:
+    annotated = {annotation.image_id for annotation in dataset.annotations}
+    for image in dataset.images:
+        if image.image_id not in annotated:
+            yield Fault(str(json_path), f"image {image.image_id!r} has no annotation")
+
+
+def _stray_pngs(dataset: PanopticDataset, png_dir: Path) -> Iterator[Fault]:
+    expected = {png_dir / annotation.file_name for annotation in dataset.annotations}
+    for path in sorted(png_dir.rglob("*.png")):
+        if path not in expected and not path.name.startswith("."):
+            yield Fault(str(path), "no annotation in the JSON names this PNG")
+
+
+def _png_faults(task: _PngTask) -> list[Fault]:
+    file = str(task.path)
+    try:
+        id_map = read_id_png(task.path)
+    except (OSError, ValueError) as error:
+        return [Fault(file, str(error).removeprefix(f"{file}: "))]
+    faults: list[Fault] = []
+    if task.image is not None and id_map.shape != (task.image.height, task.image.width):
+        expected = f"{task.image.height}x{task.image.width}"
+        found = f"{id_map.shape[0]}x{id_map.shape[1]}"
+        faults.append(Fault(file, f"size {found} (height x width); the JSON says {expected}"))
+    faults += _segment_faults(measure_segments(id_map), task.annotation, file)
+    return faults
+
+
+def _segment_faults(
+    measures: SegmentMeasures, annotation: AnnotationRecord, file: str
+) -> Iterator[Fault]:
+    records = {segment.segment_id: segment for segment in annotation.segments}
+    found: set[int] = set()
+    for segment_id, area, bbox in zip(
+        measures.segment_ids.tolist(), measures.areas.tolist(), measures.boxes_xywh.tolist()
+    ):
+        if segment_id == LabelSpace.VOID_SEGMENT_ID:
+            continue
+        found.add(segment_id)
+        record = records.get(segment_id)
+        if record is None:
+            yield Fault(file, f"{area} pixels, but the JSON does not list it", segment_id)
+        else:
+            yield from _measure_faults(record, area, bbox, file)
+    for segment_id in records:
+        if segment_id not in found:
+            yield Fault(file, "the JSON lists it, but it has no pixel", segment_id)
+
+
+def _measure_faults(
+    record: SegmentRecord, area: int, bbox: list[int], file: str
+) -> Iterator[Fault]:
+    if record.area is not None and record.area != area:
+        yield Fault(file, f"area {area} pixels; the JSON says {record.area}", record.segment_id)
+    if record.bbox is not None and list(record.bbox) != bbox:
+        message = f"bbox {bbox} (x, y, width, height); the JSON says {list(record.bbox)}"
+        yield Fault(file, message, record.segment_id)
+
+
+def _images_faults(
+    dataset: PanopticDataset,
+    images_dir: Path,
+    num_workers: int | None,
+    show_progress: bool,
+    map_items: ItemMap,
+) -> Iterator[Fault]:
+    try:
+        files, faults = find_image_files(dataset.images, images_dir)
+    except FileNotFoundError as error:
+        yield Fault(str(images_dir), str(error))
+        return
+    yield from faults
+    tasks = [(files[image.image_id], image) for image in dataset.images if image.image_id in files]
+    for fault in map_items(
+        _image_fault,
+        tasks,
+        num_workers=num_workers,
+        title="verify images",
+        show_progress=show_progress,
+    ):
+        if fault is not None:
+            yield fault
+    for path in sorted(set(list_image_files(images_dir)) - set(files.values())):
+        yield Fault(str(path), "image without ground truth: no entry of the JSON is this file")
+
+
+def _image_fault(task: tuple[Path, ImageRecord]) -> Fault | None:
+    file, image = task
+    try:
+        size = upright_size(file)
+        if not looks_complete(read_bytes(file)):
+            return Fault(str(file), "the end of the file is missing; copy it again")
+    except (OSError, ValueError) as error:
+        return Fault(str(file), f"cannot be read as an image ({error}); copy it again")
+    if size == (image.height, image.width):
+        return None
+    found, expected = f"{size[0]}x{size[1]}", f"{image.height}x{image.width}"
+    return Fault(str(file), f"size {found} (height x width); the JSON says {expected}")
+
+
+def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) of an image file after its EXIF orientation, without decoding the pixels."""
+    with Image.open(path) as image:
+        width, height = image.size
+        # Asking a PNG for EXIF that its header lacks decodes the whole picture.
+        has_exif = image.format != "PNG" or "exif" in image.info
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1) if has_exif else 1
+    return (width, height) if orientation >= FIRST_TRANSPOSED_ORIENTATION else (height, width)

@@ -1,0 +1,226 @@
+"""The HTML report of an evaluation: one folder that shows where a model fails, offline."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from seamless_pr.evaluation.evaluate import require_label_space
+from seamless_pr.evaluation.pictures import (
+    ERROR_COLORS,
+    ERROR_NAMES,
+    PictureWork,
+    draw_pictures,
+)
+from seamless_pr.evaluation.sources import ImagePair, Source, pair_images
+from seamless_pr.evaluation.tables import other_lines, percent
+from seamless_pr.files import write_whole
+from seamless_pr.metrics.segment_matching import PQ_RULES
+from seamless_pr.parallel import ItemMap, map_in_processes
+
+IMAGES_PER_GALLERY = 6
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# Endings that datasets add to an image id in the names of photographs.
+NAME_ENDINGS = ("", "_leftImg8bit")
+
+
+@dataclass(frozen=True)
+class Galleries:
+    """Which images are shown.
+
+    Attributes:
+        worst, best: class name ("all" for the image as a whole) -> numbers of images, most telling
+            first.
+        numbers: all of them, ascending.
+    """
+
+    worst: dict[str, list[int]]
+    best: dict[str, list[int]]
+    numbers: list[int]
+
+
+def write_report(
+    values: dict[str, Any],
+    gt: Source,
+    pred: Source,
+    folder: Path,
+    *,
+    images: Path | None = None,
+    title: str = "",
+    num_workers: int | None = 1,
+    show_progress: bool = False,
+    map_items: ItemMap = map_in_processes,
+    images_per_gallery: int = IMAGES_PER_GALLERY,
+) -> Path:
+    """Writes index.html and the pictures of the worst and best images of each class.
+
+    Args:
+        values: content of evaluation.json of these two sources.
+        gt, pred: the sources.
+        folder: of the report; made if absent.
+        images: folder with the photographs, searched with its sub-folders; None: maps only.
+        title: heading of the page; empty: the name of the predictions and of their folder.
+        num_workers: processes that draw; None: one per core.
+        show_progress: draw a bar with the time left.
+        map_items: what spreads the pictures; by default over processes of this machine.
+        images_per_gallery: worst and best images per class.
+
+    Returns:
+        index.html.
+    """
+    label_space = require_label_space(gt)
+    galleries = choose_galleries(values, images_per_gallery)
+    pairs, _ = pair_images(gt, pred)
+    photographs = find_photographs(gt, images, [pairs[number] for number in galleries.numbers])
+    work = [
+        PictureWork(number, pairs[number], photograph)
+        for number, photograph in zip(galleries.numbers, photographs)
+    ]
+    drawn = map_items(
+        partial(
+            draw_pictures,
+            folder=folder / "pictures",
+            label_space=label_space,
+            rules=PQ_RULES[values["rules"]],
+        ),
+        work,
+        num_workers=num_workers,
+        title="report",
+        show_progress=show_progress,
+    )
+    sizes = {item["number"]: [item["width"], item["height"]] for item in drawn}
+    data = _page_data(values, galleries, sizes, any(photographs))
+    page = _template().render(
+        title=title or "/".join(Path(pred.name).parts[-2:]),
+        values=values,
+        percent=percent,
+        lines=other_lines(values),
+        # "</" would end the script element early.
+        data=json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/"),
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+    )
+    write_whole(folder / "index.html", page.encode())
+    return folder / "index.html"
+
+
+def choose_galleries(values: dict[str, Any], images_per_gallery: int) -> Galleries:
+    """Picks the images with the lowest and the highest PQ, as a whole and per class.
+
+    Of images with the same PQ the one with more segments comes first: it says more.
+    """
+    class_names = {row["category_id"]: row["name"] for row in values["per_category"]}
+    scored: dict[str, list[tuple[float, float, int]]] = {"all": []}
+    for number, image in enumerate(values["per_image"]):
+        of_classes, total = [], 0.0
+        for row in image["categories"]:
+            weight = row["tp"] + 0.5 * row["fp"] + 0.5 * row["fn"]
+            if weight:
+                of_classes.append(row["iou_sum"] / weight)
+                total += weight
+                name = class_names[row["category_id"]]
+                scored.setdefault(name, []).append((of_classes[-1], -weight, number))
+        if of_classes:
+            scored["all"].append((math.fsum(of_classes) / len(of_classes), -total, number))
+    worst = {name: _numbers(sorted(items), images_per_gallery) for name, items in scored.items()}
+    best = {
+        name: _numbers(sorted(items, key=lambda item: (-item[0], *item[1:])), images_per_gallery)
+        for name, items in scored.items()
+    }
+    shown = {n for gallery in (worst, best) for chosen in gallery.values() for n in chosen}
+    return Galleries(worst, best, sorted(shown))
+
+
+def find_photographs(
+    gt: Source, folder: Path | None, pairs: Sequence[ImagePair]
+) -> list[Path | None]:
+    """The photograph of each image, by the file name of the JSON or by the image id."""
+    if folder is None:
+        return [None] * len(pairs)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; give the folder of the photographs")
+    by_stem = {
+        path.stem: path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    }
+    found = []
+    for pair in pairs:
+        image_id = pair.gt.image_id
+        stems = [Path(gt.image_files.get(image_id, "")).stem]
+        stems += [f"{image_id}{ending}" for ending in NAME_ENDINGS]
+        stems.append(pair.gt.path.stem)
+        found.append(next((by_stem[stem] for stem in stems if stem in by_stem), None))
+    return found
+
+
+def _numbers(items: Sequence[tuple[float, float, int]], count: int) -> list[int]:
+    return [number for _, _, number in items[:count]]
+
+
+def _page_data(
+    values: dict[str, Any],
+    galleries: Galleries,
+    sizes: dict[int, list[int]],
+    has_photographs: bool,
+) -> dict[str, Any]:
+    """What the script needs; images that are not shown are left out."""
+    place = {row["category_id"]: index for index, row in enumerate(values["per_category"])}
+    images = {}
+    for number in galleries.numbers:
+        image = values["per_image"][number]
+        images[number] = {
+            "id": image["image_id"],
+            "size": sizes[number],
+            "classes": {
+                place[row["category_id"]]: [
+                    row["tp"],
+                    row["fp"],
+                    row["fn"],
+                    round(row["iou_sum"], 4),
+                ]
+                for row in image["categories"]
+            },
+        }
+    return {
+        "classes": [
+            {
+                "name": row["name"],
+                "color": row["color"],
+                "isThing": row["is_thing"],
+                "isCounted": row["is_counted"],
+                **{
+                    key: row[key]
+                    for key in ("pq", "sq", "rq", "pq_dagger", "iou", "tp", "fp", "fn")
+                },
+            }
+            for row in values["per_category"]
+        ],
+        "confusion": values["segment_confusion"],
+        "images": images,
+        "worst": galleries.worst,
+        "best": galleries.best,
+        "hasPhotographs": has_photographs,
+        "errors": [
+            {"name": ERROR_NAMES[kind], "color": ERROR_COLORS[kind]} for kind in sorted(ERROR_NAMES)
+        ],
+    }
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset("report.html.j2"))
+
+
+def _asset(name: str) -> str:
+    return (resources.files("seamless_pr.drawing") / "templates" / name).read_text(encoding="utf-8")

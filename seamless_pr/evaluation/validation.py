@@ -1,0 +1,130 @@
+"""Panoptic quality of a network on a validation part, in memory and spread over the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from seamless_pr.datasets.loader import Batch, PanopticImages
+from seamless_pr.drawing.panoptic import draw_comparison
+from seamless_pr.id_maps.overlap import count_overlap
+from seamless_pr.inference.predictor import Predictor
+from seamless_pr.metrics.panoptic_quality import PQCounts, compute_panoptic_scores, count_matches
+from seamless_pr.metrics.segment_matching import match_segments
+from seamless_pr.metrics.segment_table import SegmentTable
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
+from seamless_pr.structures.panoptic_target import PanopticTarget
+
+
+def validate(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, Any]:
+    """Scores the images of all workers together; every worker gets the same numbers.
+
+    Args:
+        predictor: the network to score.
+        batches: the share of this worker, images at network size and targets at the size of the
+            file.
+
+    Returns:
+        "all", "things", "stuff" with "pq", "sq", "rq"; "pq_dagger" with the same three groups;
+        "classes" with the PQ of each class. All in [0, 1]; a mean over nothing is 0.
+    """
+    label_space = predictor.label_space
+    counts = PQCounts.zeros(label_space.num_classes)
+    for batch, targets in batches:
+        for image, size, target in zip(batch.images, batch.image_sizes, targets):
+            resized = image[:, : size[0], : size[1]]
+            ((segmentation, _),) = predictor.predict_resized([resized], [target.image_size])
+            counts = counts + count_image(segmentation, target)
+    return _scores(_over_workers(counts), label_space)
+
+
+def count_image(segmentation: PanopticSegmentation, target: PanopticTarget) -> PQCounts:
+    """Counts one image under the official rules."""
+    gt = SegmentTable(
+        np.arange(1, target.num_segments + 1),
+        target.train_ids.numpy(),
+        target.is_crowd.numpy(),
+    )
+    pred = SegmentTable.from_segments(segmentation.segments)
+    num_classes = target.label_space.num_classes
+    overlap = count_overlap(target.id_map, segmentation.id_map)
+    return count_matches(match_segments(overlap, gt, pred, num_classes), gt, pred, num_classes)
+
+
+def draw_examples(
+    predictor_of: Callable[[nn.Module], Predictor], images: PanopticImages, num_pictures: int
+) -> Callable[[nn.Module], dict[str, Tensor]]:
+    """A function that draws prediction and truth of images spread over the part.
+
+    Args:
+        predictor_of: makes the predictor of a network.
+        images: images at network size and targets at the size of the file.
+        num_pictures: most pictures.
+
+    Returns:
+        Network -> image key -> picture [3, H, W] uint8 RGB.
+    """
+    count = min(num_pictures, len(images))
+    indices = [index * len(images) // count for index in range(count)]
+
+    def draw(network: nn.Module) -> dict[str, Tensor]:
+        predictor = predictor_of(network)
+        pictures = {}
+        for image, target in (images[index] for index in indices):
+            # Drawn at network size: pictures of a log need not be larger.
+            size = (image.shape[-2], image.shape[-1])
+            ((predicted, _),) = predictor.predict_resized([image], [size])
+            truth = true_segmentation(target, size)
+            picture = draw_comparison(image, {"prediction": predicted, "truth": truth})
+            pictures[target.image_key] = torch.from_numpy(picture).movedim(-1, 0)
+        return pictures
+
+    return draw
+
+
+def true_segmentation(
+    target: PanopticTarget, size: tuple[int, int] | None = None
+) -> PanopticSegmentation:
+    """Ground truth in the form of a prediction, resized by nearest neighbour if `size` is given."""
+    id_map = target.id_map
+    if size is not None:
+        resized = nn.functional.interpolate(id_map[None, None].double(), size, mode="nearest-exact")
+        id_map = resized[0, 0].int()
+    areas = torch.bincount(id_map.flatten(), minlength=target.num_segments + 1)
+    segments = tuple(
+        Segment(index + 1, int(train_id), int(areas[index + 1]), None, bool(is_crowd))
+        for index, (train_id, is_crowd) in enumerate(zip(target.train_ids, target.is_crowd))
+    )
+    return PanopticSegmentation(id_map, segments, target.label_space)
+
+
+def _over_workers(counts: PQCounts) -> PQCounts:
+    if not dist.is_initialized():
+        return counts
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, counts)
+    total = PQCounts.zeros(counts.num_classes)
+    for part in gathered:
+        total = total + part
+    return total
+
+
+def _scores(counts: PQCounts, label_space: LabelSpace) -> dict[str, Any]:
+    scores = compute_panoptic_scores(counts, label_space.num_stuff)
+    groups = {name: asdict(getattr(scores, name)) for name in ("all", "things", "stuff")}
+    per_class = zip(label_space.categories, scores.per_class)
+    return {
+        **{
+            name: {key: group[key] or 0.0 for key in ("pq", "sq", "rq")}
+            for name, group in groups.items()
+        },
+        "pq_dagger": {name: group["pq_dagger"] or 0.0 for name, group in groups.items()},
+        "classes": {category.name: score.pq for category, score in per_class if score.is_counted},
+    }

@@ -1,0 +1,360 @@
+"""Fast decoding of segment-id PNGs (id = R + 256 G + 65536 B) straight to integers.
+
+A general PNG reader spends its time in zlib and in writing three bytes a pixel that are then put
+together again. Here libdeflate inflates the file, and since nearly every filtered byte of a label
+map
+is 0, the row filters are undone on horizontal runs of one id instead of pixels: the work follows
+    the
+number of runs, and eight bytes at a time are passed over where nothing changes.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import deflate
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from seamless_pr.id_maps.jit import compiled
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COLOR_GREY, COLOR_RGB, COLOR_PALETTE, COLOR_GREY_ALPHA, COLOR_RGBA = 0, 2, 3, 4, 6
+COLOR_NAMES = {
+    COLOR_GREY: "greyscale",
+    COLOR_RGB: "RGB",
+    COLOR_PALETTE: "palette",
+    COLOR_GREY_ALPHA: "greyscale with alpha",
+    COLOR_RGBA: "RGBA",
+}
+BYTES_PER_PIXEL = {COLOR_RGB: 3, COLOR_RGBA: 4}
+HEADER_LENGTH = 13
+# Room that is tried first; street scenes have some ten to sixty runs a row.
+USUAL_RUNS_PER_ROW = 128
+# Kinds of row filters.
+NONE, SUB, UP, AVERAGE, PAETH = range(5)
+# An image side beyond this is a broken or hostile header, not a photograph.
+MAX_PIXELS = 1 << 30
+
+
+class PngError(ValueError):
+    """A file that is no PNG of segment ids; says why, and the caller adds the file's name."""
+
+
+@dataclass(frozen=True)
+class _PngHeader:
+    height: int
+    width: int
+    bit_depth: int
+    color_type: int
+    is_interlaced: bool
+
+
+@dataclass(frozen=True)
+class IdRuns:
+    """An id map as horizontal runs of one id, row by row.
+
+    Attributes:
+        starts: [T] int32, column where a run begins; it ends where the next begins, or with the
+            row.
+        ids: [T] uint32. Behind the last run of the map both may hold unused places.
+        row_starts: [H + 1] int64, index of the first run of each row, and the number of runs.
+        image_size: (height, width).
+    """
+
+    starts: NDArray[np.int32]
+    ids: NDArray[np.uint32]
+    row_starts: NDArray[np.int64]
+    image_size: tuple[int, int]
+
+    @classmethod
+    def allocate(cls, height: int, width: int, runs_per_row: int) -> IdRuns:
+        """Room for a number of runs, yet to be written."""
+        return cls(
+            np.empty(height * runs_per_row, dtype=np.int32),
+            np.empty(height * runs_per_row, dtype=np.uint32),
+            np.empty(height + 1, dtype=np.int64),
+            (height, width),
+        )
+
+    @classmethod
+    def from_map(cls, id_map: NDArray[np.uint32]) -> IdRuns:
+        """Runs of an [H, W] map."""
+        height, width = id_map.shape
+        runs = cls.allocate(height, width, runs_per_row=width)
+        _find_runs(id_map, runs.starts, runs.ids, runs.row_starts)
+        return runs
+
+    def to_map(self) -> NDArray[np.uint32]:
+        """[H, W] ids."""
+        id_map = np.empty(self.image_size, dtype=np.uint32)
+        _fill_rows(self.starts, self.ids, self.row_starts, id_map)
+        return id_map
+
+
+def decode_id_png(data: bytes) -> NDArray[np.uint32]:
+    """Decodes a PNG of segment ids into an [H, W] uint32 map; see `decode_id_runs`."""
+    return decode_id_runs(data).to_map()
+
+
+def decode_id_runs(data: bytes) -> IdRuns:
+    """Decodes a PNG of segment ids.
+
+    8-bit RGB is the format; alpha is ignored, and a palette is looked up (lossless optimisers write
+    one). Grey images are refused: R = G = B and "the grey value is the id" cannot be told apart.
+
+    Args:
+        data: the file's bytes.
+
+    Returns:
+        Runs of R + 256 G + 65536 B; 0 = void.
+
+    Raises:
+        PngError: not a PNG, truncated, damaged, or of a kind that holds no 24-bit ids.
+    """
+    header, compressed = _read_chunks(data)
+    if header.color_type not in (COLOR_RGB, COLOR_RGBA, COLOR_PALETTE) or header.bit_depth > 8:
+        raise PngError(
+            "expected an 8-bit RGB PNG with ids as R + 256 G + 65536 B; "
+            f"got {header.bit_depth}-bit {COLOR_NAMES[header.color_type]}; write the ids as RGB"
+        )
+    bytes_per_pixel = BYTES_PER_PIXEL.get(header.color_type)
+    if bytes_per_pixel is None or header.is_interlaced:
+        return IdRuns.from_map(_decode_with_pillow(data))
+    row_length = header.width * bytes_per_pixel + 1
+    filtered = _inflate(compressed, row_length * header.height)
+    runs_per_row = min(header.width, USUAL_RUNS_PER_ROW)
+    while True:
+        runs = IdRuns.allocate(header.height, header.width, runs_per_row)
+        failed_row = _undo_filters(
+            np.frombuffer(filtered, np.uint8),
+            np.frombuffer(filtered, np.uint64, count=len(filtered) // 8),
+            bytes_per_pixel,
+            header.width,
+            runs.starts,
+            runs.ids,
+            runs.row_starts,
+        )
+        if failed_row < 0:
+            return runs
+        if runs_per_row == header.width:
+            raise PngError(f"damaged PNG: row {failed_row} has an unknown filter")
+        # An unusually busy map: room for as many runs as pixels.
+        runs_per_row = header.width
+
+
+def pack_ids(rgb: NDArray[Any]) -> NDArray[np.uint32]:
+    """[H, W, 3 or more] uint8 -> [H, W] uint32, R + 256 G + 65536 B."""
+    wide: NDArray[np.uint32] = rgb.astype(np.uint32)
+    return np.bitwise_or.reduce(wide[..., :3] << np.array([0, 8, 16], np.uint32), axis=-1)
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """(height, width) from the first bytes of a PNG file (33 are enough).
+
+    Raises:
+        PngError: not a PNG.
+    """
+    header = _read_header(data)
+    return header.height, header.width
+
+
+def _read_header(data: bytes) -> _PngHeader:
+    start = len(PNG_SIGNATURE)
+    if data[:start] != PNG_SIGNATURE:
+        raise PngError("not a PNG file" if data else "empty file")
+    if data[start + 4 : start + 8] != b"IHDR" or len(data) < start + 8 + HEADER_LENGTH:
+        raise PngError("truncated PNG: no complete header")
+    width, height, bit_depth, color_type, _, _, interlace = struct.unpack_from(
+        ">IIBBBBB", data, start + 8
+    )
+    if color_type not in COLOR_NAMES or not 0 < height * width <= MAX_PIXELS:
+        raise PngError(f"damaged PNG header: {height}x{width} pixels, colour type {color_type}")
+    return _PngHeader(height, width, bit_depth, color_type, interlace != 0)
+
+
+def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
+    """The header and the joined image data, with every checksum verified."""
+    header = _read_header(data)
+    view = memoryview(data)
+    parts: list[memoryview] = []
+    start = len(PNG_SIGNATURE)
+    while True:
+        if start + 12 > len(data):
+            raise PngError("truncated PNG: the file ends before its last chunk")
+        length = int.from_bytes(view[start : start + 4], "big")
+        kind = data[start + 4 : start + 8]
+        end = start + 8 + length
+        if end + 4 > len(data):
+            raise PngError(f"truncated PNG: the file ends inside chunk {kind!r}")
+        if kind == b"IDAT":
+            if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+                raise PngError("damaged PNG: checksum of the image data does not fit")
+            parts.append(view[start + 8 : end])
+        elif kind == b"IEND":
+            break
+        start = end + 4
+    return header, b"".join(parts)
+
+
+def _inflate(compressed: bytes, length: int) -> Any:
+    try:
+        filtered = deflate.zlib_decompress(compressed, length)
+    except deflate.DeflateError as error:
+        raise PngError(f"damaged PNG: image data cannot be decompressed ({error})") from error
+    if len(filtered) != length:
+        raise PngError(f"damaged PNG: {len(filtered)} bytes of image data; expected {length}")
+    return filtered
+
+
+def _decode_with_pillow(data: bytes) -> NDArray[np.uint32]:
+    """Palette and interlaced files: rare, so a general reader does them."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return pack_ids(np.asarray(image.convert("RGB")))
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise PngError(f"damaged PNG: {error}") from error
+
+
+@compiled
+def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_starts):  # type: ignore[no-untyped-def]
+    """Undoes PNG's row filters; returns -1, or the row with an unknown filter or too many runs.
+
+    A row is followed from event to event: a pixel whose filtered bytes are not 0, or above which
+        the
+    row before changes. Between events the id stays what it is.
+
+    filtered: [H * (1 + W * bytes_per_pixel)] uint8; words: its whole 8-byte words as uint64.
+    starts, ids, row_starts: the fields of `IdRuns`, written.
+    """
+    num_rows = len(row_starts) - 1
+    eight, sixteen = np.uint32(8), np.uint32(16)
+    position, num_runs = 0, 0
+    row_starts[0] = 0
+    for row in range(num_rows):
+        kind = filtered[position]
+        if kind > PAETH or num_runs + width > len(starts):
+            return row
+        first_byte = position + 1
+        end_byte = first_byte + width * bytes_per_pixel
+        position = end_byte
+        # The run above the current column, and the column where the next one begins.
+        above, above_end = (row_starts[row - 1], row_starts[row]) if row > 0 else (0, 0)
+        up = ids[above] if row > 0 else np.uint32(0)
+        above_change = starts[above + 1] if above + 1 < above_end else width
+        up_left, left = np.uint32(0), np.uint32(0)
+        column, next_byte = 0, first_byte
+        while column < width:
+            if column == above_change:
+                above += 1
+                up = ids[above]
+                above_change = starts[above + 1] if above + 1 < above_end else width
+            byte = first_byte + column * bytes_per_pixel
+            delta = (
+                np.uint32(filtered[byte])
+                | (np.uint32(filtered[byte + 1]) << eight)
+                | (np.uint32(filtered[byte + 2]) << sixteen)
+            )
+            value = _add_bytes(_predict(kind, left, up, up_left), delta)
+            if value != left or column == 0:
+                starts[num_runs], ids[num_runs] = column, value
+                num_runs += 1
+            left, up_left = value, up
+            # Columns where nothing can change are passed over.
+            column += 1
+            if kind == NONE or (kind == AVERAGE and left != up) or (kind == UP and delta != 0):
+                continue
+            byte += bytes_per_pixel
+            if next_byte < byte:
+                next_byte = _next_nonzero(filtered, words, byte, end_byte)
+            if kind != SUB and first_byte + above_change * bytes_per_pixel <= next_byte:
+                column = above_change
+            elif bytes_per_pixel == 3:  # dividing by a constant is much faster
+                column = (next_byte - first_byte) // 3
+            else:
+                column = (next_byte - first_byte) // bytes_per_pixel
+        row_starts[row + 1] = num_runs
+    return -1
+
+
+@compiled
+def _predict(kind, left, up, up_left):  # type: ignore[no-untyped-def]
+    """What a filter of PNG expects of a pixel, on three packed bytes."""
+    if kind == SUB:
+        return left
+    if kind == UP:
+        return up
+    if kind == NONE:
+        return np.uint32(0)
+    if kind == AVERAGE:
+        # Bytewise: what both share, and half of what they do not, without its lowest bit.
+        return (left & up) + (((left ^ up) & np.uint32(0xFEFEFE)) >> np.uint32(1))
+    # Paeth: the neighbour nearest to left + up - up_left. Trivial if two of them agree.
+    if up == up_left:
+        return left
+    if left == up_left:
+        return up
+    predicted = np.uint32(0)
+    for shift in range(0, 24, 8):
+        bits = np.uint32(shift)
+        a = np.int32((left >> bits) & np.uint32(255))
+        b = np.int32((up >> bits) & np.uint32(255))
+        c = np.int32((up_left >> bits) & np.uint32(255))
+        to_a, to_b, to_c = abs(b - c), abs(a - c), abs(a + b - 2 * c)
+        nearest = a if to_a <= to_b and to_a <= to_c else (b if to_b <= to_c else c)
+        predicted |= np.uint32(nearest) << bits
+    return predicted
+
+
+@compiled
+def _add_bytes(a, b):  # type: ignore[no-untyped-def]
+    """Three sums of bytes modulo 256: low seven bits added, high bits by exclusive or."""
+    low_bits, high_bits = np.uint32(0x7F7F7F), np.uint32(0x808080)
+    return ((a & low_bits) + (b & low_bits)) ^ ((a ^ b) & high_bits)
+
+
+@compiled
+def _next_nonzero(filtered, words, byte, end_byte):  # type: ignore[no-untyped-def]
+    """Position of the first byte that is not 0 in a range; its end if there is none."""
+    while byte < end_byte and byte & 7:
+        if filtered[byte] != 0:
+            return byte
+        byte += 1
+    word, end_word = byte >> 3, end_byte >> 3
+    while word < end_word and words[word] == 0:
+        word += 1
+    byte = max(byte, word << 3)
+    while byte < end_byte and filtered[byte] == 0:
+        byte += 1
+    return byte
+
+
+@compiled
+def _fill_rows(starts, ids, row_starts, id_map):  # type: ignore[no-untyped-def]
+    """Writes runs into a map."""
+    height, width = id_map.shape
+    for row in range(height):
+        end = row_starts[row + 1]
+        for run in range(row_starts[row], end):
+            last = starts[run + 1] if run + 1 < end else width
+            id_map[row, starts[run] : last] = ids[run]
+
+
+@compiled
+def _find_runs(id_map, starts, ids, row_starts):  # type: ignore[no-untyped-def]
+    """The inverse of `_fill_rows`."""
+    height, width = id_map.shape
+    num_runs = 0
+    row_starts[0] = 0
+    for row in range(height):
+        for column in range(width):
+            value = id_map[row, column]
+            if column == 0 or value != ids[num_runs - 1]:
+                starts[num_runs], ids[num_runs] = column, value
+                num_runs += 1
+        row_starts[row + 1] = num_runs

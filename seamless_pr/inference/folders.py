@@ -1,0 +1,274 @@
+"""Prediction over many image files, reading and writing beside the network.
+
+`predict_images` works on any share of the images, so that several workers may fill one folder;
+`predict_folder` is the whole job on one machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seamless_pr.datasets.images import read_image
+from seamless_pr.drawing.panoptic import draw_panoptic
+from seamless_pr.inference.image_list import ImageItem
+from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
+from seamless_pr.inference.predictor import Predictor
+from seamless_pr.ops.resize import resize_to_sides
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+
+# Decoded images that may wait for a batch of their size, in batches.
+WAITING_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class ImageOutcome:
+    """What became of one image.
+
+    Attributes:
+        item: the image.
+        error: why it has no result; None when it has one.
+    """
+
+    item: ImageItem
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image on its way to the network.
+
+    Attributes:
+        item: the image.
+        resized: [3, h, w] uint8, as the network wants it.
+        original_size: (height, width) in the file.
+        original: [3, H, W] uint8, as in the file; None where no picture is to be drawn on it.
+    """
+
+    item: ImageItem
+    resized: Tensor
+    original_size: tuple[int, int]
+    original: Tensor | None
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image on its way from the network to the disk.
+
+    Attributes:
+        item: the image.
+        segmentation: at the size of the file.
+        detections: in pixels of the file; None where they are not to be written.
+        original: as in `LoadedImage`.
+    """
+
+    item: ImageItem
+    segmentation: PanopticSegmentation
+    detections: Detections | None
+    original: Tensor | None
+
+
+def predict_folder(
+    predictor: Predictor,
+    items: Sequence[ImageItem],
+    output: str | os.PathLike[str],
+    *,
+    instances: bool = False,
+    overlays: bool = False,
+    num_threads: int = 2,
+    on_start: Callable[[int, int], None] | None = None,
+    on_image: Callable[[ImageOutcome], None] | None = None,
+    label: Callable[[Sequence[ImageItem], PredictionFolder], Iterable[ImageOutcome]] | None = None,
+) -> FolderSummary:
+    """Labels images into a prediction folder and joins the final files.
+
+    Images that are finished are skipped; images that cannot be read are recorded and do not stop
+    the run.
+
+    Args:
+        predictor: network with its image size.
+        items: from `list_images`.
+        output: the folder; must be new, empty, or made by the same weights and settings.
+        instances: also write `instances.json`, COCO results with run lengths for AP.
+        overlays: also write a coloured picture of each image.
+        num_threads: threads for reading, and as many for writing.
+        on_start: called once with the number of images to do and of those already finished.
+        on_image: called after each image.
+        label: fills the folder with the results of these images, as `predict_images` does, for
+            example on other machines; None: `predict_images` in this process.
+
+    Raises:
+        ValueError: the folder belongs to another run.
+    """
+    folder = PredictionFolder(output, instances=instances, overlays=overlays)
+    folder.open(predictor.describe())
+    unfinished = [item for item in items if not folder.is_finished(item)]
+    if on_start is not None:
+        on_start(len(unfinished), len(items) - len(unfinished))
+    if label is None:
+        outcomes = predict_images(predictor, unfinished, folder, num_threads=num_threads)
+    else:
+        outcomes = iter(label(unfinished, folder))
+    for outcome in outcomes:
+        if on_image is not None:
+            on_image(outcome)
+    return folder.join(items, predictor.label_space)
+
+
+def predict_images(
+    predictor: Predictor,
+    items: Iterable[ImageItem],
+    folder: PredictionFolder,
+    *,
+    num_threads: int = 2,
+) -> Iterator[ImageOutcome]:
+    """Labels images into an opened folder, reading and writing in threads beside the network.
+
+    Args:
+        predictor: network with its image size.
+        items: images to do; may be an endless stream, a bounded number of them is in memory.
+        folder: where results go.
+        num_threads: threads for reading, and as many for writing.
+
+    Yields:
+        One outcome an image, after its results are on the disk; in the order of finishing.
+    """
+    sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
+    with ThreadPoolExecutor(num_threads) as readers, ThreadPoolExecutor(num_threads) as writers:
+        ahead = num_threads + predictor.batch_size
+        loaded = _ahead(readers, lambda item: load_image(item, sides, folder), items, ahead)
+        writing: deque[Future[ImageOutcome]] = deque()
+        for labelled in label_images(predictor, loaded, folder):
+            writing.append(writers.submit(write_image, labelled, folder))
+            while len(writing) > 2 * ahead or (writing and writing[0].done()):
+                yield writing.popleft().result()
+        for written in writing:
+            yield written.result()
+
+
+def load_image(
+    item: ImageItem, sides: tuple[int, int | None], folder: PredictionFolder
+) -> LoadedImage | ImageOutcome:
+    """Reads an image and resizes it for the network: the first of three steps.
+
+    Args:
+        item: the image.
+        sides: `shortest_side_pixels` and `longest_side_pixels` of the predictor.
+        folder: says what the writing will need.
+
+    Returns:
+        The image, or why it cannot be read.
+    """
+    try:
+        image = read_image(item.path)
+        resized = resize_to_sides(image, *sides)
+    except (OSError, ValueError, MemoryError) as error:
+        return ImageOutcome(item, str(error) or type(error).__name__)
+    size = (image.shape[-2], image.shape[-1])
+    return LoadedImage(item, resized, size, image if folder.overlays else None)
+
+
+def label_images(
+    predictor: Predictor, images: Iterable[LoadedImage | ImageOutcome], folder: PredictionFolder
+) -> Iterator[LabelledImage | ImageOutcome]:
+    """Runs the network on batches of images of one size: the second of three steps.
+
+    Args:
+        predictor: network with its image size.
+        images: of `load_image`; may be endless. A bounded number waits for others of its size.
+        folder: says what the writing will need.
+
+    Yields:
+        One result an image, in another order; failures pass through.
+    """
+    for batch in _same_size_batches(images, predictor.batch_size):
+        if isinstance(batch, ImageOutcome):
+            yield batch
+            continue
+        for loaded, prediction in zip(batch, _predict(predictor, batch), strict=True):
+            if isinstance(prediction, str):
+                yield ImageOutcome(loaded.item, prediction)
+                continue
+            segmentation, detections = prediction
+            wanted = detections if folder.instances else None
+            yield LabelledImage(loaded.item, segmentation, wanted, loaded.original)
+
+
+def write_image(labelled: LabelledImage | ImageOutcome, folder: PredictionFolder) -> ImageOutcome:
+    """Writes the results of an image, or why it has none: the last of three steps."""
+    if isinstance(labelled, ImageOutcome):
+        folder.write_failure(labelled.item, labelled.error or "")
+        return labelled
+    overlay = None
+    if labelled.original is not None:
+        overlay = draw_panoptic(labelled.original, labelled.segmentation)
+    folder.write(labelled.item, labelled.segmentation, labelled.detections, overlay)
+    return ImageOutcome(labelled.item)
+
+
+def _predict(
+    predictor: Predictor, images: Sequence[LoadedImage]
+) -> list[tuple[PanopticSegmentation, Detections] | str]:
+    """Predictions of a batch; a reason for an image too large for the device's memory."""
+    try:
+        return list(
+            predictor.predict_resized(
+                [loaded.resized for loaded in images], [loaded.original_size for loaded in images]
+            )
+        )
+    except torch.OutOfMemoryError as error:
+        if len(images) == 1:
+            size = tuple(images[0].resized.shape[-2:])
+            reason = f"{images[0].item.path} at {size} does not fit the device's memory ({error})"
+            return [f"{reason}; lower longest_side_pixels"]
+    torch.cuda.empty_cache()
+    return [prediction for loaded in images for prediction in _predict(predictor, [loaded])]
+
+
+def _ahead(
+    pool: ThreadPoolExecutor,
+    load: Callable[[ImageItem], LoadedImage | ImageOutcome],
+    items: Iterable[ImageItem],
+    num_ahead: int,
+) -> Iterator[LoadedImage | ImageOutcome]:
+    """Loads in threads, in order, at most `num_ahead` images before they are asked for."""
+    pending: deque[Future[LoadedImage | ImageOutcome]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(load, item))
+            if len(pending) > num_ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _same_size_batches(
+    images: Iterable[LoadedImage | ImageOutcome], batch_size: int
+) -> Iterator[list[LoadedImage] | ImageOutcome]:
+    """Full batches of images of one network size; what is left over comes last or when many wait.
+
+    Failures pass through at once.
+    """
+    waiting: dict[tuple[int, ...], list[LoadedImage]] = {}
+    for image in images:
+        if isinstance(image, ImageOutcome):
+            yield image
+            continue
+        same_size = waiting.setdefault(tuple(image.resized.shape), [])
+        same_size.append(image)
+        if len(same_size) == batch_size:
+            yield waiting.pop(tuple(image.resized.shape))
+        elif sum(map(len, waiting.values())) >= WAITING_BATCHES * batch_size:
+            # The oldest size goes first: it has waited longest.
+            yield waiting.pop(next(iter(waiting)))
+    yield from waiting.values()

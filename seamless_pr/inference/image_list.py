@@ -1,0 +1,197 @@
+"""Lists of image files to label, and the id under which each result is known."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from seamless_pr.datasets.image_files import IMAGE_SUFFIXES, find_image_files, list_image_files
+from seamless_pr.datasets.panoptic_records import ImageRecord
+from seamless_pr.datasets.remote_files import Location, as_location, is_uri, list_uri
+
+LIST_EXTENSIONS = (".txt", ".lst")
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """One image file to label.
+
+    Attributes:
+        path: the file; text if it is a URI.
+        image_id: its id in the JSON; a string, or the number that a ground truth gives it.
+        name: relative path, without extension and with forward slashes, of its result files.
+    """
+
+    path: Location
+    image_id: str | int
+    name: str
+
+
+def list_images(
+    source: str | os.PathLike[str],
+    *,
+    id_from: str = "path",
+    remove_suffix: str = "",
+) -> list[ImageItem]:
+    """Lists images and gives each its id.
+
+    Args:
+        source: a folder (searched with its sub-folders), a glob pattern (`**` crosses folders), a
+            text file (.txt, .lst) with one path a line, relative to the text file or absolute, or a
+            single image. All but the text file may be URIs (s3://bucket/photos), and so may its
+            lines.
+        id_from: "path": the path without extension, relative to the folder, to the fixed part of
+            the pattern, or to the text file; "name": the file name without extension; otherwise a
+            COCO panoptic JSON whose "images" give the ids; `source` is then the folder of these
+            images, and only they are listed (see `image_files.find_image_files`).
+        remove_suffix: taken off the end of ids by path and name, so that `_leftImg8bit` turns
+            names of Cityscapes files into Cityscapes ids.
+
+    Returns:
+        Items sorted by path.
+
+    Raises:
+        FileNotFoundError: no such folder or file, or no image there.
+        OSError: a URI cannot be reached.
+        ValueError: two images with one id, or a JSON whose images are not all there.
+    """
+    if id_from in ("path", "name"):
+        paths, root = _find_images(os.fspath(source))
+        items = [_item_of_path(path, root, id_from, remove_suffix) for path in paths]
+    else:
+        items = _items_of_json(Path(id_from), os.fspath(source))
+    _check_unique(items)
+    return items
+
+
+def _find_images(source: str) -> tuple[Sequence[Location], Location]:
+    """Sorted image files and the folder that ids are relative to."""
+    path = Path(source)
+    paths: Sequence[Location]
+    root: Location
+    if is_uri(source):
+        paths, root = list_uri(source)
+    elif path.is_dir():
+        paths, root = list_image_files(path), path
+    elif path.is_file() and path.suffix.lower() in LIST_EXTENSIONS:
+        return _read_list(path)
+    elif path.is_file():
+        return [path], path.parent
+    elif glob.has_magic(source):
+        found = (Path(name) for name in glob.iglob(source, recursive=True) if os.path.isfile(name))
+        paths = sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
+        root = _fixed_folder(source)
+    else:
+        raise FileNotFoundError(
+            f"no images at {source}: it is neither a folder, a glob pattern, a list file "
+            f"({', '.join(LIST_EXTENSIONS)}) nor an image; check the path"
+        )
+    if not paths:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise FileNotFoundError(
+            f"no image files in {source}; looked for names ending in {suffixes}"
+        )
+    return paths, root
+
+
+def _fixed_folder(pattern: str) -> Path:
+    """The folders of a glob pattern before its first wildcard."""
+    fixed: list[str] = []
+    for part in Path(pattern).parent.parts:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def _read_list(path: Path) -> tuple[list[Location], Path]:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not entries:
+        raise FileNotFoundError(f"{path} lists no images; write one path a line")
+    locations = (as_location(entry) for entry in entries)
+    paths = [path.parent / place if isinstance(place, Path) else place for place in locations]
+    return sorted(paths, key=str), path.parent
+
+
+def _item_of_path(path: Location, root: Location, id_from: str, remove_suffix: str) -> ImageItem:
+    if isinstance(path, Path):
+        stem = _relative_stem(path, Path(root))
+    else:
+        inside = path.startswith(f"{root}/")
+        # As with files outside the list's folder, ids keep the whole path.
+        relative = path[len(str(root)) + 1 :] if inside else path.partition("://")[2]
+        stem = PurePosixPath(relative).with_suffix("").as_posix().lstrip("/")
+    name = PurePosixPath(stem).name if id_from == "name" else stem
+    name = name.removesuffix(remove_suffix)
+    return ImageItem(path, name, name)
+
+
+def _relative_stem(path: Path, root: Path) -> str:
+    """The path without extension, relative to a folder that holds it, else whole."""
+    stem = path.with_suffix("")
+    # Listed files may lie outside the list's folder.
+    inside = stem.is_relative_to(root) and ".." not in stem.relative_to(root).parts
+    relative = stem.relative_to(root) if inside else Path(os.path.abspath(stem))
+    return relative.as_posix().lstrip("/")
+
+
+def _items_of_json(json_path: Path, images_dir: str) -> list[ImageItem]:
+    """Only the files that a COCO JSON lists, with its ids."""
+    if is_uri(images_dir):
+        raise ValueError(
+            f"ids from {json_path} need a folder that the file system shows; {images_dir} is a "
+            "URI: mount it, or take ids from 'path' or 'name'"
+        )
+    records = _read_json_images(json_path)
+    files, faults = find_image_files(records, images_dir)
+    if faults:
+        raise ValueError(
+            f"{len(faults)} of {len(records)} images of {json_path} cannot be found in "
+            f"{images_dir}; give the folder that holds all of them; first: {faults[0]}"
+        )
+    items = [
+        ImageItem(files[record.image_id], record.image_id, _result_name(record))
+        for record in records
+    ]
+    return sorted(items, key=lambda item: str(item.path))
+
+
+def _result_name(record: ImageRecord) -> str:
+    """Ids in words name the files of the results; numbers are left to the image's own name."""
+    if isinstance(record.image_id, str):
+        return record.image_id
+    return Path(record.file_name).with_suffix("").as_posix()
+
+
+def _read_json_images(json_path: Path) -> list[ImageRecord]:
+    if not json_path.is_file():
+        raise FileNotFoundError(
+            f"image ids come from 'path', 'name' or a COCO JSON file; there is no file {json_path}"
+        )
+    try:
+        content = json.loads(json_path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{json_path} is not JSON ({error}); give a COCO panoptic JSON") from error
+    images = content.get("images") if isinstance(content, Mapping) else None
+    if not images or any("id" not in image or "file_name" not in image for image in images):
+        raise ValueError(f"{json_path} has no 'images' with 'id' and 'file_name'")
+    # Sizes are read from the files themselves.
+    return [ImageRecord(image["id"], image["file_name"], 0, 0) for image in images]
+
+
+def _check_unique(items: Iterable[ImageItem]) -> None:
+    seen: dict[str, Location] = {}
+    for item in items:
+        # Case is folded because result files may lie on a file system that ignores it.
+        for key in {f"id {item.image_id}", f"name {item.name.casefold()}"}:
+            if key in seen:
+                raise ValueError(
+                    f"two images have the id '{item.image_id}': {seen[key]} and {item.path}; "
+                    "rename one, or take ids from paths instead of names"
+                )
+            seen[key] = item.path

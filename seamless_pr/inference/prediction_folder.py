@@ -1,0 +1,227 @@
+"""A folder of predictions: one record an image, joined into a COCO panoptic JSON at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seamless_pr.datasets.coco_results import to_coco, to_coco_instances
+from seamless_pr.datasets.remote_files import location_name
+from seamless_pr.files import write_json, write_picture, write_whole
+from seamless_pr.inference.image_list import ImageItem
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+
+
+@dataclass(frozen=True)
+class FolderSummary:
+    """What a finished folder holds.
+
+    Attributes:
+        num_images: images with a result in the joined JSON.
+        failures: (file, reason) of each image without one.
+        panoptic_json: the joined file.
+    """
+
+    num_images: int
+    failures: tuple[tuple[str, str], ...]
+    panoptic_json: Path
+
+
+class PredictionFolder:
+    """Layout of a prediction folder.
+
+    `run.json` says what made it; `panoptic/NAME.png` and, if wanted, `overlays/NAME.jpg` are the
+    pictures; `records/NAME.json` is written last and makes an image finished, so a run that was
+    killed goes on with the unfinished ones, and any number of workers may write different images.
+    `join` makes `panoptic.json`, `instances.json` and `errors.jsonl` of the records.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, instances: bool, overlays: bool) -> None:
+        """Names the folder and the results that every image shall have.
+
+        Args:
+            root: the folder; `open` creates it.
+            instances: keep the detections of each image too.
+            overlays: keep a coloured picture of each image too.
+        """
+        self.root = Path(root)
+        self.instances = instances
+        self.overlays = overlays
+
+    @property
+    def panoptic_json(self) -> Path:
+        return self.root / "panoptic.json"
+
+    @property
+    def errors_file(self) -> Path:
+        return self.root / "errors.jsonl"
+
+    def open(self, settings: Mapping[str, Any]) -> None:
+        """Creates the folder, or checks that the same weights and settings made it.
+
+        Args:
+            settings: plain JSON values that decide the results.
+
+        Raises:
+            ValueError: the folder belongs to another run, or is no prediction folder.
+        """
+        run_file = self.root / "run.json"
+        wanted = json.loads(json.dumps(dict(settings)))
+        if run_file.is_file():
+            found = json.loads(run_file.read_text(encoding="utf-8"))
+            different = sorted(
+                key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)
+            )
+            if different:
+                changes = "; ".join(
+                    f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}" for key in different
+                )
+                raise ValueError(
+                    f"{self.root} holds predictions of another run ({changes}); give another "
+                    "--output, or delete that folder"
+                )
+            return
+        if self.root.exists() and any(self.root.iterdir()):
+            raise ValueError(
+                f"{self.root} is not empty and not a prediction folder; give another --output"
+            )
+        write_json(run_file, wanted)
+
+    def is_finished(self, item: ImageItem) -> bool:
+        """Whether every wanted result of an image is there; images that failed are not finished."""
+        record = self._read_record(item)
+        if record is None or "error" in record:
+            return False
+        if self.instances and "instances" not in record:
+            return False
+        return not self.overlays or self.overlay_file(item).is_file()
+
+    def overlay_file(self, item: ImageItem) -> Path:
+        return self.root / "overlays" / f"{item.name}.jpg"
+
+    def write(
+        self,
+        item: ImageItem,
+        segmentation: PanopticSegmentation,
+        detections: Detections | None = None,
+        overlay: NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Writes all results of an image, its record last.
+
+        Args:
+            item: the image.
+            segmentation: at the size of the file.
+            detections: in pixels of the file; needed when the folder keeps instances.
+            overlay: [H, W, 3] uint8 RGB; needed when the folder keeps overlays.
+        """
+        picture, segments_info = to_coco(segmentation)
+        height, width = segmentation.image_size
+        record: dict[str, Any] = {
+            "image": {
+                "id": item.image_id,
+                "file_name": location_name(item.path),
+                "height": height,
+                "width": width,
+            },
+            "annotation": {
+                "image_id": item.image_id,
+                "file_name": f"{item.name}.png",
+                "segments_info": segments_info,
+            },
+        }
+        if self.instances:
+            if detections is None:
+                raise ValueError("the folder keeps instances; give the detections of this image")
+            record["instances"] = to_coco_instances(
+                detections, segmentation.image_size, segmentation.label_space, item.image_id
+            )
+        write_picture(self.root / "panoptic" / f"{item.name}.png", picture)
+        if self.overlays:
+            if overlay is None:
+                raise ValueError("the folder keeps overlays; give the picture of this image")
+            write_picture(self.overlay_file(item), overlay)
+        write_json(self._record_file(item), record)
+
+    def write_failure(self, item: ImageItem, reason: str) -> None:
+        """Records why an image has no result; the next run tries it again."""
+        write_json(self._record_file(item), {"error": reason})
+
+    def join(self, items: Sequence[ImageItem], label_space: LabelSpace) -> FolderSummary:
+        """Joins the records of these images into the final files.
+
+        Args:
+            items: all images of the run.
+            label_space: gives the categories of the JSON.
+
+        Raises:
+            ValueError: an image has no record yet.
+        """
+        images, annotations, instances, failures = [], [], [], []
+        for item in items:
+            record = self._read_record(item)
+            if record is None:
+                raise ValueError(
+                    f"{self.root} has no result for {item.path}; run the prediction again to finish"
+                )
+            if "error" in record:
+                failures.append((item, record["error"]))
+                continue
+            images.append(record["image"])
+            annotations.append(record["annotation"])
+            instances.extend(record.get("instances", []))
+        result = {
+            "images": images,
+            "annotations": annotations,
+            "categories": _categories(label_space),
+        }
+        write_json(self.panoptic_json, result)
+        if self.instances:
+            write_json(self.root / "instances.json", instances)
+        self._write_errors(failures)
+        reasons = tuple((str(item.path), reason) for item, reason in failures)
+        return FolderSummary(len(images), reasons, self.panoptic_json)
+
+    def _write_errors(self, failures: Iterable[tuple[ImageItem, str]]) -> None:
+        lines = [
+            json.dumps(
+                {"image_id": item.image_id, "file": str(item.path), "reason": reason},
+                ensure_ascii=False,
+            )
+            for item, reason in failures
+        ]
+        if lines:
+            write_whole(self.errors_file, ("\n".join(lines) + "\n").encode())
+        else:
+            self.errors_file.unlink(missing_ok=True)
+
+    def _record_file(self, item: ImageItem) -> Path:
+        return self.root / "records" / f"{item.name}.json"
+
+    def _read_record(self, item: ImageItem) -> dict[str, Any] | None:
+        try:
+            record: dict[str, Any] = json.loads(self._record_file(item).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return record
+
+
+def _categories(label_space: LabelSpace) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": category.category_id,
+            "name": category.name,
+            "supercategory": category.supercategory,
+            "isthing": int(category.is_thing),
+            "color": list(category.color),
+        }
+        for category in label_space.categories
+    ]

@@ -1,0 +1,285 @@
+"""Box branch: classifies proposals, refines their boxes, and turns them into detections.
+
+Letters: R RoIs (of the batch in the head and the losses, of an image elsewhere), C channels, T
+thing classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seamless_pr.layers.abn import NormActFactory
+from seamless_pr.models.instances.rpn import Proposals
+from seamless_pr.ops.boxes import class_nms, clip_boxes, decode_boxes, encode_boxes
+from seamless_pr.ops.matching import assign_proposals, sample_matches
+from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.settings import BoxSettings
+
+_LEAKY_SLOPE = 0.01
+# Near-zero starts: classes begin equally likely, boxes begin as the proposals.
+_CLASS_GAIN = 0.01
+_DELTA_GAIN = 0.001
+
+
+@dataclass(frozen=True)
+class BoxOutput:
+    """Predictions for all RoIs of the batch.
+
+    Attributes:
+        class_logits: [R, T + 1]; 0 = background, thing t at t + 1.
+        box_deltas: [R, 4T]; column = thing * 4 + (dx, dy, dw, dh), times the delta weights.
+    """
+
+    class_logits: Tensor
+    box_deltas: Tensor
+
+
+@dataclass(frozen=True)
+class SampledRoIs:
+    """Proposals of one image that train the box and mask branches; objects first.
+
+    Attributes:
+        boxes: [R, 4] float32 xyxy.
+        matched_segment: [R] int64 index into the target's segments, or -1 for background.
+        thing_indices: [R] int64 class of the matched object, or -1 for background.
+    """
+
+    boxes: Tensor
+    matched_segment: Tensor
+    thing_indices: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @property
+    def num_objects(self) -> int:
+        """Leading rows that show an object."""
+        return int((self.matched_segment >= 0).sum())
+
+
+class BoxHead(nn.Module):
+    """Average pooling, two fully connected layers with norm, and two predictors.
+
+    The pooling to half the RoI size is the released Seamless code's; the paper does not mention it,
+    and Mask R-CNN has none (`pooling=1`).
+
+    `forward` takes pooled features [R, C, roi_size, roi_size], R >= 0, and returns a `BoxOutput`.
+
+    Args:
+        in_channels: C.
+        num_things: T.
+        norm_act: makes norm + activation (for [R, hidden_channels]) from a number of channels.
+        hidden_channels: width of the fully connected layers.
+        roi_size: side of the pooled features; a multiple of `pooling`.
+        pooling: side of the windows that are averaged first.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_things: int,
+        norm_act: NormActFactory,
+        hidden_channels: int = 1024,
+        roi_size: int = 14,
+        pooling: int = 2,
+    ) -> None:
+        super().__init__()
+        if roi_size % pooling:
+            raise ValueError(f"roi_size must be a multiple of pooling ({pooling}); got {roi_size}")
+        self.pooling = pooling
+        self.fc1 = nn.Linear(in_channels * (roi_size // pooling) ** 2, hidden_channels, bias=False)
+        self.norm1 = norm_act(hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, hidden_channels, bias=False)
+        self.norm2 = norm_act(hidden_channels)
+        self.class_logits = nn.Linear(hidden_channels, num_things + 1)
+        self.box_deltas = nn.Linear(hidden_channels, num_things * 4)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier weights as in the reference; predictors start near 0."""
+        gain = nn.init.calculate_gain("leaky_relu", _LEAKY_SLOPE)
+        nn.init.xavier_normal_(self.fc1.weight, gain)
+        nn.init.xavier_normal_(self.fc2.weight, gain)
+        nn.init.xavier_normal_(self.class_logits.weight, _CLASS_GAIN)
+        nn.init.xavier_normal_(self.box_deltas.weight, _DELTA_GAIN)
+        nn.init.zeros_(self.class_logits.bias)
+        nn.init.zeros_(self.box_deltas.bias)
+
+    def forward(self, roi_features: Tensor) -> BoxOutput:
+        pooled = F.avg_pool2d(roi_features, self.pooling) if self.pooling > 1 else roi_features
+        hidden = self.norm1(self.fc1(pooled.flatten(1)))
+        hidden = self.norm2(self.fc2(hidden))
+        return BoxOutput(self.class_logits(hidden), self.box_deltas(hidden))
+
+
+@torch.no_grad()
+def sample_proposals(
+    proposals: Proposals, target: PanopticTarget, settings: BoxSettings, generator: torch.Generator
+) -> SampledRoIs:
+    """Assigns objects to proposals and draws those that train the branches.
+
+    The boxes of the objects are added to the proposals. As in the reference, an image without
+    objects gives no RoI, unless `settings.background_without_objects`.
+
+    Args:
+        proposals: of one image.
+        target: its ground truth, on the same device.
+        settings: matching and sampling.
+        generator: on the CPU.
+
+    Returns:
+        At most `settings.num_samples` RoIs, objects first; possibly none.
+    """
+    objects = target.object_indices
+    if len(objects) == 0 and not settings.background_without_objects:
+        none = objects.new_zeros(0)
+        return SampledRoIs(proposals.boxes.new_zeros(0, 4), none, none)
+    gt_boxes = target.boxes[objects]
+    candidates = torch.cat([gt_boxes, proposals.boxes])
+    matches = assign_proposals(
+        candidates,
+        gt_boxes,
+        target.crowd_mask if bool(target.is_crowd.any()) else None,
+        positive_iou=settings.positive_iou,
+        max_crowd_overlap=settings.crowd_overlap,
+    )
+    positives, negatives = sample_matches(
+        matches, settings.num_samples, settings.positive_fraction, generator
+    )
+    segments = objects[matches[positives]]
+    things = target.label_space.thing_index(target.train_ids[segments])
+    background = torch.full_like(negatives, -1)
+    return SampledRoIs(
+        candidates[torch.cat([positives, negatives])],
+        torch.cat([segments, background]),
+        torch.cat([things, background]),
+    )
+
+
+def box_losses(
+    output: BoxOutput,
+    sampled: Sequence[SampledRoIs],
+    targets: Sequence[PanopticTarget],
+    settings: BoxSettings,
+) -> dict[str, LossSum]:
+    """Classification and box losses of the sampled RoIs.
+
+    Args:
+        output: of `BoxHead` for the RoIs of all images, in their order.
+        sampled: per image.
+        targets: ground truth per image, on the device of the output.
+        settings: delta weights, beta.
+
+    Returns:
+        "box_class": cross-entropy summed over all RoIs, and "box_delta": smooth L1 summed over the
+        four deltas of the objects' own class. Both are counted in RoIs, objects and background
+        together.
+
+    Raises:
+        ValueError: the number of RoIs differs between `output` and `sampled`.
+    """
+    num_rois = sum(len(rois) for rois in sampled)
+    if len(output.class_logits) != num_rois:
+        raise ValueError(
+            f"{num_rois} sampled RoIs but predictions for {len(output.class_logits)}; "
+            "pass the RoIs that were pooled, in the same order"
+        )
+    thing_indices = torch.cat([rois.thing_indices for rois in sampled])
+    class_loss = F.cross_entropy(output.class_logits.float(), thing_indices + 1, reduction="sum")
+
+    target_deltas = []
+    for rois, target in zip(sampled, targets, strict=True):
+        is_object = rois.matched_segment >= 0
+        gt_boxes = target.boxes[rois.matched_segment[is_object]]
+        target_deltas.append(encode_boxes(rois.boxes[is_object], gt_boxes, settings.delta_weights))
+    objects = torch.nonzero(thing_indices >= 0).flatten()
+    deltas = output.box_deltas.unflatten(1, (-1, 4))[objects, thing_indices[objects]].float()
+    delta_loss = F.smooth_l1_loss(
+        deltas, torch.cat(target_deltas), reduction="sum", beta=settings.box_loss_beta
+    )
+    return {"box_class": LossSum(class_loss, num_rois), "box_delta": LossSum(delta_loss, num_rois)}
+
+
+def regressed_boxes(
+    boxes: Tensor,
+    box_deltas: Tensor,
+    thing_indices: Tensor,
+    image_sizes: Sequence[tuple[int, int]],
+    settings: BoxSettings,
+) -> Tensor:
+    """Boxes as the branch would move them for one given class each.
+
+    Args:
+        boxes: [R, 4] xyxy.
+        box_deltas: [R, 4T] as in `BoxOutput`.
+        thing_indices: [R] int64, the class of each box.
+        image_sizes: (height, width) of the valid pixels of each box's image, R of them.
+        settings: delta weights.
+
+    Returns:
+        [R, 4] float32, clipped to the images; may be empty boxes.
+    """
+    rows = torch.arange(len(boxes), device=boxes.device)
+    deltas = box_deltas.unflatten(1, (-1, 4))[rows, thing_indices]
+    decoded = decode_boxes(boxes, deltas, settings.delta_weights).clamp(min=0)
+    limits = decoded.new_tensor([[width, height] * 2 for height, width in image_sizes])
+    return torch.minimum(decoded, limits.reshape(-1, 4))
+
+
+@torch.no_grad()
+def detect(
+    output: BoxOutput,
+    boxes: Sequence[Tensor],
+    image_sizes: Sequence[tuple[int, int]],
+    settings: BoxSettings,
+) -> list[Detections]:
+    """Turns predictions for proposals into final boxes, without masks.
+
+    Every proposal may give one detection per thing class. Rows are in class order, then descending
+    score; if there are more than `max_detections`, the best of all classes are kept, by descending
+    score (reference).
+
+    Args:
+        output: of `BoxHead` for the proposals of all images, in their order.
+        boxes: [R, 4] proposals per image.
+        image_sizes: (height, width) of the valid pixels, per image.
+        settings: thresholds and limits.
+
+    Returns:
+        One record per image, in pixels of the network input.
+    """
+    counts = [len(image_boxes) for image_boxes in boxes]
+    probs = output.class_logits.float().softmax(dim=1)[:, 1:].split(counts)
+    deltas = output.box_deltas.unflatten(1, (-1, 4)).split(counts)
+    per_image = zip(probs, deltas, boxes, image_sizes, strict=True)
+    return [_detect_image(*image, settings) for image in per_image]
+
+
+def _detect_image(
+    probs: Tensor,
+    deltas: Tensor,
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    settings: BoxSettings,
+) -> Detections:
+    # Transposed, so that candidates come class by class.
+    things, rois = torch.nonzero(probs.t() > settings.score_threshold, as_tuple=True)
+    scores = probs[rois, things]
+    decoded = decode_boxes(boxes[rois], deltas[rois, things], settings.delta_weights)
+    decoded = clip_boxes(decoded, image_size)
+    has_area = (decoded[:, 2:] > decoded[:, :2]).all(1)
+    detections = Detections(decoded, scores, things).select(has_area)
+    kept = class_nms(
+        detections.boxes, detections.scores, detections.thing_indices, settings.nms_threshold
+    )
+    detections = detections.select(kept)
+    if len(detections) > settings.max_detections:
+        detections = detections.select(detections.scores.topk(settings.max_detections).indices)
+    return detections

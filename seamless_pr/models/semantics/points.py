@@ -1,0 +1,121 @@
+"""PointRend in the semantic branch: the loss of points, and subdivision to the network input.
+
+Letters: N images, K classes, h, w size of the logits.
+Sources: PointRend (CVPR 2020), sections 3, 5; where the released code differs, it is the default.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seamless_pr.models.instances.point_rend import gather_point_features, refine, uniform_drawer
+from seamless_pr.models.point_heads import PointHead
+from seamless_pr.models.semantics.mini_dl import semantic_labels
+from seamless_pr.ops.points import (
+    class_uncertainty,
+    sample_labels,
+    sample_points,
+    uncertain_coords,
+)
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.settings import SemanticSettings
+
+
+def semantic_point_loss(
+    point_head: PointHead,
+    fine_map: Tensor,
+    coarse_logits: Tensor,
+    targets: Sequence[PanopticTarget],
+    padded_size: tuple[int, int],
+    settings: SemanticSettings,
+    generators: Sequence[torch.Generator],
+) -> dict[str, LossSum]:
+    """Loss `semantic_point`: cross-entropy, mean over the points that are not void.
+
+    With `hard_point_fraction` below 1 only over the hardest of them, image by image.
+    """
+    num_images = len(targets)
+    num_points = settings.num_train_points or (
+        math.ceil(padded_size[0] / 16) * math.ceil(padded_size[1] / 16)
+    )
+    coarse_logits = coarse_logits.float()
+    images = torch.arange(num_images, device=coarse_logits.device)
+
+    def sample_uncertainty(coords: Tensor) -> Tensor:
+        values = sample_points(
+            coarse_logits, coords.flatten(0, 1), images.repeat_interleave(coords.shape[1])
+        )
+        return class_uncertainty(values, dim=1).view(num_images, -1)
+
+    coords = uncertain_coords(
+        sample_uncertainty,
+        num_images,
+        num_points,
+        settings.oversample_ratio,
+        settings.importance_fraction,
+        uniform_drawer([1] * num_images, generators, coarse_logits.device),
+    )
+    fine, coarse = gather_point_features(fine_map, coarse_logits, coords, None, images, padded_size)
+    logits = point_head(fine, coarse).float()
+    labels = torch.stack(
+        [
+            _padded_labels(semantic_labels(target, settings), points, padded_size)
+            for target, points in zip(targets, coords, strict=True)
+        ]
+    )
+    losses = F.cross_entropy(
+        logits, labels.flatten(), ignore_index=LabelSpace.IGNORE_TRAIN_ID, reduction="none"
+    )
+    num_valid = (labels != LabelSpace.IGNORE_TRAIN_ID).sum(dim=1, keepdim=True)
+    num_hard = (num_valid * settings.hard_point_fraction).ceil()
+    # Void points cost nothing, so they come last.
+    hardest_first = losses.view_as(labels).sort(dim=1, descending=True).values
+    is_hard = torch.arange(labels.shape[1], device=labels.device) < num_hard
+    return {"semantic_point": LossSum(hardest_first[is_hard].sum(), int(num_hard.sum()))}
+
+
+def _padded_labels(labels: Tensor, points: Tensor, padded_size: tuple[int, int]) -> Tensor:
+    """Classes of an [H, W] map at points of the padded image; padding is ignored."""
+    height, width = labels.shape
+    scale = points.new_tensor([padded_size[1] / width, padded_size[0] / height])
+    inside = (points * scale < 1).all(dim=1)
+    found = sample_labels(labels, points * scale)
+    return torch.where(inside, found, LabelSpace.IGNORE_TRAIN_ID)
+
+
+@torch.no_grad()
+def refine_semantic_logits(
+    point_head: PointHead,
+    fine_map: Tensor,
+    coarse_logits: Tensor,
+    padded_size: tuple[int, int],
+    settings: SemanticSettings,
+) -> Tensor:
+    """Subdivides logits to the input: from stride 4, [N, K, h, w] -> [N, K, 4 h, 4 w] in two steps.
+
+    Coarser logits take as many more steps as the resolution doubles more often.
+    """
+    num_images = len(coarse_logits)
+    num_steps = round(math.log2(padded_size[1] / coarse_logits.shape[-1]))
+    images = torch.arange(num_images, device=coarse_logits.device)
+
+    def predict(coords: Tensor) -> Tensor:
+        fine, coarse = gather_point_features(
+            fine_map, coarse_logits, coords, None, images, padded_size
+        )
+        return point_head(fine, coarse).unflatten(0, (num_images, coords.shape[1]))
+
+    return refine(
+        coarse_logits,
+        predict,
+        lambda maps: class_uncertainty(maps, dim=1),
+        settings.subdivision_points,
+        num_steps,
+    )

@@ -1,0 +1,308 @@
+"""Scores panoptic predictions of any system: PQ and PQ†, by class, exactly as the official
+evaluator.
+
+examples:
+  # COCO panoptic files; the PNGs lie in folders of the same names, or where the last two options
+  # say
+  python pipelines/evaluate.py --ground-truth G.json --predictions P.json --output DIR
+
+  # Cityscapes annotations as downloaded, and a folder that pipelines/predict.py wrote
+  python pipelines/evaluate.py --ground-truth gtFine/val --predictions predictions
+
+  # everything: masks with scores (AP), bands around borders, semantic label PNGs
+  python pipelines/evaluate.py --ground-truth G.json --predictions P.json --output DIR \\
+      --instances instances.json --boundary 0.005 --trimap 8 20 --semantic-pngs labels
+
+  # a page that shows where it fails: DIR/report/index.html
+  python pipelines/evaluate.py --ground-truth gtFine/val --predictions predictions --output DIR \\
+      --report --images leftImg8bit/val
+
+  # the same files through panopticapi as well; fails where both differ
+  python pipelines/evaluate.py --ground-truth G.json --predictions P.json --cross-check
+
+  # two evaluations of the same images: is B better than A, class by class?
+  python pipelines/evaluate.py --compare A/evaluation.json B/evaluation.json
+
+exit codes: 0 scored; 1 not scored, the message lists every fault of the input; 2 wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seamless_pr.evaluation.compare import (
+    baseline_table,
+    compare_evaluations,
+    comparison_json,
+    comparison_table,
+)
+from seamless_pr.evaluation.evaluate import evaluate, require_label_space
+from seamless_pr.evaluation.image_evaluation import EvaluationSettings
+from seamless_pr.evaluation.instances import evaluate_instances
+from seamless_pr.evaluation.report import write_report
+from seamless_pr.evaluation.results import (
+    evaluation_json,
+    read_evaluation_json,
+    semantic_json,
+    write_evaluation_json,
+)
+from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
+from seamless_pr.evaluation.sources import (
+    PREDICTION_JSON,
+    Source,
+    open_ground_truth,
+    open_predictions,
+)
+from seamless_pr.evaluation.tables import (
+    class_table,
+    other_lines,
+    plain_text,
+    summary_table,
+    write_table,
+    write_tables,
+)
+from seamless_pr.files import write_json
+from seamless_pr.integrations.panopticapi import (
+    check_installed,
+    cross_check,
+    cross_check_table,
+)
+from seamless_pr.metrics.segment_matching import PQ_RULES
+from seamless_pr.parallel import ItemMap
+from seamless_pr.pipelines.ray_support import add_ray_option, check_output, item_map, uses_ray
+
+EXIT_ERROR = 1
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    summary, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--ground-truth",
+        type=Path,
+        metavar="G",
+        help="COCO panoptic JSON, or a folder of Cityscapes annotations such as gtFine/val",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="P",
+        help="COCO panoptic JSON, or a folder that pipelines/predict.py wrote",
+    )
+    parser.add_argument(
+        "--ground-truth-dir", type=Path, metavar="DIR", help="PNGs of the ground truth"
+    )
+    parser.add_argument("--predictions-dir", type=Path, metavar="DIR", help="predicted PNGs")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="writes evaluation.json and tables there"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (default: one per core), or Ray tasks at a time",
+    )
+    add_ray_option(parser)
+    parser.add_argument(
+        "--rules",
+        choices=tuple(PQ_RULES),
+        default="official",
+        help="how void and crowd count (default: official)",
+    )
+    parser.add_argument(
+        "--lenient", action="store_true", help="a missing prediction counts as an empty one"
+    )
+    parser.add_argument(
+        "--boundary",
+        type=float,
+        metavar="RATIO",
+        help="also Boundary PQ and Boundary IoU; width of the band as a share of the diagonal "
+        "(0.02 in general, 0.005 for Cityscapes)",
+    )
+    parser.add_argument(
+        "--trimap",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="PIXELS",
+        help="also mean IoU within so many pixels of a border",
+    )
+    parser.add_argument(
+        "--instances", type=Path, metavar="JSON", help="COCO instance results: also AP and AP50"
+    )
+    parser.add_argument(
+        "--semantic-pngs",
+        type=Path,
+        metavar="DIR",
+        help="grey PNGs of category ids: also their mean IoU",
+    )
+    parser.add_argument(
+        "--cross-check",
+        action="store_true",
+        help="also run COCO's panopticapi on the same files; a difference is an error",
+    )
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="JSON",
+        help="an earlier evaluation.json to show changes to",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="also OUTPUT/report/index.html: what goes wrong, class by class, in pictures",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="photographs for the report, with sub-folders"
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A.json", "B.json"),
+        help="compare two evaluation.json of the same images instead of evaluating",
+    )
+    options = parser.parse_args(arguments)
+    if not options.compare and not (options.ground_truth and options.predictions):
+        parser.error("--ground-truth and --predictions are needed (or --compare A.json B.json)")
+    if options.report and not options.output:
+        parser.error("--report needs --output DIR")
+    if options.cross_check and (options.compare or options.rules != "official" or options.lenient):
+        parser.error("--cross-check is for an evaluation by the official rules, and not lenient")
+    if options.images and not options.images.is_dir():
+        parser.error(f"--images: no folder {options.images}")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        check_output(options.output)
+        with item_map(options) as map_items:
+            if options.compare:
+                compare(options, map_items)
+            else:
+                score(options, map_items)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    return 0
+
+
+def score(options: argparse.Namespace, map_items: ItemMap) -> None:
+    """Evaluates, and writes and prints what came out."""
+    baseline = read_evaluation_json(options.baseline) if options.baseline else None
+    if options.cross_check:
+        check_installed(options.ground_truth)
+    gt = open_ground_truth(options.ground_truth, options.ground_truth_dir)
+    pred = open_predictions(options.predictions, options.predictions_dir)
+    work = {
+        "num_workers": options.workers,
+        "show_progress": sys.stderr.isatty() or uses_ray(options),
+        "map_items": map_items,
+    }
+    values = run(gt, pred, options, work)
+    show(values)
+    if baseline is not None:
+        print()
+        print(plain_text(baseline_table(values, baseline)))
+    if options.output is not None:
+        write_tables(values, options.output)
+        print(f"everything in {write_evaluation_json(values, options.output)}")
+    if options.report:
+        page = write_report(
+            values,
+            gt,
+            pred,
+            options.output / "report",
+            images=options.images,
+            **work,
+        )
+        print(f"report in {page}")
+    if options.cross_check:
+        show_cross_check(values, options)
+
+
+def show_cross_check(values: dict[str, Any], options: argparse.Namespace) -> None:
+    """Prints the scores of both evaluators.
+
+    Raises:
+        ValueError: they differ.
+    """
+    pred_json = options.predictions
+    if pred_json.is_dir():
+        pred_json = pred_json / PREDICTION_JSON
+    checked = cross_check(
+        values, options.ground_truth, pred_json, options.ground_truth_dir, options.predictions_dir
+    )
+    print()
+    print(plain_text(cross_check_table(checked)))
+    checked.check()
+    print(
+        f"{len(checked.pairs)} scores of means and classes are the same; largest difference "
+        f"{checked.largest_difference:.1e}"
+    )
+
+
+def compare(options: argparse.Namespace, map_items: ItemMap) -> None:
+    """Prints B against A; writes comparison.json and the table if there is a folder for it."""
+    path_a, path_b = options.compare
+    output = options.output
+    comparison = compare_evaluations(
+        read_evaluation_json(path_a),
+        read_evaluation_json(path_b),
+        num_workers=options.workers,
+        map_items=map_items,
+    )
+    table = comparison_table(comparison)
+    print(f"A: {path_a}\nB: {path_b}\n{comparison.num_images} images\n")
+    print(plain_text(table))
+    print("* the interval (paired bootstrap over images) leaves out 0")
+    if output is not None:
+        write_json(output / "comparison.json", comparison_json(comparison))
+        write_table(table, output / "comparison")
+
+
+def run(
+    gt: Source, pred: Source, options: argparse.Namespace, work: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluates and returns the content of evaluation.json.
+
+    Args:
+        gt, pred, options: what to evaluate.
+        work: how: num_workers, show_progress and map_items.
+    """
+    settings = EvaluationSettings(
+        rules=options.rules,
+        is_lenient=options.lenient,
+        boundary_ratio=options.boundary,
+        trimap_widths=tuple(options.trimap),
+    )
+    label_space = require_label_space(gt)
+    values = evaluation_json(evaluate(gt, pred, settings, **work))
+    if options.instances is not None:
+        values["instances"] = evaluate_instances(gt, label_space, options.instances, **work)
+    if options.semantic_pngs is not None:
+        scores = evaluate_semantic_pngs(gt, label_space, options.semantic_pngs, **work)
+        values["semantic_pngs"] = semantic_json(scores, label_space)
+    return values
+
+
+def show(values: dict[str, Any]) -> None:
+    """Prints the tables, then the single numbers and whatever was unusual."""
+    for table in (class_table(values), summary_table(values)):
+        print(plain_text(table))
+    for line in other_lines(values):
+        print(line)
+    for note in values["notes"]:
+        print(f"note: {note}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

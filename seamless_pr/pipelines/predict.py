@@ -1,0 +1,219 @@
+"""Labels images with a trained network: panoptic PNGs and one COCO panoptic JSON.
+
+examples:
+  # a folder, with its sub-folders
+  python pipelines/predict.py --weights runs/city/checkpoints/best.safetensors \\
+      --images photos --output predictions
+
+  # Cityscapes validation images, ids as in its ground truth, coloured pictures, instances for AP
+  python pipelines/predict.py --weights W --images "leftImg8bit/val/*/*.png" --output predictions \\
+      --image-ids name --image-id-suffix _leftImg8bit --overlays --instances
+
+  # the images of a COCO panoptic JSON, under its ids
+  python pipelines/predict.py --weights W --images val2017 --output predictions \\
+      --image-ids annotations/panoptic_val2017.json
+
+  # images in a bucket, with the backend installed: pip install "seamless_pr[s3]"
+  python pipelines/predict.py --weights W --images "s3://bucket/photos/*/*.jpg" --output predictions
+
+  # over a cluster: one network per GPU, or per core where there is none
+  ray job submit --working-dir . -- python pipelines/predict.py --weights /shared/W.safetensors \\
+      --images /shared/photos --output /shared/predictions
+
+A run that was stopped goes on where it was when the same command is given again.
+Images that cannot be read are listed in OUTPUT/errors.jsonl and do not stop the run.
+
+exit codes: 0 all images done; 1 nothing done, the message says why; 2 wrong arguments;
+3 done, but some images failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from seamless_pr.build.runs import load_predictor
+from seamless_pr.datasets.label_spaces import label_space_from_categories
+from seamless_pr.inference.cpu_memory import keep_freed_memory
+from seamless_pr.inference.folders import ImageOutcome, predict_folder
+from seamless_pr.inference.image_list import ImageItem, list_images
+from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
+from seamless_pr.inference.predictor import AMP_TYPES, Predictor
+from seamless_pr.pipelines.ray_support import add_ray_option, check_output, uses_ray
+from seamless_pr.progress import Progress
+from seamless_pr.structures.label_space import LabelSpace
+
+EXIT_ERROR, EXIT_SOME_FAILED, EXIT_STOPPED = 1, 3, 130
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    summary, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--weights", required=True, metavar="W", help=".safetensors file, run or checkpoint folder"
+    )
+    parser.add_argument(
+        "--images",
+        required=True,
+        metavar="DIR|GLOB|LIST",
+        help="folder, glob pattern in quotes, text file with one path a line, or one image; also "
+        "URIs such as s3://bucket/photos",
+    )
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument(
+        "--batch-size", type=int, default=1, help="images of one size per pass (default: 1)"
+    )
+    parser.add_argument(
+        "--amp", choices=tuple(AMP_TYPES), default="none", help="16-bit arithmetic (default: none)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=2,
+        help="for reading and for writing, of each network (default: 2 each)",
+    )
+    parser.add_argument("--overlays", action="store_true", help="also write coloured pictures")
+    parser.add_argument(
+        "--instances", action="store_true", help="also write instances.json with scores, for AP"
+    )
+    parser.add_argument(
+        "--image-ids",
+        default="path",
+        metavar="path|name|JSON",
+        help="id of an image: its path below --images, its file name, or what this COCO JSON says "
+        "(then only its images are labelled) (default: path)",
+    )
+    parser.add_argument(
+        "--image-id-suffix",
+        default="",
+        metavar="TEXT",
+        help="taken off the end of ids, as _leftImg8bit for Cityscapes",
+    )
+    add_ray_option(parser)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="networks of a Ray run (default: one per GPU, or per --cpus-per-worker cores)",
+    )
+    parser.add_argument(
+        "--cpus-per-worker",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cores of each network of a Ray run without GPUs (default: 1)",
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="changes of the network's config, as model.fusion.score_threshold=0.4",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    try:
+        check_output(options.output)
+        items = list_images(
+            options.images, id_from=options.image_ids, remove_suffix=options.image_id_suffix
+        )
+        predictor = load_predictor(
+            options.weights,
+            # With Ray this process only asks what the results will be.
+            "cpu" if uses_ray(options) else options.device,
+            label_space=wanted_label_space(options.image_ids),
+            overrides=options.overrides,
+            batch_size=options.batch_size,
+            amp=options.amp,
+        )
+        if uses_ray(options):
+            from seamless_pr.pipelines.ray_prediction import labelling_on_cluster
+
+            with labelling_on_cluster(options, predictor) as label:
+                summary = run(predictor, items, options, label)
+        else:
+            print(f"network on {predictor.device}")
+            if predictor.device.type == "cpu":
+                keep_freed_memory()
+            summary = run(predictor, items, options)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print("stopped; give the same command again to go on", file=sys.stderr)
+        return EXIT_STOPPED
+    print(last_line(summary, options.output))
+    return EXIT_SOME_FAILED if summary.failures else 0
+
+
+def wanted_label_space(image_ids: str) -> LabelSpace | None:
+    """The classes of the JSON that gives the ids; a file of bare images may have none."""
+    if image_ids in ("path", "name"):
+        return None
+    categories = json.loads(Path(image_ids).read_text(encoding="utf-8")).get("categories")
+    return label_space_from_categories(categories, image_ids) if categories else None
+
+
+def run(
+    predictor: Predictor,
+    items: Sequence[ImageItem],
+    options: argparse.Namespace,
+    label: Callable[[Sequence[ImageItem], PredictionFolder], Iterable[ImageOutcome]] | None = None,
+) -> FolderSummary:
+    """Predicts, and shows images a second and the time left.
+
+    Args:
+        predictor, items, options: what to do.
+        label: where, see `predict_folder`.
+    """
+    print(f"{len(items)} images, results in {options.output}")
+    progress: Progress | None = None
+
+    def on_start(num_unfinished: int, num_finished: int) -> None:
+        nonlocal progress
+        if num_finished:
+            print(f"{num_finished} images are finished and skipped")
+        # Skipped images must not count as speed.
+        progress = Progress(num_unfinished, "image")
+
+    def on_image(outcome: ImageOutcome) -> None:
+        assert progress is not None
+        if outcome.error is not None:
+            progress.message(f"failed: {outcome.error}")
+        progress.update()
+
+    try:
+        return predict_folder(
+            predictor,
+            items,
+            options.output,
+            instances=options.instances,
+            overlays=options.overlays,
+            num_threads=options.threads,
+            on_start=on_start,
+            on_image=on_image,
+            label=label,
+        )
+    finally:
+        if progress is not None:
+            progress.close()
+
+
+def last_line(summary: FolderSummary, output: str) -> str:
+    done = f"{summary.num_images} images in {summary.panoptic_json}"
+    if not summary.failures:
+        return done
+    reasons = f"reasons in {output}/errors.jsonl, first: {summary.failures[0][1]}"
+    return f"{done}; {len(summary.failures)} images failed, {reasons}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""What a config says about images reaches those who change them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from seamless_pr.build.runs import build_images, build_label_space
+from seamless_pr.config.load import config_from_dict
+from seamless_pr.datasets.transforms import EvalTransform, TrainTransform
+from tests.support.tiny_run import tiny_run_values, write_tiny_data
+
+# Keys of `data` that are arguments of the training transform, each with a value of its own.
+CHANGES: dict[str, Any] = {
+    "shortest_side_pixels": 50,
+    "longest_side_pixels": 170,
+    "scale_range": (0.6, 1.3),
+    "flip_probability": 0.25,
+    "crop_size_pixels": (32, 64),
+    "color_strength": 0.3,
+    "scale_step_pixels": 3,
+    "crop_max_class_fraction": 0.8,
+    "ssd_colors": True,
+}
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("data")
+    write_tiny_data(folder, num_train=1, num_val=1)
+    return tiny_run_values(folder)
+
+
+def test_every_number_of_the_training_transform_comes_from_the_config(
+    values: dict[str, Any],
+) -> None:
+    config = config_from_dict({**values, "data": {**values["data"], **CHANGES}}, "test")
+    images = build_images(config, build_label_space(config), is_training=True)
+    assert isinstance(images.transform, TrainTransform)
+    assert asdict(images.transform) == CHANGES
+
+
+def test_validation_images_have_the_size_of_the_network(values: dict[str, Any]) -> None:
+    config = config_from_dict({**values, "data": {**values["data"], **CHANGES}}, "test")
+    images = build_images(config, build_label_space(config), is_training=False)
+    assert images.transform == EvalTransform(50, 170)

@@ -1,0 +1,152 @@
+"""Image files of all kinds are read upright, as 8-bit RGB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from fsspec import filesystem
+from PIL import Image
+from torch import Tensor
+
+from seamless_pr.datasets.images import read_image, read_label_image
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
+EXIF_ORIENTATION = 0x0112
+ROTATE_RIGHT = 6
+
+
+def as_tensor(pixels: np.ndarray) -> Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("extension", ["png", "bmp", "tif"])
+def test_lossless_colour_file_is_read_exactly(tmp_path: Path, extension: str) -> None:
+    path = tmp_path / f"straße ü 街.{extension}"
+    Image.fromarray(PICTURE).save(path)
+    image = read_image(path)
+    assert image.is_contiguous()
+    torch.testing.assert_close(image, as_tensor(PICTURE), rtol=0, atol=0)
+
+
+def test_jpeg_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
+    smooth = cv2.resize(PICTURE, (90, 60), interpolation=cv2.INTER_CUBIC)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
+    expected = as_tensor(np.asarray(Image.open(tmp_path / "a.jpg")))
+    torch.testing.assert_close(read_image(tmp_path / "a.jpg"), expected, rtol=0, atol=2)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGBA", "CMYK"])
+def test_every_mode_becomes_three_channels(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    source = Image.fromarray(PICTURE).convert(mode)
+    source.save(path)
+    expected = as_tensor(np.asarray(source.convert("RGB")))
+    torch.testing.assert_close(read_image(path), expected, rtol=0, atol=1)
+
+
+def test_alpha_is_dropped_and_does_not_darken(tmp_path: Path) -> None:
+    transparent = np.dstack([PICTURE, np.full(PICTURE.shape[:2], 10, np.uint8)])
+    Image.fromarray(transparent).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").equal(as_tensor(PICTURE))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, channels: int) -> None:
+    values = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
+    pixels = values if channels == 1 else np.repeat(values[..., None], channels, axis=2)
+    cv2.imwrite(str(tmp_path / "a.png"), pixels)
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == torch.uint8
+    assert image[:, 0].tolist() == [[0, 0, 1, 1, 128, 255]] * 3
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "webp", "tif"])
+def test_exif_orientation_is_applied(tmp_path: Path, extension: str) -> None:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = ROTATE_RIGHT
+    half_white = np.zeros((8, 16, 3), np.uint8)
+    half_white[:, 8:] = 255
+    options = {"lossless": True} if extension == "webp" else {}
+    Image.fromarray(half_white).save(tmp_path / f"a.{extension}", exif=exif, **options)
+    image = read_image(tmp_path / f"a.{extension}")
+    assert image.shape == (3, 16, 8)
+    assert image[:, 0].float().mean() < 5 < 250 < image[:, -1].float().mean()
+
+
+def test_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (40, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert read_image(tmp_path / "a.gif").unique().tolist() == [40]
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg"])
+@pytest.mark.parametrize("share", [0.4, 0.9])
+def test_truncated_file_is_an_error_that_names_it(
+    tmp_path: Path, extension: str, share: float
+) -> None:
+    path = tmp_path / f"half.{extension}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ValueError, match=rf"half\.{extension} cannot be read .*: copy it again"):
+        read_image(path)
+
+
+def test_missing_empty_and_foreign_files_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no image file at .*absent\.png"):
+        read_image(tmp_path / "absent.png")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match=r"empty\.png is empty"):
+        read_image(tmp_path / "empty.png")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"text\.jpg cannot be read as an image"):
+        read_image(tmp_path / "text.jpg")
+
+
+def test_files_behind_a_uri_are_read_and_told_apart_like_others(tmp_path: Path) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    bucket = filesystem("memory")
+    contents = {"a.png": content, "half.png": content[: len(content) // 2], "empty.png": b""}
+    for name, data in contents.items():
+        bucket.pipe_file(f"/pictures/{name}", data)
+    image = read_image("memory://pictures/a.png")
+    assert torch.equal(image, torch.from_numpy(pixels).permute(2, 0, 1))
+    with pytest.raises(ValueError, match=r"memory://pictures/half.png cannot be read as an image"):
+        read_image("memory://pictures/half.png")
+    with pytest.raises(ValueError, match=r"memory://pictures/empty.png is empty"):
+        read_image("memory://pictures/empty.png")
+    with pytest.raises(FileNotFoundError, match=r"memory://pictures/none.png"):
+        read_image("memory://pictures/none.png")
+    with pytest.raises(OSError, match=r"s4://a.png cannot be read"):
+        read_image("s4://a.png")
+
+
+def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), np.ones((4, 4), np.float32))
+    with pytest.raises(ValueError, match=r"a\.tif .*expected 8 or 16 bit"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_label_picture_keeps_its_sixteen_bits(tmp_path: Path) -> None:
+    labels = np.array([[0, 7, 26000], [33999, 255, 256]], np.uint16)
+    cv2.imwrite(str(tmp_path / "labels.png"), labels)
+    read = read_label_image(tmp_path / "labels.png")
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, labels)
+
+
+def test_coloured_or_truncated_label_picture_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(PICTURE).save(tmp_path / "color.png")
+    with pytest.raises(ValueError, match=r"color\.png must be a one-channel picture"):
+        read_label_image(tmp_path / "color.png")
+    data = (tmp_path / "color.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(data[:-20])
+    with pytest.raises(ValueError, match=r"half\.png is truncated"):
+        read_label_image(tmp_path / "half.png")

@@ -1,0 +1,228 @@
+"""Prediction over image files into a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.id_maps.id_png_files import read_id_png
+from seamless_pr.inference.folders import ImageOutcome, predict_folder, predict_images
+from seamless_pr.inference.image_list import ImageItem, list_images
+from seamless_pr.inference.prediction_folder import PredictionFolder
+from seamless_pr.inference.predictor import Predictor
+from tests.support.color_network import BLUE, GREEN, RED, TOY_SPACE, ColorNetwork
+
+
+def write_image(path: Path, height: int = 32, width: int = 64) -> None:
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2] = GREEN
+    image[height // 2 :] = RED
+    image[height * 3 // 4 :, width // 4 : width // 2] = BLUE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+
+
+def make_predictor(**options: object) -> Predictor:
+    settings = {"shortest_side_pixels": 32, "settings": {"weights_sha256": "1"}, **options}
+    return Predictor(ColorNetwork(), **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    write_image(folder / "a.png")
+    write_image(folder / "straße" / "b.png", 48, 40)
+    write_image(folder / "straße" / "c.png")
+    return folder
+
+
+def test_every_image_gets_its_map_at_its_own_size(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    summary = predict_folder(make_predictor(batch_size=2), list_images(images), output)
+    assert (summary.num_images, summary.failures) == (3, ())
+    dataset = read_panoptic_json(output / "panoptic.json")
+    assert [image.image_id for image in dataset.images] == ["a", "straße/b", "straße/c"]
+    assert dataset.categories == TOY_SPACE.categories
+    for image, annotation in zip(dataset.images, dataset.annotations, strict=True):
+        ids = read_id_png(output / "panoptic" / annotation.file_name)
+        assert ids.shape == (image.height, image.width)
+        assert {segment.segment_id for segment in annotation.segments} == set(
+            np.unique(ids).tolist()
+        ) - {0}
+        for segment in annotation.segments:
+            assert segment.area == int((ids == segment.segment_id).sum())
+    assert not (output / "errors.jsonl").exists()
+    assert not (output / "instances.json").exists()
+    assert not list(output.rglob("*.partial"))
+
+
+def test_instances_and_overlays_are_written_when_wanted(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    predict_folder(make_predictor(), list_images(images), output, instances=True, overlays=True)
+    instances = json.loads((output / "instances.json").read_text(encoding="utf-8"))
+    assert [instance["image_id"] for instance in instances] == ["a", "straße/b", "straße/c"]
+    assert {instance["category_id"] for instance in instances} == {26}
+    overlays = sorted(
+        path.relative_to(output).as_posix() for path in output.glob("overlays/**/*.jpg")
+    )
+    assert overlays == ["overlays/a.jpg", "overlays/straße/b.jpg", "overlays/straße/c.jpg"]
+
+
+def test_broken_images_are_listed_and_the_others_done(images: Path, tmp_path: Path) -> None:
+    (images / "broken.png").write_bytes((images / "a.png").read_bytes()[:40])
+    (images / "empty.jpg").write_bytes(b"")
+    output = tmp_path / "out"
+    items = list_images(images)
+    summary = predict_folder(make_predictor(batch_size=2), items, output)
+    assert summary.num_images == 3
+    lines = (output / "errors.jsonl").read_text(encoding="utf-8").splitlines()
+    errors = [json.loads(line) for line in lines]
+    assert [error["image_id"] for error in errors] == ["broken", "empty"]
+    assert "broken.png cannot be read as an image" in errors[0]["reason"]
+    assert str(images / "empty.jpg") in errors[1]["reason"]
+
+    write_image(images / "broken.png")
+    (images / "empty.jpg").unlink()
+    seen: list[ImageOutcome] = []
+    predict_folder(make_predictor(), list_images(images), output, on_image=seen.append)
+    assert [outcome.item.image_id for outcome in seen] == ["broken"]
+    assert not (output / "errors.jsonl").exists()
+
+
+def test_killed_run_continues_with_the_images_not_finished(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    items = list_images(images)
+    folder = PredictionFolder(output, instances=False, overlays=False)
+    folder.open(make_predictor().describe())
+    next(predict_images(make_predictor(), items[:1], folder))
+    # What a kill between the picture and the record leaves: a picture without a record.
+    (output / "panoptic" / "straße").mkdir(parents=True)
+    (output / "panoptic" / "straße" / "b.png").write_bytes(b"half")
+    counts: list[tuple[int, int]] = []
+    predict_folder(make_predictor(), items, output, on_start=lambda *n: counts.append(n))
+    assert counts == [(2, 1)]
+
+    whole = tmp_path / "whole"
+    predict_folder(make_predictor(), items, whole)
+    for path in sorted(whole.rglob("*")):
+        if path.is_file():
+            assert (output / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+def test_run_that_wants_more_results_does_the_images_again(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    items = list_images(images)
+    predict_folder(make_predictor(), items, output)
+    counts: list[tuple[int, int]] = []
+    for wanted in ({"overlays": True}, {"instances": True}, {}):
+        predict_folder(
+            make_predictor(), items, output, on_start=lambda *n: counts.append(n), **wanted
+        )
+    assert counts == [(3, 0), (3, 0), (0, 3)]
+
+
+def test_folder_of_other_weights_is_refused_by_name_of_the_difference(
+    images: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    items = list_images(images)
+    predict_folder(make_predictor(), items, output)
+    other = make_predictor(settings={"weights_sha256": "2"}, shortest_side_pixels=16)
+    with pytest.raises(
+        ValueError,
+        match=r"shortest_side_pixels was 32 and is 16; weights_sha256 was '1' and is '2'.*--output",
+    ):
+        predict_folder(other, items, output)
+
+
+def test_folder_with_something_else_in_it_is_refused(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not empty and not a prediction folder"):
+        predict_folder(make_predictor(), list_images(images), images)
+    assert sorted(path.name for path in images.iterdir()) == ["a.png", "straße"]
+
+
+def test_folder_cannot_be_joined_before_all_images_are_done(images: Path, tmp_path: Path) -> None:
+    folder = PredictionFolder(tmp_path / "out", instances=False, overlays=False)
+    folder.open({})
+    with pytest.raises(ValueError, match=r"no result for .*a.png; run the prediction again"):
+        folder.join(list_images(images), TOY_SPACE)
+
+
+def test_shards_by_several_workers_join_to_the_same_file(images: Path, tmp_path: Path) -> None:
+    items = list_images(images)
+    predict_folder(make_predictor(), items, tmp_path / "one")
+    folder = PredictionFolder(tmp_path / "many", instances=False, overlays=False)
+    folder.open(make_predictor().describe())
+    for shard in (items[1:], items[:1]):
+        assert all(o.error is None for o in predict_images(make_predictor(), shard, folder))
+    folder.join(items, TOY_SPACE)
+    one = (tmp_path / "one" / "panoptic.json").read_bytes()
+    assert (tmp_path / "many" / "panoptic.json").read_bytes() == one
+
+
+def test_images_of_many_sizes_wait_for_a_full_batch_in_bounded_numbers(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    for index in range(12):
+        write_image(images / f"{index:02d}.png", 32, 40 + 8 * index)
+    for index in range(12, 16):
+        write_image(images / f"{index:02d}.png", 32, 64)
+    predictor = make_predictor(batch_size=2)
+    predict_folder(predictor, list_images(images), tmp_path / "out")
+    batches = predictor._network.batches
+    assert sum(num_images for num_images, *_ in batches) == 16
+    assert [width for num_images, _, width in batches if num_images == 2] == [64, 64]
+
+
+def test_image_too_large_for_the_device_is_listed_alone(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = make_predictor(batch_size=2)
+    predict = predictor.predict_resized
+
+    def small_memory(resized: list[torch.Tensor], sizes: list[tuple[int, int]]) -> object:
+        if len(resized) > 1 or sizes[0] == (48, 40):
+            raise torch.OutOfMemoryError("out of memory")
+        return predict(resized, sizes)
+
+    monkeypatch.setattr(predictor, "predict_resized", small_memory)
+    summary = predict_folder(predictor, list_images(images), tmp_path / "out")
+    assert summary.num_images == 2
+    ((file, reason),) = summary.failures
+    assert file.endswith("b.png")
+    assert "lower longest_side_pixels" in reason
+
+
+def test_full_disk_stops_the_run(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    folder = PredictionFolder(tmp_path / "out", instances=False, overlays=False)
+    folder.open({})
+    monkeypatch.setattr(PredictionFolder, "write", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        list(predict_images(make_predictor(), list_images(images), folder))
+
+
+def test_reading_runs_ahead_by_a_bounded_number_of_images(images: Path, tmp_path: Path) -> None:
+    taken = 0
+
+    def stream() -> object:
+        nonlocal taken
+        for index in range(1000):
+            taken += 1
+            yield ImageItem(images / "a.png", str(index), str(index))
+
+    folder = PredictionFolder(tmp_path / "out", instances=False, overlays=False)
+    folder.open({})
+    outcomes = predict_images(make_predictor(), stream(), folder, num_threads=2)  # type: ignore[arg-type]
+    next(outcomes)
+    assert taken < 30
+    outcomes.close()  # type: ignore[attr-defined]

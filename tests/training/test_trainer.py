@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from seamless_pr.training.checkpoints import load_checkpoint, load_weights
+from seamless_pr.training.run_log import read_log
+from seamless_pr.training.trainer import TrainingHooks
+from tests.training.tiny_training import TinyNetwork, endless_batches, make_trainer
+
+
+def test_an_interrupted_run_ends_with_the_same_bits_as_an_undisturbed_one(tmp_path: Path) -> None:
+    whole = make_trainer(tmp_path / "whole")
+    whole.run()
+
+    def batches_until_the_power_fails(first_batch: int):
+        yield from itertools.islice(endless_batches(first_batch), 12)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path / "cut", batches_from=batches_until_the_power_fails).run()
+    resumed = make_trainer(tmp_path / "cut")
+    assert resumed.steps_done == 10
+    resumed.run()
+
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+    old, new = (
+        load_checkpoint(tmp_path / run / "checkpoints/step_00000020")[1] for run in ("whole", "cut")
+    )
+    for index, buffers in old["optimizer"]["state"].items():
+        assert torch.equal(
+            buffers["momentum_buffer"], new["optimizer"]["state"][index]["momentum_buffer"]
+        )
+
+
+def test_the_log_of_a_resumed_run_holds_every_step_once(tmp_path: Path) -> None:
+    def nine_batches(first_batch: int):
+        yield from itertools.islice(endless_batches(first_batch), 9)
+        raise KeyboardInterrupt
+
+    changes = {"training__log_interval_steps": 1}
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path, batches_from=nine_batches, **changes).run()
+    assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == list(range(1, 10))
+    make_trainer(tmp_path, **changes).run()
+    records = read_log(tmp_path / "log.jsonl")
+    assert [record["step"] for record in records] == list(range(1, 21))
+    assert set(records[0]["losses"]) == {"first", "second"}
+    assert records[0]["lr"] == pytest.approx(0.1 / 3)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_images(
+    tmp_path: Path,
+) -> None:
+    network = TinyNetwork()
+    network.fail_on = "image-7-1"
+    with pytest.raises(
+        FloatingPointError, match=r"second = nan at step 8 .*'image-7-0', 'image-7-1'"
+    ):
+        make_trainer(tmp_path, network).run()
+    _, state = load_checkpoint(tmp_path / "checkpoints/step_00000005")
+    assert state["step"] == 5
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    class RootAtZero(TinyNetwork):
+        def forward(self, batch, targets, generators):
+            losses = super().forward(batch, targets, generators)
+            return {**losses, "first": (losses["first"] * 0).sqrt()}
+
+    with pytest.raises(FloatingPointError, match=r"gradient not finite .* at step 1"):
+        make_trainer(tmp_path, RootAtZero()).run()
+
+
+@pytest.mark.parametrize("weights", [{"first": 1.0}, {"first": 1.0, "second": 1.0, "third": 1.0}])
+def test_loss_weights_must_name_exactly_the_losses_of_the_network(tmp_path: Path, weights) -> None:
+    with pytest.raises(ValueError, match="loss_weights must name the losses"):
+        make_trainer(tmp_path, loss_weights=weights).run()
+
+
+def test_two_accumulated_parts_give_the_gradient_of_the_joined_batch(tmp_path: Path) -> None:
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, batch, targets, generators):
+            return {"only": self.layer(batch.images.float().mean((2, 3)) / 255).square().mean()}
+
+    def joined(first_batch: int):
+        return endless_batches(first_batch)
+
+    def halves(first_step: int):
+        for number in itertools.count(first_step):
+            batch, targets = next(endless_batches(number))
+            for index in range(2):
+                part = type(batch)(
+                    batch.images[index : index + 1], batch.image_sizes[index : index + 1]
+                )
+                yield part, targets[index : index + 1]
+
+    torch.manual_seed(0)
+    changes = {"loss_weights": {"only": 1.0}, "training__steps": 4}
+    one, two = Linear(), Linear()
+    two.load_state_dict(one.state_dict())
+    make_trainer(tmp_path / "one", one, batches_from=joined, **changes).run()
+    make_trainer(
+        tmp_path / "two", two, batches_from=halves, optimizer__accumulation_steps=2, **changes
+    ).run()
+    torch.testing.assert_close(one.layer.weight, two.layer.weight)
+
+
+def test_the_best_weights_are_those_of_the_highest_pq(tmp_path: Path) -> None:
+    qualities = iter([0.2, 0.6, 0.4, 0.5])
+    seen: list[tuple[int, str | None, float]] = []
+
+    def evaluate(network: nn.Module) -> dict[str, dict[str, float]]:
+        assert not network.training
+        assert not torch.is_grad_enabled()
+        return {"all": {"pq": next(qualities)}}
+
+    def on_checkpoint(step: int, path: Path | None, metrics) -> None:
+        seen.append((step, path.name if path else None, metrics["all"]["pq"]))
+
+    hooks = TrainingHooks(evaluate=evaluate, on_checkpoint=on_checkpoint)
+    trainer = make_trainer(tmp_path, hooks=hooks, training__evaluation_interval_steps=5)
+    assert trainer.run()["all"]["pq"] == 0.5
+    assert load_weights(tmp_path / "checkpoints/best.safetensors")[1]["step"] == 10
+    metadata = load_weights(tmp_path / "checkpoints/last.safetensors")[1]
+    assert (metadata["step"], metadata["metrics"]["all"]["pq"]) == (20, 0.5)
+    assert seen == [
+        (step, f"step_{step:08d}", pq) for step, pq in [(5, 0.2), (10, 0.6), (15, 0.4), (20, 0.5)]
+    ]
+
+
+def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path, monkeypatch) -> None:
+    changes = {"training__steps": 10**6, "training__log_interval_steps": 1}
+    schedule = {"schedule__warmup_steps": 0, "schedule__power": 1.0}
+    trainer = make_trainer(tmp_path, training__max_minutes=10 / 60, **changes, **schedule)
+    # Each step takes one second.
+    monkeypatch.setattr(trainer, "_seconds_used", lambda: float(trainer.steps_done))
+    trainer.run()
+    records = read_log(tmp_path / "log.jsonl")
+    assert [record["step"] for record in records] == list(range(1, 11))
+    expected = [0.1 * (1 - done / 10) for done in range(10)]
+    assert [record["lr"] for record in records] == pytest.approx(expected)
+    assert load_weights(tmp_path / "weights.safetensors")[1]["step"] == 10
+
+
+def test_a_part_with_a_multiplier_takes_longer_steps(tmp_path: Path) -> None:
+    moves = {}
+    for multiplier in (1.0, 3.0):
+        torch.manual_seed(0)
+        network = TinyNetwork()
+        before = network.conv.weight.detach().clone()
+        changes = {"optimizer__lr_multipliers": {"conv": multiplier}, "training__steps": 1}
+        make_trainer(tmp_path / str(multiplier), network, **changes).run()
+        moves[multiplier] = network.conv.weight.detach() - before
+    torch.testing.assert_close(moves[3.0], 3 * moves[1.0], rtol=1e-3, atol=1e-6)
+
+
+def test_clipping_bounds_the_step(tmp_path: Path) -> None:
+    network = TinyNetwork()
+    before = torch.cat([parameter.detach().flatten().clone() for parameter in network.parameters()])
+    changes = {"optimizer__clip_grad_norm": 1e-3, "optimizer__weight_decay": 0.0}
+    make_trainer(tmp_path, network, training__steps=1, **changes).run()
+    after = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    # First Nesterov step: lr times warm-up times (1 + momentum) times the clipped gradient.
+    assert (after - before).norm() == pytest.approx(0.1 / 3 * 1.9 * 1e-3, rel=0.05)
+
+
+def test_bf16_trains_on_a_cpu_and_fp16_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path / "bf16", training__amp="bf16", training__steps=2).run()
+    with pytest.raises(ValueError, match="needs a GPU"):
+        make_trainer(tmp_path / "fp16", training__amp="fp16")
