@@ -6,110 +6,46 @@ labels become void, pixels of a thing class without an object number form one cr
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.datasets.coco_panoptic import read_panoptic_json, write_panoptic_json
-from seamless_pr.datasets.images import read_label_image
-from seamless_pr.datasets.label_spaces import Label, load_labels
-from seamless_pr.datasets.panoptic_records import (
-    AnnotationRecord,
-    ImageRecord,
-    PanopticDataset,
-    SegmentRecord,
+from seamless_pr.datasets.folders import (
+    files_with_suffix,
+    image_files_by_key,
+    listed,
+    subfolders,
+    unpaired,
 )
-from seamless_pr.id_maps.id_png_files import write_id_png
+from seamless_pr.datasets.label_pngs import read_label_png
+from seamless_pr.datasets.label_spaces import Label, load_labels
+from seamless_pr.datasets.panoptic_records import SegmentRecord
+from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 from seamless_pr.id_maps.segments import measure_segments
-from seamless_pr.parallel import ItemMap, map_in_processes
-from seamless_pr.structures.faults import Fault, FaultyDataError
+from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import Category
 
 INSTANCE_IDS_SUFFIX = "_gtFine_instanceIds.png"
+IMAGE_ENDING = "_leftImg8bit"
+SPLITS = ("train", "val")
 # A pixel value from here on is label id * 1000 + object number; below it is a label id.
 FIRST_OBJECT_VALUE = 1000
-FINGERPRINT_LENGTH = 16
 
 
-@dataclass(frozen=True)
-class PreparedSplit:
-    """Where a converted split lies.
-
-    Attributes:
-        json_path: the COCO panoptic JSON.
-        png_dir: folder of the id PNGs.
-        images_dir: folder of the RGB images, or None if the dataset was given without them.
-    """
-
-    json_path: Path
-    png_dir: Path
-    images_dir: Path | None
-
-
-@dataclass(frozen=True)
-class _Converted:
-    """One image after conversion; `faults` is empty or the rest is None."""
-
-    image: ImageRecord | None
-    annotation: AnnotationRecord | None
-    faults: tuple[Fault, ...] = ()
-
-
-def convert_cityscapes(
-    root: str | os.PathLike[str],
-    output: str | os.PathLike[str] | None = None,
-    *,
-    splits: Sequence[str] = ("train", "val"),
-    num_workers: int | None = None,
-    show_progress: bool = True,
-    map_items: ItemMap = map_in_processes,
-) -> dict[str, PreparedSplit]:
-    """Converts the fine annotations of Cityscapes to the COCO panoptic format.
-
-    Writes `cityscapes_panoptic_<split>.json` and a folder of id PNGs with the same stem. A run that
-    was cut off goes on where it stopped; files whose input did not change are kept.
+def open_cityscapes(root: str | os.PathLike[str], split: str) -> RawSplit:
+    """A split of the fine annotations.
 
     Args:
         root: folder that holds `gtFine/` and, for the pictures, `leftImg8bit/`.
-        output: folder of the results; None: `<root>/gtFine`, where the official tool writes.
-        splits: names of folders under `gtFine/`.
-        num_workers: processes; None: one per core.
-        show_progress: draw a progress bar per split.
-        map_items: what spreads the files; by default over processes of this machine.
-
-    Returns:
-        split -> where its files lie.
+        split: name of a folder under `gtFine/`.
 
     Raises:
-        FileNotFoundError: a folder or the annotations of a split are missing.
-        FaultyDataError: annotation files that cannot be converted; all of them are listed, and the
-            other images are kept for the next run.
+        FileNotFoundError: a folder or the annotations of the split are missing.
     """
     root = Path(root)
-    inputs = {split: find_instance_id_files(root, split) for split in splits}
-    output = root / "gtFine" if output is None else Path(output)
-    prepared: dict[str, PreparedSplit] = {}
-    for split, files in inputs.items():
-        name = f"cityscapes_panoptic_{split}"
-        dataset = _convert_files(files, output, name, num_workers, show_progress, map_items)
-        json_path = output / f"{name}.json"
-        # Indented as the official tool does, so that the files can be compared byte by byte.
-        write_panoptic_json(json_path, dataset, indent=4)
-        images_dir = root / "leftImg8bit" / split
-        prepared[split] = PreparedSplit(
-            json_path, output / name, images_dir if images_dir.is_dir() else None
-        )
-    return prepared
-
-
-def find_instance_id_files(root: Path, split: str) -> list[Path]:
-    """The annotation pictures of a split, sorted by path; errors say how to get them."""
     if not root.is_dir():
         raise FileNotFoundError(
             f"no folder {root}; --root must be the folder that holds Cityscapes' gtFine/ "
@@ -121,77 +57,64 @@ def find_instance_id_files(root: Path, split: str) -> list[Path]:
         raise FileNotFoundError(
             f"no folder {ground_truth} (gtFine_trainvaltest.zip of Cityscapes holds it); {hint}"
         )
-    files = sorted((ground_truth / split).glob(f"*/*{INSTANCE_IDS_SUFFIX}"))
-    if not files:
-        present = sorted(folder.name for folder in ground_truth.iterdir() if folder.is_dir())
+    images_dir = root / "leftImg8bit" / split
+    return open_cityscapes_folder(
+        ground_truth / split, split, images_dir if images_dir.is_dir() else None
+    )
+
+
+def open_cityscapes_folder(folder: Path, split: str, images_dir: Path | None = None) -> RawSplit:
+    """As `open_cityscapes`, from the folder of the split's annotations alone."""
+    faults: list[Fault] = []
+    files = files_with_suffix(folder, INSTANCE_IDS_SUFFIX, faults) if folder.is_dir() else []
+    if not files and not faults:
         raise FileNotFoundError(
-            f"no */*{INSTANCE_IDS_SUFFIX} in {ground_truth / split}; folders there: "
-            f"{', '.join(present) or 'none'}; unpack gtFine_trainvaltest.zip completely or "
+            f"no */*{INSTANCE_IDS_SUFFIX} in {folder}; folders there: "
+            f"{listed(subfolders(folder.parent))}; unpack gtFine_trainvaltest.zip completely or "
             "choose other --splits"
         )
-    return files
-
-
-def _convert_files(
-    files: Sequence[Path],
-    output: Path,
-    name: str,
-    num_workers: int | None,
-    show_progress: bool,
-    map_items: ItemMap,
-) -> PanopticDataset:
-    png_dir, records_dir = output / name, output / f".{name}.records"
-    png_dir.mkdir(parents=True, exist_ok=True)
-    records_dir.mkdir(parents=True, exist_ok=True)
-    results = list(
-        map_items(
-            partial(_convert_resumable, png_dir=png_dir, records_dir=records_dir),
-            files,
-            num_workers=num_workers,
-            title=name,
-            show_progress=show_progress,
-        )
-    )
-    faults = [fault for result in results for fault in result.faults]
-    if faults:
-        raise FaultyDataError(
-            f"{name}: some annotation files cannot be converted; repair them and run again, "
-            "the others are kept",
-            faults,
-        )
-    return PanopticDataset(
-        images=tuple(result.image for result in results if result.image is not None),
-        annotations=tuple(result.annotation for result in results if result.annotation is not None),
+    keys = {
+        f"{path.parent.name}/{path.name.removesuffix(INSTANCE_IDS_SUFFIX)}": path for path in files
+    }
+    pictures = {} if images_dir is None else image_files_by_key(images_dir, IMAGE_ENDING)
+    if images_dir is not None:
+        fix = "unpack both archives of Cityscapes completely"
+        faults += unpaired(pictures, keys, fix=fix)
+    return RawSplit(
+        dataset="Cityscapes",
+        name=f"cityscapes_panoptic_{split}",
         categories=cityscapes_categories(),
+        images=tuple(_raw_image(path, pictures.get(key)) for key, path in keys.items()),
+        read_map=read_cityscapes_map,
+        images_dir=images_dir,
+        faults=tuple(faults),
+        # As the official tool does, so that the files can be compared byte by byte.
+        json_indent=4,
     )
 
 
-def _convert_resumable(path: Path, *, png_dir: Path, records_dir: Path) -> _Converted:
-    """Converts one file unless a record of the same input and its PNG are there already."""
-    fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:FINGERPRINT_LENGTH]
+def _raw_image(path: Path, picture: Path | None) -> RawImage:
     image_id = path.name.removesuffix(INSTANCE_IDS_SUFFIX)
-    record_path = records_dir / f"{image_id}.{fingerprint}.json"
-    if record_path.is_file():
-        record = read_panoptic_json(record_path)
-        if (png_dir / record.annotations[0].file_name).is_file():
-            return _Converted(record.images[0], record.annotations[0])
-    try:
-        values = read_label_image(path)
-    except ValueError as error:
-        return _Converted(None, None, (Fault(str(path), str(error).removeprefix(f"{path} ")),))
-    id_map, segments, faults = panoptic_from_instance_ids(values, str(path))
-    if faults:
-        return _Converted(None, None, tuple(faults))
-    height, width = id_map.shape
-    # The official tool's name for the RGB file, which no file has; readers go by the image id.
-    image = ImageRecord(image_id, f"{image_id}_gtFine_leftImg8bit.png", height, width)
-    annotation = AnnotationRecord(image_id, f"{image_id}_gtFine_panoptic.png", segments)
-    write_id_png(png_dir / annotation.file_name, id_map)
-    # Written last: a record vouches for its PNG.
-    write_panoptic_json(
-        record_path, PanopticDataset((image,), (annotation,), cityscapes_categories())
+    return RawImage(
+        image_id,
+        (path,),
+        f"{image_id}_gtFine_panoptic.png",
+        # The official tool's name for the RGB file, which no file has; readers go by the id.
+        f"{image_id}_gtFine_leftImg8bit.png",
+        picture,
     )
-    return _Converted(image, annotation)
+
+
+def read_cityscapes_map(image: RawImage) -> RawMap:
+    """The id map of an `_instanceIds` picture."""
+    path = image.annotation_files[0]
+    try:
+        values = read_label_png(path, 16)
+    except (OSError, ValueError) as error:
+        return RawMap.unreadable(Fault(str(path), str(error).removeprefix(f"{path} ")))
+    id_map, segments, faults = panoptic_from_instance_ids(values, str(path))
+    ignored_objects = (id_map == 0) & (values >= FIRST_OBJECT_VALUE)
+    return RawMap(id_map, segments, tuple(faults), ignored_objects)
 
 
 def panoptic_from_instance_ids(

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seamless_pr.datasets.cityscapes import convert_cityscapes
+from seamless_pr.datasets.cityscapes import open_cityscapes
+from seamless_pr.datasets.conversion import convert_splits
 from seamless_pr.datasets.verification import verify_dataset
 from seamless_pr.parallel import ItemMap
 from seamless_pr.pipelines.ray_support import add_ray_option, check_output, item_map
@@ -40,21 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def prepare_cityscapes(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
     """Converts the splits, then verifies what was written."""
     check_output(options.output or options.root, "--output" if options.output else "--root")
-    prepared = convert_cityscapes(
-        options.root,
-        options.output,
-        splits=options.splits,
+    prepared = convert_splits(
+        [open_cityscapes(options.root, split) for split in options.splits],
+        options.output or options.root / "gtFine",
         num_workers=options.workers,
         map_items=map_items,
     )
     faults: list[Fault] = []
-    for split in prepared.values():
+    for split in prepared:
         if split.images_dir is None:
             print(f"{split.json_path}: no leftImg8bit/ beside gtFine/, images are not checked")
+        # The pictures were looked at during the conversion.
         split_faults = verify_dataset(
             split.json_path,
             split.png_dir,
-            split.images_dir,
+            None,
             num_workers=options.workers,
             show_progress=True,
             map_items=map_items,

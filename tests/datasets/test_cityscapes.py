@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seamless_pr.datasets import cityscapes
-from seamless_pr.datasets.cityscapes import convert_cityscapes, panoptic_from_instance_ids
-from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.datasets.cityscapes import open_cityscapes, panoptic_from_instance_ids
+from seamless_pr.datasets.conversion import convert_splits
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.street_scenes.dataset import write_street_scenes
 from seamless_pr.structures.faults import FaultyDataError
@@ -21,16 +20,18 @@ NAMES = {
 }
 
 
-def convert(root: Path, output: Path, **options: object) -> None:
-    options = {"splits": tuple(NAMES), "num_workers": 0, "show_progress": False, **options}
-    convert_cityscapes(root, output, **options)  # type: ignore[arg-type]
+def convert(
+    root: Path, output: Path, splits: tuple[str, ...] = tuple(NAMES), num_workers: int = 0
+) -> None:
+    opened = [open_cityscapes(root, split) for split in splits]
+    convert_splits(opened, output, num_workers=num_workers, show_progress=False)
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".records" not in path.as_posix()
+        if path.is_file() and ".records" not in path.as_posix() and ".manifest" not in path.name
     }
 
 
@@ -87,50 +88,6 @@ def test_picture_of_void_only_has_no_segments(tmp_path: Path) -> None:
     assert (id_map.any(), segments, faults) == (False, (), [])
 
 
-def test_interrupted_conversion_goes_on_where_it_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_cityscapes(tmp_path, NAMES, images=False)
-    written: list[str] = []
-    write_id_png = cityscapes.write_id_png
-
-    def write_until_killed(path: Path, id_map: np.ndarray) -> None:
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append(path.name)
-        write_id_png(path, id_map)
-
-    monkeypatch.setattr(cityscapes, "write_id_png", write_until_killed)
-    with pytest.raises(KeyboardInterrupt):
-        convert(tmp_path, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.json"))
-
-    def write_and_count(path: Path, id_map: np.ndarray) -> None:
-        written.append(path.name)
-        write_id_png(path, id_map)
-
-    monkeypatch.setattr(cityscapes, "write_id_png", write_and_count)
-    convert(tmp_path, tmp_path / "out")
-    assert len(written) == len(set(written)) == 4
-    convert(tmp_path, tmp_path / "at_once")
-    assert files_below(tmp_path / "out") == files_below(tmp_path / "at_once")
-
-
-def test_changed_annotation_and_lost_png_are_converted_again(tmp_path: Path) -> None:
-    write_cityscapes(tmp_path, NAMES, images=False)
-    convert(tmp_path, tmp_path / "out")
-    folder = tmp_path / "out" / "cityscapes_panoptic_train"
-    (folder / "aachen_000000_000019_gtFine_panoptic.png").unlink()
-    changed = np.full((4, 4), 26005, np.uint16)
-    write_png(
-        tmp_path / "gtFine" / "train" / "ulm" / "ulm_000003_000019_gtFine_instanceIds.png", changed
-    )
-    convert(tmp_path, tmp_path / "out")
-    assert (folder / "aachen_000000_000019_gtFine_panoptic.png").is_file()
-    dataset = read_panoptic_json(tmp_path / "out" / "cityscapes_panoptic_train.json")
-    assert [segment.segment_id for segment in dataset.annotations[2].segments] == [26005]
-
-
 def test_all_unusable_annotations_are_listed_and_the_others_kept(tmp_path: Path) -> None:
     write_cityscapes(tmp_path, NAMES, images=False)
     folder = tmp_path / "gtFine" / "train"
@@ -138,17 +95,37 @@ def test_all_unusable_annotations_are_listed_and_the_others_kept(tmp_path: Path)
     write_png(unknown, np.array([[7, 77, 50003]], np.uint16))
     truncated = folder / "ulm" / "ulm_000003_000019_gtFine_instanceIds.png"
     truncated.write_bytes(truncated.read_bytes()[:-20])
-    with pytest.raises(FaultyDataError, match="repair them and run again") as error:
+    saved_again = folder / "aachen" / "aachen_000001_000019_gtFine_instanceIds.png"
+    write_png(saved_again, np.array([[7, 26]], np.uint8))
+    with pytest.raises(FaultyDataError, match="repair what is listed") as error:
         convert(tmp_path, tmp_path / "out")
     listed = [str(fault) for fault in error.value.faults]
     assert listed[:2] == [
         f"{unknown}: segment 77: label 77 is none of Cityscapes' (1 pixels)",
         f"{unknown}: segment 50003: label 50 is none of Cityscapes' (1 pixels)",
     ]
-    assert listed[2].startswith(f"{truncated}: is truncated")
+    assert listed[2].startswith(f"{saved_again}: has 8 bits a pixel where 16 are needed")
+    assert listed[3].startswith(f"{truncated}: is truncated")
+    assert len(listed) == 4
+    finished = sorted(path.name for path in (tmp_path / "out").glob("*.json"))
+    assert finished == ["cityscapes_panoptic_val.json", "cityscapes_panoptic_val.manifest.json"]
+
+
+def test_images_without_annotation_the_reverse_and_wrong_case_are_listed(tmp_path: Path) -> None:
+    write_cityscapes(tmp_path, {"val": ("bonn_000000_000019", "bonn_000001_000019")})
+    pictures = tmp_path / "leftImg8bit" / "val" / "bonn"
+    (pictures / "bonn_000000_000019_leftImg8bit.png").unlink()
+    write_png(pictures / "bonn_000002_000019_leftImg8bit.png", np.zeros((24, 48, 3), np.uint8))
+    shouted = tmp_path / "gtFine" / "val" / "bonn" / "bonn_000003_000019_gtFine_INSTANCEIDS.png"
+    write_png(shouted, np.full((4, 4), 7, np.uint16))
+    with pytest.raises(FaultyDataError) as error:
+        convert(tmp_path, tmp_path / "out", ("val",))
+    listed = [str(fault) for fault in error.value.faults]
+    assert "rename it to bonn_000003_000019_gtFine_instanceIds.png" in listed[0]
+    assert "bonn_000002_000019_leftImg8bit.png: image without annotation" in listed[1]
+    assert "bonn_000000_000019_gtFine_instanceIds.png: annotation without image" in listed[2]
     assert len(listed) == 3
-    kept = tmp_path / "out" / "cityscapes_panoptic_train"
-    assert (kept / "aachen_000001_000019_gtFine_panoptic.png").is_file()
+    assert not list((tmp_path / "out").glob("*.json"))
 
 
 def test_wrong_roots_are_answered_with_the_right_one(tmp_path: Path) -> None:

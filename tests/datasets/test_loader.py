@@ -162,12 +162,14 @@ def test_missing_parts_are_named(json_path: Path) -> None:
 
 
 def test_cityscapes_images_are_found_by_their_id(tmp_path: Path) -> None:
-    from seamless_pr.datasets.cityscapes import convert_cityscapes
+    from seamless_pr.datasets.cityscapes import open_cityscapes
+    from seamless_pr.datasets.conversion import convert_split
     from seamless_pr.datasets.label_spaces import load_label_space
 
     write_cityscapes(tmp_path, {"val": ("bonn_000000_000019", "ulm_000000_000019")})
-    prepared = convert_cityscapes(tmp_path, splits=("val",), num_workers=0, show_progress=False)
-    json_path = prepared["val"].json_path
+    split = open_cityscapes(tmp_path, "val")
+    prepared = convert_split(split, tmp_path / "gtFine", num_workers=0, show_progress=False)
+    json_path = prepared.json_path
     assert "gtFine_leftImg8bit" in read_panoptic_json(json_path).images[0].file_name
     dataset = PanopticImages.from_files(
         json_path,

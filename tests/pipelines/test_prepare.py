@@ -25,7 +25,7 @@ def test_sound_dataset_is_converted_and_verified(
     assert main(arguments) == 0
 
 
-def test_faults_are_printed_and_the_exit_code_is_one(
+def test_faults_are_listed_nothing_looks_finished_and_the_exit_code_is_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_cityscapes(tmp_path, NAMES)
@@ -34,9 +34,8 @@ def test_faults_are_printed_and_the_exit_code_is_one(
     arguments = ["cityscapes", "--root", str(tmp_path), "--output", str(tmp_path / "out")]
     assert main([*arguments, "--workers", "1"]) == 1
     captured = capsys.readouterr()
-    assert "image 'bonn_000000_000019' has no file" in captured.err
-    assert "cityscapes_panoptic_val.json: 1 faults, listed above" in captured.err
-    assert "cityscapes_panoptic_train.json: complete and consistent" in captured.out
+    assert "bonn_000000_000019_gtFine_instanceIds.png: annotation without image" in captured.err
+    assert not (tmp_path / "out" / "cityscapes_panoptic_val.json").exists()
 
 
 def test_missing_root_is_one_line_not_a_traceback(

@@ -1,0 +1,379 @@
+"""Converting a split to the COCO panoptic format: resumable, over several processes.
+
+A conversion writes, in this order: an id PNG and a small record for each image, then
+`<name>.manifest.json` (counts and checksums), then `<name>.json`. The JSON stands for the whole:
+where it lies, everything is finished; while anything is wrong, it does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from seamless_pr.datasets.coco_panoptic import segment_json, write_panoptic_json
+from seamless_pr.datasets.images import looks_complete, read_bytes
+from seamless_pr.datasets.panoptic_records import (
+    AnnotationRecord,
+    ImageRecord,
+    PanopticDataset,
+    SegmentRecord,
+)
+from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
+from seamless_pr.datasets.verification import upright_size
+from seamless_pr.files import write_json
+from seamless_pr.id_maps.id_png_files import write_id_png
+from seamless_pr.parallel import ItemMap, map_in_processes
+from seamless_pr.structures.faults import Fault, FaultyDataError
+
+# Raise it when the same input and settings give another result than before.
+CONVERSION_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PreparedSplit:
+    """Where a split in COCO panoptic form lies.
+
+    Attributes:
+        json_path: the COCO panoptic JSON.
+        png_dir: folder of the id PNGs.
+        images_dir: folder of the RGB images, or None if the dataset was given without them.
+        num_images: annotated images.
+        num_kept: how many of them an earlier run had converted.
+    """
+
+    json_path: Path
+    png_dir: Path
+    images_dir: Path | None
+    num_images: int = 0
+    num_kept: int = 0
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """One image after conversion; `faults` is empty or the rest is None."""
+
+    image: ImageRecord | None = None
+    annotation: AnnotationRecord | None = None
+    png_sha256: str = ""
+    source_sha256: tuple[str, ...] = ()
+    was_kept: bool = False
+    faults: tuple[Fault, ...] = ()
+
+
+def convert_split(
+    split: RawSplit,
+    output: Path,
+    *,
+    num_workers: int | None = None,
+    show_progress: bool = True,
+    map_items: ItemMap = map_in_processes,
+) -> PreparedSplit:
+    """Writes `<output>/<name>.json`, the PNG folder of that name, and a manifest.
+
+    A run that was cut off goes on where it stopped. An image is converted again when a file of its
+    annotation changed (size, time and then content), when its PNG is not the one that was written,
+    or when the settings differ.
+
+    Args:
+        split: what to convert.
+        output: folder of the results; made if it is missing.
+        num_workers: processes; None: one per core.
+        show_progress: draw a progress bar.
+        map_items: what spreads the images; by default over processes of this machine.
+
+    Raises:
+        FaultyDataError: everything that is wrong with the folder and with any annotation, in one
+            list. Images that are right are kept for the next run.
+    """
+    png_dir, records_dir = output / split.name, output / f".{split.name}.records"
+    json_path, manifest_path = output / f"{split.name}.json", manifest_of(output, split.name)
+    for path in (json_path, manifest_path):
+        # From here on the folder is not finished; an older JSON would say that it is.
+        path.unlink(missing_ok=True)
+    convert = partial(
+        _convert_resumable, split=_without_images(split), png_dir=png_dir, records_dir=records_dir
+    )
+    results = list(
+        map_items(
+            convert,
+            split.images,
+            num_workers=num_workers,
+            title=split.name,
+            show_progress=show_progress,
+        )
+    )
+    faults = [*split.faults, *(fault for result in results for fault in result.faults)]
+    if faults:
+        raise FaultyDataError(
+            f"{split.name}: {split.dataset} cannot be converted as it is; repair what is listed "
+            "and run again, what is right is kept",
+            faults,
+        )
+    dataset = PanopticDataset(
+        images=tuple(result.image for result in results if result.image is not None),
+        annotations=tuple(result.annotation for result in results if result.annotation is not None),
+        categories=split.categories,
+    )
+    write_json(manifest_path, _manifest(split, dataset, results))
+    write_panoptic_json(json_path, dataset, indent=split.json_indent)
+    num_kept = sum(result.was_kept for result in results)
+    return PreparedSplit(json_path, png_dir, split.images_dir, len(results), num_kept)
+
+
+def convert_splits(
+    splits: Sequence[RawSplit],
+    output: Path,
+    *,
+    num_workers: int | None = None,
+    show_progress: bool = True,
+    map_items: ItemMap = map_in_processes,
+) -> list[PreparedSplit]:
+    """Converts several splits into one folder; arguments as `convert_split`.
+
+    Raises:
+        FaultyDataError: the faults of all splits; those without faults are finished.
+    """
+    prepared: list[PreparedSplit] = []
+    faults: list[Fault] = []
+    for split in splits:
+        try:
+            prepared.append(
+                convert_split(
+                    split,
+                    output,
+                    num_workers=num_workers,
+                    show_progress=show_progress,
+                    map_items=map_items,
+                )
+            )
+        except FaultyDataError as error:
+            summary = error.summary
+            faults += error.faults
+    if faults:
+        raise FaultyDataError(summary, faults)
+    return prepared
+
+
+def _without_images(split: RawSplit) -> RawSplit:
+    """What a worker needs of the split; the list of all images would travel with every message."""
+    return RawSplit(split.dataset, split.name, (), (), split.read_map, settings=split.settings)
+
+
+def _convert_resumable(
+    image: RawImage, *, split: RawSplit, png_dir: Path, records_dir: Path
+) -> _Converted:
+    """Converts one image unless a record of the same input and its PNG are there already."""
+    png_path = png_dir / image.png_name
+    record_path = records_dir / f"{image.png_name}.json"
+    try:
+        sources = _Sources.look(image.annotation_files)
+    except OSError as error:
+        return _Converted(faults=(Fault(str(error.filename), f"cannot be read ({error})"),))
+    record = _read_record(record_path)
+    if record is not None and _is_current(record, sources, split, image, png_path):
+        if record["picture"] == _picture_state(image.image_file):
+            return _from_record(record)
+        was_kept = True
+        faults = _picture_faults(image.image_file, (record["image"][2], record["image"][3]))
+    else:
+        was_kept = False
+        raw = split.read_map(image)
+        faults = list(raw.faults)
+        if not faults:
+            height, width = raw.id_map.shape
+            faults = _picture_faults(image.image_file, (height, width))
+            write_id_png(png_path, raw.id_map)
+            record = _make_record(image, raw, sources, split, png_path)
+    if faults or record is None:
+        return _Converted(faults=tuple(faults))
+    # Written last: a record vouches for its PNG, and for the picture.
+    write_json(record_path, {**record, "picture": _picture_state(image.image_file)})
+    return _from_record(record, was_kept=was_kept)
+
+
+def _picture_state(path: Path | None) -> list[Any] | None:
+    """Name, size and time of change of the RGB image: what tells that it was checked."""
+    if path is None or not path.is_file():
+        return None
+    stat = path.stat()
+    return [path.name, stat.st_size, stat.st_mtime_ns]
+
+
+def _picture_faults(path: Path | None, size: tuple[int, int]) -> list[Fault]:
+    """Whether the RGB image is whole and of the annotation's size; decodes no pixel."""
+    if path is None:
+        return []
+    fault = check_picture(path, size)
+    return [] if fault is None else [fault]
+
+
+def check_picture(path: Path, size: tuple[int, int]) -> Fault | None:
+    """What is wrong with an RGB image for an annotation of this (height, width), or None."""
+    try:
+        found = upright_size(path)
+        if not looks_complete(read_bytes(path)):
+            return Fault(str(path), "the end of the file is missing; copy it again")
+    except (OSError, ValueError) as error:
+        return Fault(str(path), f"cannot be read as an image ({error}); copy it again")
+    if found == size:
+        return None
+    return Fault(
+        str(path),
+        f"size {found[0]}x{found[1]} (height x width); its annotation has {size[0]}x{size[1]}: "
+        "one of both was resized, take the original files",
+    )
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """The files of one annotation: path, size and time of change."""
+
+    files: tuple[tuple[Path, int, int], ...]
+
+    @classmethod
+    def look(cls, paths: Sequence[Path]) -> _Sources:
+        stats = [(path, path.stat()) for path in paths]
+        return cls(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
+
+    def as_json(self) -> list[list[Any]]:
+        return [[path.name, size, mtime, file_sha256(path)] for path, size, mtime in self.files]
+
+    def are_those_of(self, stored: list[list[Any]]) -> bool:
+        """Whether nothing changed; content is read only where the time of change differs."""
+        if len(stored) != len(self.files):
+            return False
+        return all(
+            (path.name, size) == (old[0], old[1])
+            and (mtime == old[2] or file_sha256(path) == old[3])
+            for (path, size, mtime), old in zip(self.files, stored)
+        )
+
+
+def _make_record(
+    image: RawImage, raw: RawMap, sources: _Sources, split: RawSplit, png_path: Path
+) -> dict[str, Any]:
+    height, width = raw.id_map.shape
+    return {
+        "version": CONVERSION_VERSION,
+        "settings": split.settings,
+        "sources": sources.as_json(),
+        "png_sha256": file_sha256(png_path),
+        "image": [image.image_id, image.file_name, height, width],
+        "png_name": image.png_name,
+        "segments": [segment_json(segment) for segment in raw.segments],
+    }
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _is_current(
+    record: dict[str, Any], sources: _Sources, split: RawSplit, image: RawImage, png_path: Path
+) -> bool:
+    if (record.get("version"), record.get("settings")) != (CONVERSION_VERSION, split.settings):
+        return False
+    if record["image"][:2] != [image.image_id, image.file_name]:
+        return False
+    if not png_path.is_file() or not sources.are_those_of(record["sources"]):
+        return False
+    return bool(file_sha256(png_path) == record["png_sha256"])
+
+
+def _from_record(record: dict[str, Any], *, was_kept: bool = True) -> _Converted:
+    image = ImageRecord(*record["image"])
+    segments = tuple(
+        SegmentRecord(
+            entry["id"],
+            entry["category_id"],
+            entry["area"],
+            tuple(entry["bbox"]),
+            bool(entry["iscrowd"]),
+        )
+        for entry in record["segments"]
+    )
+    return _Converted(
+        image,
+        AnnotationRecord(image.image_id, record["png_name"], segments),
+        record["png_sha256"],
+        tuple(source[3] for source in record["sources"]),
+        was_kept,
+    )
+
+
+def _manifest(
+    split: RawSplit, dataset: PanopticDataset, results: Sequence[_Converted]
+) -> dict[str, Any]:
+    """What was converted: counts per class, and a checksum of every file."""
+    num_segments, num_crowds, pixels = Counter[int](), Counter[int](), Counter[int]()
+    for annotation in dataset.annotations:
+        for segment in annotation.segments:
+            num_segments[segment.category_id] += 1
+            num_crowds[segment.category_id] += segment.is_crowd
+            pixels[segment.category_id] += segment.area or 0
+    total = sum(image.height * image.width for image in dataset.images)
+    return {
+        "dataset": split.dataset,
+        "settings": split.settings,
+        "conversion_version": CONVERSION_VERSION,
+        "counts": {
+            "images": len(dataset.images),
+            "segments": num_segments.total(),
+            "crowd_segments": num_crowds.total(),
+            "pixels": total,
+            "labelled_pixels": pixels.total(),
+            "classes": {
+                category.name: {
+                    "segments": num_segments[category.category_id],
+                    "crowd_segments": num_crowds[category.category_id],
+                    "pixels": pixels[category.category_id],
+                }
+                for category in dataset.categories
+            },
+        },
+        "sha256": {
+            result.annotation.file_name: {
+                "png": result.png_sha256,
+                "sources": list(result.source_sha256),
+            }
+            for result in results
+            if result.annotation is not None
+        },
+    }
+
+
+def manifest_of(folder: Path, name: str) -> Path:
+    """Where the manifest of `<folder>/<name>.json` lies."""
+    return folder / f"{name}.manifest.json"
+
+
+def check_manifest(json_path: Path, png_dir: Path) -> list[Fault]:
+    """PNGs that are not those that the conversion wrote; none where there is no manifest."""
+    path = manifest_of(json_path.parent, json_path.stem)
+    if not path.is_file():
+        return []
+    try:
+        checksums = json.loads(path.read_bytes())["sha256"]
+        expected = {name: entry["png"] for name, entry in checksums.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return [Fault(str(path), f"not a manifest ({error}); convert the dataset again")]
+    return [
+        Fault(str(png_dir / name), "changed since it was converted; convert the dataset again")
+        for name, checksum in expected.items()
+        if (png_dir / name).is_file() and file_sha256(png_dir / name) != checksum
+    ]
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file as hexadecimal text."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,67 @@
+"""Reading one-channel PNGs of labels whose number of bits matters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seamless_pr.datasets.images import read_bytes, read_label_image
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Bytes of the header: width, height, then the bits of a sample.
+BIT_DEPTH_OFFSET = 24
+
+
+def read_label_png(path: Path, bits: int) -> NDArray[np.int32]:
+    """Reads the labels as they are stored.
+
+    Args:
+        path: the PNG.
+        bits: 16: an 8-bit file is refused, because numbers above 255 were lost when it was
+            written. 8: any depth.
+
+    Returns:
+        [H, W] int32.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a whole one-channel picture, or with fewer bits.
+    """
+    found = png_bits(path)
+    if found is not None and found < bits:
+        raise ValueError(
+            f"{path} has {found} bits a pixel where {bits} are needed; a tool saved it again and "
+            "lost the object numbers: take the original file"
+        )
+    return read_label_image(path)
+
+
+def png_bits(path: Path) -> int | None:
+    """Bits of a sample, or None if the file is no PNG."""
+    header = read_bytes(path)[: BIT_DEPTH_OFFSET + 1]
+    if len(header) <= BIT_DEPTH_OFFSET or not header.startswith(PNG_SIGNATURE):
+        return None
+    return header[BIT_DEPTH_OFFSET]
+
+
+def read_palette_indices(path: Path) -> NDArray[np.int32]:
+    """The stored values of a palette or grey picture: the label is the value, never the colour.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_label_png`.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    read_bytes(path)
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("P", "L"):
+                raise ValueError(
+                    f"{path} must be a palette or grey picture of 8-bit labels; got mode "
+                    f"{picture.mode}: take the original file"
+                )
+            return np.asarray(picture, dtype=np.int32)
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise ValueError(f"{path} is truncated or not a picture; copy it again") from error
