@@ -5,7 +5,7 @@ N images, K classes, B draws.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.evaluation.results import COUNT_KEYS, GROUPS
+from seamless_pr.evaluation.results import GROUPS, count_cube
 from seamless_pr.evaluation.tables import DASH, TextTable, percent
+from seamless_pr.metrics.panoptic_quality import class_groups, known, mean_over, score_classes
+from seamless_pr.metrics.segment_matching import PQRules, rules_named
 from seamless_pr.parallel import ItemMap, map_in_processes
 
-TP, FP, FN, NUM_GT, IOU_SUM, ALL_IOU_SUM = range(len(COUNT_KEYS))
 # Draws that are weighed at once; keeps the memory of thousands of images small.
 DRAWS_PER_BLOCK = 100
 
@@ -50,18 +51,32 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class ScoreDifference:
+    """Difference of one class or of one mean.
+
+    Attributes:
+        name: "all", "things", "stuff", or the name of the class, which need not be unique.
+        category_id: None for a mean.
+        pq, pq_dagger: B against A.
+    """
+
+    name: str
+    category_id: int | None
+    pq: Difference
+    pq_dagger: Difference
+
+
+@dataclass(frozen=True)
 class Comparison:
     """B against A on the images that both have.
 
     Attributes:
         num_images: images compared.
-        pq: name -> difference of PQ, groups first ("all", "things", "stuff"), then classes.
-        pq_dagger: the same of PQ†.
+        rows: the means, then the classes in the order of the label space.
     """
 
     num_images: int
-    pq: dict[str, Difference]
-    pq_dagger: dict[str, Difference]
+    rows: tuple[ScoreDifference, ...]
 
 
 def compare_evaluations(
@@ -91,34 +106,34 @@ def compare_evaluations(
     Raises:
         ValueError: other classes, other rules, or other images.
     """
-    _require_comparable(a, b)
-    counts_a, counts_b = _count_cube(a, a), _count_cube(b, a)
+    rules = _require_comparable(a, b)
+    counts_a, counts_b = count_cube(a, a), count_cube(b, a)
     is_thing = np.array([row["is_thing"] for row in a["per_category"]])
-    names = [row["name"] for row in a["per_category"]]
+    score = partial(_pq_and_dagger, is_thing=is_thing, rules=rules)
     starts = range(0, num_draws, DRAWS_PER_BLOCK)
     drawn = list(
         map_items(
-            partial(_draw_block, counts_a=counts_a, counts_b=counts_b, is_thing=is_thing),
+            partial(_draw_block, counts_a=counts_a, counts_b=counts_b, score=score),
             [_Block(seed, start, min(DRAWS_PER_BLOCK, num_draws - start)) for start in starts],
             num_workers=num_workers,
             title="bootstrap",
             show_progress=False,
         )
     )
-    whole_a, whole_b = (_scores(c.sum(0)[None], is_thing) for c in (counts_a, counts_b))
-    labels = [*GROUPS, *names]
-    tables = []
-    for index in range(2):
-        deltas = np.concatenate([block[index] for block in drawn])
-        tables.append(
-            {
-                label: _difference(
-                    whole_a[index][0, place], whole_b[index][0, place], deltas[:, place], confidence
-                )
-                for place, label in enumerate(labels)
-            }
+    whole = score(np.stack([counts_a.sum(0), counts_b.sum(0)]))
+    deltas = np.concatenate(drawn)
+    labels = [
+        *((name, None) for name in GROUPS),
+        *((row["name"], row["category_id"]) for row in a["per_category"]),
+    ]
+    rows = []
+    for place, (name, category_id) in enumerate(labels):
+        pq, dagger = (
+            _difference(whole[:, place, index], deltas[:, place, index], confidence)
+            for index in range(2)
         )
-    return Comparison(len(counts_a), tables[0], tables[1])
+        rows.append(ScoreDifference(name, category_id, pq, dagger))
+    return Comparison(len(counts_a), tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -134,15 +149,30 @@ def _draw_block(
     block: _Block,
     counts_a: NDArray[np.float64],
     counts_b: NDArray[np.float64],
-    is_thing: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Differences of PQ and of PQ† [B, 3 + K] on drawn images."""
+    score: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """[B, 3 + K, 2] differences of PQ and of PQ† on drawn images."""
     num_images = len(counts_a)
     rng = np.random.default_rng((block.seed, block.start))
     weights = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=block.size)
-    sums = [np.einsum("bn,nkc->bkc", weights, counts) for counts in (counts_a, counts_b)]
-    first, second = (_scores(part, is_thing) for part in sums)
-    return second[0] - first[0], second[1] - first[1]
+    a, b = (score(np.einsum("bn,nkc->bkc", weights, side)) for side in (counts_a, counts_b))
+    return b - a
+
+
+def _pq_and_dagger(
+    counts: NDArray[np.float64], is_thing: NDArray[np.bool_], rules: PQRules
+) -> NDArray[np.float64]:
+    """[B, 3 + K, 2] PQ and PQ† of summed counts [B, K, 6], means first; NaN: nothing counts."""
+    scores = score_classes(counts, is_thing, rules)
+    columns = []
+    for values, is_counted in (
+        (scores.pq, scores.is_counted),
+        (scores.pq_dagger, ~np.isnan(scores.pq_dagger)),
+    ):
+        means = [mean_over(values, is_counted & group) for group in class_groups(is_thing).values()]
+        of_classes = np.where(is_counted, values, np.nan)
+        columns.append(np.concatenate([np.stack(means, axis=1), of_classes], axis=1))
+    return np.stack(columns, axis=-1)
 
 
 def comparison_table(comparison: Comparison, *, confidence: float = 0.95) -> TextTable:
@@ -150,30 +180,35 @@ def comparison_table(comparison: Comparison, *, confidence: float = 0.95) -> Tex
     interval = f"{100 * confidence:g} % interval"
     heading = ("", "PQ A", "PQ B", "B - A", interval, "PQ† A", "PQ† B", "B - A", interval)
     rows = []
-    for name, of_pq in comparison.pq.items():
-        rows.append((name, *_cells(of_pq), *_cells(comparison.pq_dagger[name])))
+    for row in comparison.rows:
+        rows.append((row.name, *_cells(row.pq), *_cells(row.pq_dagger)))
     return TextTable(heading, tuple(rows))
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Plain containers for a file."""
 
-    def table(differences: dict[str, Difference]) -> dict[str, Any]:
-        return {
-            name: {
-                "a": difference.a,
-                "b": difference.b,
-                "difference": difference.delta,
-                "interval": [difference.low, difference.high],
-                "confidence": difference.confidence,
-            }
-            for name, difference in differences.items()
-        }
+    def of_row(row: ScoreDifference) -> dict[str, Any]:
+        return {"pq": _difference_json(row.pq), "pq_dagger": _difference_json(row.pq_dagger)}
 
     return {
         "num_images": comparison.num_images,
-        "pq": table(comparison.pq),
-        "pq_dagger": table(comparison.pq_dagger),
+        **{row.name: of_row(row) for row in comparison.rows if row.category_id is None},
+        "per_category": [
+            {"category_id": row.category_id, "name": row.name, **of_row(row)}
+            for row in comparison.rows
+            if row.category_id is not None
+        ],
+    }
+
+
+def _difference_json(difference: Difference) -> dict[str, Any]:
+    return {
+        "a": difference.a,
+        "b": difference.b,
+        "difference": difference.delta,
+        "interval": [difference.low, difference.high],
+        "confidence": difference.confidence,
     }
 
 
@@ -189,14 +224,16 @@ def baseline_table(evaluation: dict[str, Any], baseline: dict[str, Any]) -> Text
     return TextTable(("", "baseline", "now", "change"), tuple(rows))
 
 
-def _require_comparable(a: dict[str, Any], b: dict[str, Any]) -> None:
-    classes = [[row["category_id"] for row in side["per_category"]] for side in (a, b)]
+def _require_comparable(a: dict[str, Any], b: dict[str, Any]) -> PQRules:
+    """The rules of both; an error if the two cannot be compared."""
+    classes = [
+        [(row["category_id"], row["is_thing"]) for row in side["per_category"]] for side in (a, b)
+    ]
     if classes[0] != classes[1]:
         raise ValueError("A and B have other categories; evaluate both on one ground truth")
-    if a.get("rules") != b.get("rules"):
+    if a["rules"] != b["rules"]:
         raise ValueError(
-            f"A was scored by the rules '{a.get('rules')}', B by '{b.get('rules')}'; "
-            "use the same for both"
+            f"A was scored by the rules '{a['rules']}', B by '{b['rules']}'; use the same for both"
         )
     ids = [{image["image_id"] for image in side["per_image"]} for side in (a, b)]
     if ids[0] != ids[1] or not ids[0]:
@@ -204,56 +241,18 @@ def _require_comparable(a: dict[str, Any], b: dict[str, Any]) -> None:
             "A and B must have the same images, at least one; "
             f"{len(ids[0] - ids[1])} are in A only, {len(ids[1] - ids[0])} in B only"
         )
+    return rules_named(a["rules"])
 
 
-def _count_cube(evaluation: dict[str, Any], order: dict[str, Any]) -> NDArray[np.float64]:
-    """[N, K, 6] counts, images in the order of another evaluation."""
-    place = {row["category_id"]: index for index, row in enumerate(order["per_category"])}
-    image_place = {image["image_id"]: index for index, image in enumerate(order["per_image"])}
-    counts = np.zeros((len(image_place), len(place), len(COUNT_KEYS)))
-    for image in evaluation["per_image"]:
-        for row in image["categories"]:
-            cell = image_place[image["image_id"]], place[row["category_id"]]
-            counts[cell] = [row[key] for key in COUNT_KEYS]
-    return counts
-
-
-def _scores(
-    counts: NDArray[np.float64], is_thing: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """PQ and PQ† [B, 3 + K] of summed counts [B, K, 6]; NaN where nothing counts."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        weight = counts[..., TP] + 0.5 * counts[..., FP] + 0.5 * counts[..., FN]
-        pq = counts[..., IOU_SUM] / weight
-        stuff_dagger = counts[..., ALL_IOU_SUM] / counts[..., NUM_GT]
-    has_gt = counts[..., NUM_GT] > 0
-    dagger = np.where(is_thing, pq, stuff_dagger)
-    dagger = np.where(has_gt, dagger, np.nan)
-    return _with_means(pq, is_thing), _with_means(dagger, is_thing)
-
-
-def _with_means(scores: NDArray[np.float64], is_thing: NDArray[np.bool_]) -> NDArray[np.float64]:
-    groups = [np.ones_like(is_thing), is_thing, ~is_thing]
-    means = []
-    for group in groups:
-        known = ~np.isnan(scores) & group
-        number = known.sum(1)
-        total = np.where(known, scores, 0.0).sum(1)
-        means.append(np.where(number > 0, total / np.maximum(number, 1), np.nan))
-    return np.concatenate([np.stack(means, axis=1), scores], axis=1)
-
-
-def _difference(a: float, b: float, deltas: NDArray[np.float64], confidence: float) -> Difference:
-    known = deltas[~np.isnan(deltas)]
+def _difference(
+    sides: NDArray[np.float64], deltas: NDArray[np.float64], confidence: float
+) -> Difference:
+    drawn = deltas[~np.isnan(deltas)]
     low = high = None
-    if len(known):
+    if len(drawn):
         outside = (1 - confidence) / 2
-        low, high = (float(value) for value in np.quantile(known, [outside, 1 - outside]))
-    return Difference(_known(a), _known(b), low, high, confidence)
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+        low, high = (float(value) for value in np.quantile(drawn, [outside, 1 - outside]))
+    return Difference(known(sides[0]), known(sides[1]), low, high, confidence)
 
 
 def _cells(difference: Difference) -> Sequence[str]:

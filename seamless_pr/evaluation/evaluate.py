@@ -21,7 +21,7 @@ from seamless_pr.metrics.panoptic_quality import (
     PQCounts,
     compute_panoptic_scores,
 )
-from seamless_pr.metrics.segment_matching import PQ_RULES
+from seamless_pr.metrics.segment_matching import rules_named
 from seamless_pr.metrics.semantic_iou import SemanticScores, compute_semantic_scores
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
@@ -106,7 +106,7 @@ class Evaluation:
         }
 
     def _panoptic(self, counts: PQCounts) -> PanopticScores:
-        rules = PQ_RULES[self.settings.rules]
+        rules = rules_named(self.settings.rules)
         return compute_panoptic_scores(counts, self.label_space.num_stuff, rules)
 
 

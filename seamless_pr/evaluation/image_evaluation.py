@@ -21,7 +21,7 @@ from seamless_pr.metrics.boundary import (
 )
 from seamless_pr.metrics.panoptic_quality import PQCounts, count_matches
 from seamless_pr.metrics.segment_confusion import count_segment_confusion
-from seamless_pr.metrics.segment_matching import PQ_RULES, match_segments
+from seamless_pr.metrics.segment_matching import match_segments, rules_named
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import ConfusionCounts, count_confusion
 from seamless_pr.structures.faults import Fault
@@ -33,7 +33,7 @@ class EvaluationSettings:
     """What is counted, and how.
 
     Attributes:
-        rules: name of one of `PQ_RULES`.
+        rules: name of one of `segment_matching.PQ_RULES`.
         is_lenient: a missing prediction counts as empty, and listed segments without a pixel as
             absent; both are noted.
         boundary_ratio: width of the bands of Boundary PQ and Boundary IoU as a share of the image's
@@ -48,8 +48,7 @@ class EvaluationSettings:
     trimap_widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.rules not in PQ_RULES:
-            raise ValueError(f"no rules '{self.rules}'; choose one of {', '.join(PQ_RULES)}")
+        rules_named(self.rules)
         if self.boundary_ratio is not None and not 0 < self.boundary_ratio < 1:
             raise ValueError(f"boundary_ratio must be in (0, 1); got {self.boundary_ratio}")
         if any(width < 1 for width in self.trimap_widths):
@@ -175,7 +174,7 @@ def count_image(
     settings: EvaluationSettings,
 ) -> SetCounts:
     """All counts of one sound image."""
-    num_classes, rules = label_space.num_classes, PQ_RULES[settings.rules]
+    num_classes, rules = label_space.num_classes, rules_named(settings.rules)
     matches = match_segments(overlap, gt, pred, num_classes, rules)
     counts = SetCounts(
         pq=count_matches(matches, gt, pred, num_classes),

@@ -25,7 +25,7 @@ from seamless_pr.metrics.instance_ap import (
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
-from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.label_space import Category, LabelSpace
 
 
 @dataclass(frozen=True)
@@ -102,20 +102,24 @@ def evaluate_instances(
     return {
         "coco": {
             **coco.means,
-            "per_category": {
-                category.name: dict(zip(("ap", "ap50"), coco.per_category[category.category_id]))
-                for category in things
-            },
+            "per_category": [
+                _class_ap(category, coco.per_category[category.category_id]) for category in things
+            ],
         },
         "cityscapes": {
             "ap": cityscapes.ap,
             "ap50": cityscapes.ap50,
-            "per_category": {
-                category.name: dict(zip(("ap", "ap50"), scores or (None, None)))
+            "per_category": [
+                _class_ap(category, scores or (None, None))
                 for category, scores in zip(things, cityscapes.per_class)
-            },
+            ],
         },
     }
+
+
+def _class_ap(category: Category, scores: tuple[float | None, float | None]) -> dict[str, Any]:
+    ap, ap50 = scores
+    return {"category_id": category.category_id, "name": category.name, "ap": ap, "ap50": ap50}
 
 
 def read_instances(

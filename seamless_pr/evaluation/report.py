@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+from numpy.typing import NDArray
 
 from seamless_pr.evaluation.evaluate import require_label_space
 from seamless_pr.evaluation.pictures import (
@@ -20,10 +21,12 @@ from seamless_pr.evaluation.pictures import (
     PictureWork,
     draw_pictures,
 )
+from seamless_pr.evaluation.results import count_cube
 from seamless_pr.evaluation.sources import ImagePair, Source, pair_images
 from seamless_pr.evaluation.tables import other_lines, percent
 from seamless_pr.files import write_whole
-from seamless_pr.metrics.segment_matching import PQ_RULES
+from seamless_pr.metrics.panoptic_quality import mean_over, score_classes
+from seamless_pr.metrics.segment_matching import rules_named
 from seamless_pr.parallel import ItemMap, map_in_processes
 
 IMAGES_PER_GALLERY = 6
@@ -37,8 +40,8 @@ class Galleries:
     """Which images are shown.
 
     Attributes:
-        worst, best: class name ("all" for the image as a whole) -> numbers of images, most telling
-            first.
+        worst, best: train id as text ("all" for the image as a whole) -> numbers of images, most
+            telling first.
         numbers: all of them, ascending.
     """
 
@@ -89,7 +92,7 @@ def write_report(
             draw_pictures,
             folder=folder / "pictures",
             label_space=label_space,
-            rules=PQ_RULES[values["rules"]],
+            rules=rules_named(values["rules"]),
         ),
         work,
         num_workers=num_workers,
@@ -112,24 +115,46 @@ def write_report(
     return folder / "index.html"
 
 
+@dataclass(frozen=True)
+class ImageScores:
+    """Scores of each image for itself.
+
+    Attributes:
+        counts: [N, K, 6] as `count_cube`.
+        pq: [N, K]; NaN where a class does not occur.
+        whole: [N] mean over the classes that the image has, whatever absent ones count in a set;
+            NaN where there is none.
+        weights: [N, K] TP + FP / 2 + FN / 2, how much an image says about a class.
+    """
+
+    counts: NDArray[np.float64]
+    pq: NDArray[np.float64]
+    whole: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+
+def image_scores(values: dict[str, Any]) -> ImageScores:
+    """Scores of each image, by the rules of the evaluation."""
+    is_thing = np.array([row["is_thing"] for row in values["per_category"]])
+    counts = count_cube(values)
+    pq = score_classes(counts, is_thing, rules_named(values["rules"])).pq
+    weights = counts[..., :3] @ np.array([1, 0.5, 0.5])
+    occurs = weights > 0
+    return ImageScores(counts, np.where(occurs, pq, np.nan), mean_over(pq, occurs), weights)
+
+
 def choose_galleries(values: dict[str, Any], images_per_gallery: int) -> Galleries:
     """Picks the images with the lowest and the highest PQ, as a whole and per class.
 
     Of images with the same PQ the one with more segments comes first: it says more.
     """
-    class_names = {row["category_id"]: row["name"] for row in values["per_category"]}
+    scores = image_scores(values)
     scored: dict[str, list[tuple[float, float, int]]] = {"all": []}
-    for number, image in enumerate(values["per_image"]):
-        of_classes, total = [], 0.0
-        for row in image["categories"]:
-            weight = row["tp"] + 0.5 * row["fp"] + 0.5 * row["fn"]
-            if weight:
-                of_classes.append(row["iou_sum"] / weight)
-                total += weight
-                name = class_names[row["category_id"]]
-                scored.setdefault(name, []).append((of_classes[-1], -weight, number))
-        if of_classes:
-            scored["all"].append((math.fsum(of_classes) / len(of_classes), -total, number))
+    for number, train_id in np.argwhere(scores.weights > 0).tolist():
+        entry = (scores.pq[number, train_id], -scores.weights[number, train_id], number)
+        scored.setdefault(str(train_id), []).append(entry)
+    for number in np.flatnonzero(~np.isnan(scores.whole)).tolist():
+        scored["all"].append((scores.whole[number], -scores.weights[number].sum(), number))
     worst = {name: _numbers(sorted(items), images_per_gallery) for name, items in scored.items()}
     best = {
         name: _numbers(sorted(items, key=lambda item: (-item[0], *item[1:])), images_per_gallery)
@@ -166,6 +191,10 @@ def _numbers(items: Sequence[tuple[float, float, int]], count: int) -> list[int]
     return [number for _, _, number in items[:count]]
 
 
+def _rounded(score: float) -> float | None:
+    return None if np.isnan(score) else round(score, 4)
+
+
 def _page_data(
     values: dict[str, Any],
     galleries: Galleries,
@@ -173,22 +202,19 @@ def _page_data(
     has_photographs: bool,
 ) -> dict[str, Any]:
     """What the script needs; images that are not shown are left out."""
-    place = {row["category_id"]: index for index, row in enumerate(values["per_category"])}
+    scores = image_scores(values)
     images = {}
     for number in galleries.numbers:
-        image = values["per_image"][number]
+        of_image = {
+            train_id: [*map(int, scores.counts[number, train_id, :3]), _rounded(pq)]
+            for train_id, pq in enumerate(scores.pq[number].tolist())
+            if scores.counts[number, train_id].any()
+        }
         images[number] = {
-            "id": image["image_id"],
+            "id": values["per_image"][number]["image_id"],
             "size": sizes[number],
-            "classes": {
-                place[row["category_id"]]: [
-                    row["tp"],
-                    row["fp"],
-                    row["fn"],
-                    round(row["iou_sum"], 4),
-                ]
-                for row in image["categories"]
-            },
+            "pq": _rounded(scores.whole[number]),
+            "classes": of_image,  # TP, FP, FN, PQ
         }
     return {
         "classes": [

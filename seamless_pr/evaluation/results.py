@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from seamless_pr.evaluation.evaluate import Evaluation, ImageCounts
 from seamless_pr.files import write_whole
-from seamless_pr.metrics.panoptic_quality import MeanScores, PanopticScores, PQCounts
+from seamless_pr.metrics.panoptic_quality import COUNT_NAMES, MeanScores, PanopticScores, PQCounts
 from seamless_pr.metrics.semantic_iou import SemanticScores
 from seamless_pr.structures.label_space import LabelSpace
 
 RESULT_FILE = "evaluation.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 GROUPS = ("all", "things", "stuff")
-COUNT_KEYS = ("tp", "fp", "fn", "num_gt", "iou_sum", "all_iou_sum")
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def read_evaluation_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error}); evaluate again") from error
     missing = [
         key
-        for key in (*GROUPS, "pq_dagger", "per_category", "per_image")
+        for key in (*GROUPS, "rules", "pq_dagger", "per_category", "per_image")
         if not isinstance(values, dict) or key not in values
     ]
     if missing:
@@ -83,6 +85,27 @@ def read_evaluation_json(path: Path) -> dict[str, Any]:
             f"{path} has no {', '.join(missing)}; expected a file of pipelines/evaluate.py"
         )
     return values
+
+
+def count_cube(values: dict[str, Any], order: dict[str, Any] | None = None) -> NDArray[np.float64]:
+    """The counts of each class in each image, from which every PQ can be computed again.
+
+    Args:
+        values: content of evaluation.json.
+        order: another one, whose order of images and classes is taken.
+
+    Returns:
+        [N, K, 6], the numbers of `COUNT_NAMES`; 0 for classes that an image does not have.
+    """
+    order = values if order is None else order
+    place = {row["category_id"]: index for index, row in enumerate(order["per_category"])}
+    image_place = {image["image_id"]: index for index, image in enumerate(order["per_image"])}
+    counts = np.zeros((len(image_place), len(place), len(COUNT_NAMES)))
+    for image in values["per_image"]:
+        for row in image["categories"]:
+            cell = image_place[image["image_id"]], place[row["category_id"]]
+            counts[cell] = [row[key] for key in COUNT_NAMES]
+    return counts
 
 
 def _panoptic_means(scores: PanopticScores) -> dict[str, Any]:
@@ -146,9 +169,10 @@ def semantic_json(scores: SemanticScores, label_space: LabelSpace) -> dict[str, 
         "mean_iou": scores.mean_iou,
         "pixel_accuracy": scores.pixel_accuracy,
         "num_categories": sum(iou is not None for iou in scores.per_class),
-        "iou": {
-            category.name: iou for category, iou in zip(label_space.categories, scores.per_class)
-        },
+        "per_category": [
+            {"category_id": category.category_id, "name": category.name, "iou": iou}
+            for category, iou in zip(label_space.categories, scores.per_class)
+        ],
     }
 
 
@@ -158,7 +182,7 @@ def _image_json(image: ImageCounts, label_space: LabelSpace) -> dict[str, Any]:
         "categories": [
             {
                 "category_id": label_space.categories[counts.train_id].category_id,
-                **{key: getattr(counts, key) for key in COUNT_KEYS},
+                **{key: getattr(counts, key) for key in COUNT_NAMES},
             }
             for counts in image.classes
         ],

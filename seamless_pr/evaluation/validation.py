@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from seamless_pr.datasets.loader import Batch, PanopticImages
 from seamless_pr.drawing.panoptic import draw_comparison
-from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.inference.predictor import Predictor
-from seamless_pr.metrics.panoptic_quality import PQCounts, compute_panoptic_scores, count_matches
-from seamless_pr.metrics.segment_matching import match_segments
+from seamless_pr.metrics.panoptic_meter import PanopticQuality
 from seamless_pr.metrics.segment_table import SegmentTable
-from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.structures.panoptic_target import PanopticTarget
 
@@ -35,27 +31,25 @@ def validate(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, Any]:
         "all", "things", "stuff" with "pq", "sq", "rq"; "pq_dagger" with the same three groups;
         "classes" with the PQ of each class. All in [0, 1]; a mean over nothing is 0.
     """
-    label_space = predictor.label_space
-    counts = PQCounts.zeros(label_space.num_classes)
+    meter = PanopticQuality(predictor.label_space)
     for batch, targets in batches:
         for image, size, target in zip(batch.images, batch.image_sizes, targets):
             resized = image[:, : size[0], : size[1]]
             ((segmentation, _),) = predictor.predict_resized([resized], [target.image_size])
-            counts = counts + count_image(segmentation, target)
-    return _scores(_over_workers(counts), label_space)
+            meter.update(
+                target.id_map, true_segments(target), segmentation.id_map, segmentation.segments
+            )
+    meter.gather()
+    return _scores(meter)
 
 
-def count_image(segmentation: PanopticSegmentation, target: PanopticTarget) -> PQCounts:
-    """Counts one image under the official rules."""
-    gt = SegmentTable(
+def true_segments(target: PanopticTarget) -> SegmentTable:
+    """The segments of the ground truth as the meter takes them; areas are counted in its map."""
+    return SegmentTable(
         np.arange(1, target.num_segments + 1),
         target.train_ids.numpy(),
         target.is_crowd.numpy(),
     )
-    pred = SegmentTable.from_segments(segmentation.segments)
-    num_classes = target.label_space.num_classes
-    overlap = count_overlap(target.id_map, segmentation.id_map)
-    return count_matches(match_segments(overlap, gt, pred, num_classes), gt, pred, num_classes)
 
 
 def draw_examples(
@@ -105,26 +99,20 @@ def true_segmentation(
     return PanopticSegmentation(id_map, segments, target.label_space)
 
 
-def _over_workers(counts: PQCounts) -> PQCounts:
-    if not dist.is_initialized():
-        return counts
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, counts)
-    total = PQCounts.zeros(counts.num_classes)
-    for part in gathered:
-        total = total + part
-    return total
-
-
-def _scores(counts: PQCounts, label_space: LabelSpace) -> dict[str, Any]:
-    scores = compute_panoptic_scores(counts, label_space.num_stuff)
+def _scores(meter: PanopticQuality) -> dict[str, Any]:
+    scores, label_space = meter.compute(), meter.label_space
     groups = {name: asdict(getattr(scores, name)) for name in ("all", "things", "stuff")}
-    per_class = zip(label_space.categories, scores.per_class)
+    names = [category.name for category in label_space.categories]
     return {
         **{
             name: {key: group[key] or 0.0 for key in ("pq", "sq", "rq")}
             for name, group in groups.items()
         },
         "pq_dagger": {name: group["pq_dagger"] or 0.0 for name, group in groups.items()},
-        "classes": {category.name: score.pq for category, score in per_class if score.is_counted},
+        "classes": {
+            # A name that two classes have would keep the score of one of them.
+            name if names.count(name) == 1 else f"{name} ({category.category_id})": score.pq
+            for name, category, score in zip(names, label_space.categories, scores.per_class)
+            if score.is_counted
+        },
     }

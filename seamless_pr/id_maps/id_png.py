@@ -2,10 +2,8 @@
 
 A general PNG reader spends its time in zlib and in writing three bytes a pixel that are then put
 together again. Here libdeflate inflates the file, and since nearly every filtered byte of a label
-map
-is 0, the row filters are undone on horizontal runs of one id instead of pixels: the work follows
-    the
-number of runs, and eight bytes at a time are passed over where nothing changes.
+map is 0, the row filters are undone on horizontal runs of one id instead of pixels: the work
+follows the number of runs, and eight bytes at a time are passed over where nothing changes.
 """
 
 from __future__ import annotations
@@ -154,16 +152,6 @@ def pack_ids(rgb: NDArray[Any]) -> NDArray[np.uint32]:
     return np.bitwise_or.reduce(wide[..., :3] << np.array([0, 8, 16], np.uint32), axis=-1)
 
 
-def png_size(data: bytes) -> tuple[int, int]:
-    """(height, width) from the first bytes of a PNG file (33 are enough).
-
-    Raises:
-        PngError: not a PNG.
-    """
-    header = _read_header(data)
-    return header.height, header.width
-
-
 def _read_header(data: bytes) -> _PngHeader:
     start = len(PNG_SIGNATURE)
     if data[:start] != PNG_SIGNATURE:
@@ -226,8 +214,7 @@ def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_star
     """Undoes PNG's row filters; returns -1, or the row with an unknown filter or too many runs.
 
     A row is followed from event to event: a pixel whose filtered bytes are not 0, or above which
-        the
-    row before changes. Between events the id stays what it is.
+    the row before changes. Between events the id stays what it is.
 
     filtered: [H * (1 + W * bytes_per_pixel)] uint8; words: its whole 8-byte words as uint64.
     starts, ids, row_starts: the fields of `IdRuns`, written.

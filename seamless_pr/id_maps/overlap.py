@@ -1,5 +1,4 @@
 """How many pixels carry each pair of true and predicted segment: all that PQ needs of two maps.
-maps.
 
 P pairs, H x W pixels.
 """

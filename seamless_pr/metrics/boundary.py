@@ -145,8 +145,7 @@ def count_trimaps(
     """Confusion of classes in bands around the borders of the true classes, one per width.
 
     PointRend, supplement: mIoU within so many pixels of a border. A border is any change of class,
-        a
-    change to void included; the edge of the image is none.
+    also from or to void; the edge of the image is none.
     """
     distance = distance_to_border(class_map(gt_map, gt), count_image_border=False)
     return tuple(

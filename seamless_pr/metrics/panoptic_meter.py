@@ -14,7 +14,7 @@ from seamless_pr.metrics.panoptic_quality import (
     compute_panoptic_scores,
     count_matches,
 )
-from seamless_pr.metrics.segment_matching import PQ_RULES, match_segments
+from seamless_pr.metrics.segment_matching import match_segments, rules_named
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.structures.label_space import LabelSpace
 
@@ -42,10 +42,8 @@ class PanopticQuality:
             label_space: what the train ids of segments mean.
             rules: name of one of `PQ_RULES`.
         """
-        if rules not in PQ_RULES:
-            raise ValueError(f"no rules '{rules}'; choose one of {', '.join(PQ_RULES)}")
         self.label_space = label_space
-        self.rules = PQ_RULES[rules]
+        self.rules = rules_named(rules)
         self.num_images = 0
         self.counts = PQCounts.zeros(label_space.num_classes)
 

@@ -6,8 +6,9 @@ K classes, stuff first.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from seamless_pr.metrics.segment_table import SegmentTable
 # IoUs are summed as whole multiples of 2^-128. An IoU of maps below 2^40 pixels has at most
 # 40 + 53 binary places, so the sum is exact and its order cannot matter.
 IOU_BINARY_PLACES = 128
+# The numbers of a class that scores are made of; attributes of `PQCounts`.
+COUNT_NAMES = ("tp", "fp", "fn", "num_gt", "iou_sum", "all_iou_sum")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class PQCounts:
     def all_iou_sum(self) -> NDArray[np.float64]:
         """[K] sum of the IoU of all pairs of one class, correctly rounded."""
         return _from_units(self.all_iou_units)
+
+    @property
+    def columns(self) -> NDArray[np.float64]:
+        """[K, 6] the numbers of `COUNT_NAMES`."""
+        return np.stack([np.asarray(getattr(self, name), float) for name in COUNT_NAMES], axis=-1)
 
     def __add__(self, other: PQCounts) -> PQCounts:
         if self.num_classes != other.num_classes:
@@ -102,12 +110,74 @@ def count_matches(
 
 
 @dataclass(frozen=True)
+class ScoreColumns:
+    """Scores of the classes of any number of sets of images; all fields are [..., K].
+
+    Attributes:
+        pq, sq, rq: in [0, 1]; 0 for a class without any count.
+        pq_dagger: in [0, 1]; NaN for a class that PQ† does not know.
+        is_counted: whether the class is part of the means of PQ, SQ and RQ.
+    """
+
+    pq: NDArray[np.float64]
+    sq: NDArray[np.float64]
+    rq: NDArray[np.float64]
+    pq_dagger: NDArray[np.float64]
+    is_counted: NDArray[np.bool_]
+
+
+def score_classes(
+    counts: NDArray[np.float64], is_thing: NDArray[np.bool_], rules: PQRules = PQ_RULES["official"]
+) -> ScoreColumns:
+    """PQ, SQ, RQ and PQ† of each class: the only place where counts become scores.
+
+    PQ† (Seamless Scene Segmentation, section 3.5): a stuff class scores the sum of the IoU of all
+    its pairs, matched or not, over the number of its true segments, so a false region of stuff
+    costs only what it takes from others; a thing class keeps its PQ. So a thing class that is
+    predicted and has no ground truth at all scores 0 in both, while a stuff class without ground
+    truth has no PQ† (0 / 0) and a PQ of 0, under all rules alike.
+
+    Args:
+        counts: [..., K, 6], the numbers of `COUNT_NAMES` of each class.
+        is_thing: [K].
+        rules: only how absent classes count matters here.
+    """
+    tp, fp, fn, num_gt, iou_sum, all_iou_sum = np.moveaxis(counts, -1, 0)
+    occurs = tp + fp + fn > 0
+    # In the official order of operations, so that results agree to the last digits. A division by
+    # 1 stands for one by 0: the sum above it is 0 as well.
+    weight = np.where(occurs, tp + 0.5 * fp + 0.5 * fn, 1.0)
+    pq = iou_sum / weight
+    stuff_dagger = np.where(num_gt > 0, all_iou_sum / np.maximum(num_gt, 1), np.nan)
+    return ScoreColumns(
+        pq=pq,
+        sq=iou_sum / np.maximum(tp, 1),
+        rq=tp / weight,
+        pq_dagger=np.where(is_thing, np.where(occurs, pq, np.nan), stuff_dagger),
+        is_counted=occurs | rules.absent_classes_count,
+    )
+
+
+def mean_over(values: NDArray[np.float64], is_counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """[..., K] -> [...] mean over the classes that count; NaN where none does."""
+    number = is_counted.sum(-1)
+    total = np.where(is_counted, values, 0.0).sum(-1)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+def class_groups(is_thing: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+    """The classes [K] of each mean: all, things, stuff."""
+    return {"all": np.ones_like(is_thing), "things": is_thing, "stuff": ~is_thing}
+
+
+@dataclass(frozen=True)
 class ClassScores:
     """Scores of one class, each in [0, 1].
 
     Attributes:
         pq, sq, rq: 0 for a class without any count.
-        pq_dagger: None for a class without ground truth.
+        pq_dagger: None for a stuff class without ground truth, and for a thing class that neither
+            truth nor prediction has.
         is_counted: whether the class is part of the means of PQ, SQ and RQ.
     """
 
@@ -153,85 +223,46 @@ class PanopticScores:
 def compute_panoptic_scores(
     counts: PQCounts, num_stuff: int, rules: PQRules = PQ_RULES["official"]
 ) -> PanopticScores:
-    """PQ, SQ, RQ and PQ† by class, and their means over all classes, things and stuff.
-
-    PQ† (Seamless Scene Segmentation, section 3.5): a stuff class scores the sum of the IoU of all
-    its pairs, matched or not, over the number of its true segments, so a false region of stuff
-    costs only what it takes from others; a thing class keeps its PQ. The mean of PQ† runs over the
-    classes with ground truth. A stuff class that is predicted but has no ground truth at all has PQ
-    0, which counts in the mean PQ as in the official evaluator, and no PQ†.
+    """PQ, SQ, RQ and PQ† by class (`score_classes`), and their means over all, things and stuff.
 
     Args:
         counts: over all images.
         num_stuff: classes before this train id are stuff.
         rules: only how absent classes count matters here.
     """
-    per_class = tuple(
-        _class_scores(*values, is_stuff=train_id < num_stuff, rules=rules)
-        for train_id, values in enumerate(
-            zip(
-                counts.tp.tolist(),
-                counts.fp.tolist(),
-                counts.fn.tolist(),
-                counts.num_gt.tolist(),
-                counts.iou_sum.tolist(),
-                counts.all_iou_sum.tolist(),
-            )
-        )
-    )
+    is_thing = np.arange(counts.num_classes) >= num_stuff
+    scores = score_classes(counts.columns, is_thing, rules)
+    means = {name: _mean_scores(scores, group) for name, group in class_groups(is_thing).items()}
     return PanopticScores(
-        all=_mean_scores(per_class),
-        things=_mean_scores(per_class[num_stuff:]),
-        stuff=_mean_scores(per_class[:num_stuff]),
-        per_class=per_class,
+        **means,
+        per_class=tuple(
+            ClassScores(pq, sq, rq, known(pq_dagger), is_counted)
+            for pq, sq, rq, pq_dagger, is_counted in zip(
+                scores.pq.tolist(),
+                scores.sq.tolist(),
+                scores.rq.tolist(),
+                scores.pq_dagger.tolist(),
+                scores.is_counted.tolist(),
+            )
+        ),
     )
 
 
-def _class_scores(
-    tp: int,
-    fp: int,
-    fn: int,
-    num_gt: int,
-    iou_sum: float,
-    all_iou_sum: float,
-    *,
-    is_stuff: bool,
-    rules: PQRules,
-) -> ClassScores:
-    occurs = tp + fp + fn > 0
-    # In the official order of operations, so that results agree to the last digits.
-    weight = tp + 0.5 * fp + 0.5 * fn
-    pq = iou_sum / weight if occurs else 0.0
-    pq_dagger: float | None = None
-    if num_gt and is_stuff:
-        pq_dagger = all_iou_sum / num_gt
-    elif num_gt and occurs:
-        pq_dagger = pq
-    return ClassScores(
-        pq=pq,
-        sq=iou_sum / tp if tp else 0.0,
-        rq=tp / weight if occurs else 0.0,
-        pq_dagger=pq_dagger,
-        is_counted=occurs or rules.absent_classes_count,
-    )
-
-
-def _mean_scores(per_class: Sequence[ClassScores]) -> MeanScores:
-    counted = [scores for scores in per_class if scores.is_counted]
-    daggers = [scores.pq_dagger for scores in per_class if scores.pq_dagger is not None]
+def _mean_scores(scores: ScoreColumns, group: NDArray[np.bool_]) -> MeanScores:
+    is_counted, has_dagger = scores.is_counted & group, ~np.isnan(scores.pq_dagger) & group
     return MeanScores(
-        pq=_mean(scores.pq for scores in counted),
-        sq=_mean(scores.sq for scores in counted),
-        rq=_mean(scores.rq for scores in counted),
-        pq_dagger=_mean(daggers),
-        num_categories=len(counted),
-        num_dagger_categories=len(daggers),
+        pq=known(mean_over(scores.pq, is_counted)),
+        sq=known(mean_over(scores.sq, is_counted)),
+        rq=known(mean_over(scores.rq, is_counted)),
+        pq_dagger=known(mean_over(scores.pq_dagger, has_dagger)),
+        num_categories=int(is_counted.sum()),
+        num_dagger_categories=int(has_dagger.sum()),
     )
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    kept = list(values)
-    return math.fsum(kept) / len(kept) if kept else None
+def known(value: Any) -> float | None:
+    """NaN, which stands for nothing to measure in arrays, as None."""
+    return None if np.isnan(value) else float(value)
 
 
 def _from_units(units: Sequence[int]) -> NDArray[np.float64]:

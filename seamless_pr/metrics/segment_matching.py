@@ -54,6 +54,13 @@ PQ_RULES = {
 }
 
 
+def rules_named(name: str) -> PQRules:
+    """One of `PQ_RULES`; the error lists them."""
+    if name not in PQ_RULES:
+        raise ValueError(f"no rules '{name}'; choose one of {', '.join(PQ_RULES)}")
+    return PQ_RULES[name]
+
+
 @dataclass(frozen=True)
 class SegmentMatches:
     """Outcome for one image; indices point into the two segment tables.

@@ -19,7 +19,7 @@ class SegmentTable:
     """Segments of one image in the order in which their source lists them.
 
     The order matters: of several crowd segments of a class, PQ's official rules know the last one
-        only.
+    only.
 
     Attributes:
         segment_ids: [S] int64, unique, at least 1.

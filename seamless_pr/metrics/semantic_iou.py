@@ -79,8 +79,8 @@ def compute_semantic_scores(counts: ConfusionCounts) -> SemanticScores:
     """IoU = TP / (TP + FP + FN).
 
     A false positive lies on a pixel of another evaluated class: what is predicted on void costs
-        nothing. A
-    pixel of a class that is predicted as void or as an ignored label is a false negative.
+    nothing. A pixel of a class that is predicted as void or as an ignored label is a false
+    negative.
     """
     pixels = counts.pixels
     right = np.diagonal(pixels)

@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seamless_pr.evaluation.validation import count_image, true_segmentation, validate
+from seamless_pr.evaluation.validation import true_segmentation, true_segments, validate
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.metrics.panoptic_meter import PanopticQuality
+from seamless_pr.metrics.panoptic_quality import PQCounts
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import Category, LabelSpace
@@ -39,6 +41,12 @@ def predicted(id_map: torch.Tensor, *train_ids: int) -> PanopticSegmentation:
         for index, train_id in enumerate(train_ids)
     )
     return PanopticSegmentation(id_map, segments, LABELS)
+
+
+def count_image(segmentation: PanopticSegmentation, target: PanopticTarget) -> PQCounts:
+    return PanopticQuality(LABELS).update(
+        target.id_map, true_segments(target), segmentation.id_map, segmentation.segments
+    )
 
 
 def test_the_truth_itself_has_no_error() -> None:
@@ -101,3 +109,13 @@ def test_no_image_scores_nothing() -> None:
     scores = validate(Predictor(Oracle({}), shortest_side_pixels=8), [])
     assert scores["all"] == {"pq": 0.0, "sq": 0.0, "rq": 0.0}
     assert scores["classes"] == {}
+
+
+def test_two_classes_of_one_name_keep_both_scores() -> None:
+    names_alike = LabelSpace("alike", (*(replace(c, name="lane") for c in LABELS.categories),))
+    target = replace(TRUTH, label_space=names_alike)
+    network = Oracle({0: replace(true_segmentation(target), label_space=names_alike)})
+    network.label_space = names_alike
+    batch = ImageBatch(torch.zeros(1, 3, 4, 6, dtype=torch.uint8), ((4, 6),))
+    scores = validate(Predictor(network, shortest_side_pixels=4), [(batch, [target])])
+    assert scores["classes"] == {"lane (7)": 1.0, "lane (26)": 1.0}

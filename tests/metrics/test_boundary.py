@@ -116,6 +116,15 @@ def test_trimap_iou_looks_only_near_true_borders() -> None:
     assert wide.pixels.sum() == 8
 
 
+@pytest.mark.parametrize("train_id", range(NUM_CLASSES))
+def test_a_change_to_void_is_a_border_of_a_trimap_for_every_class(train_id: int) -> None:
+    segments = table({"a": train_id})
+    maps = _map("aaaa....")
+    near, wide = count_trimaps(maps, maps, segments, segments, NUM_CLASSES, (1, 3))
+    assert near.pixels.sum() == near.pixels[train_id, train_id] == 1
+    assert wide.pixels.sum() == wide.pixels[train_id, train_id] == 3
+
+
 def test_objects_of_one_class_have_no_border_in_a_trimap() -> None:
     segments = table({"a": CAR, "b": CAR})
     maps = _map("aabb")

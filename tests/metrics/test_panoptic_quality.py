@@ -281,6 +281,17 @@ def test_stuff_predicted_but_never_true_has_pq_zero_and_no_pq_dagger() -> None:
     assert scores.stuff.pq == pytest.approx(3 / 8)
 
 
+@pytest.mark.parametrize("rules", sorted(PQ_RULES))
+def test_a_thing_predicted_but_never_true_keeps_its_pq_of_zero_in_pq_dagger(rules: str) -> None:
+    maps = "aaap", "aabp"
+    gt, pred = table({"a": ROAD, "p": PERSON}), table({"a": ROAD, "b": CAR, "p": PERSON})
+    scores = _scores(_count(maps[0], gt, maps[1], pred, rules), rules)
+    assert (scores.per_class[CAR].pq, scores.per_class[CAR].pq_dagger) == (0.0, 0.0)
+    assert scores.per_class[BICYCLE].pq_dagger is None
+    assert (scores.things.num_dagger_categories, scores.things.pq_dagger) == (2, 0.5)
+    assert scores.all.pq_dagger == pytest.approx((2 / 3 + 1 + 0) / 3)
+
+
 def test_a_group_without_any_class_has_no_mean() -> None:
     scores = _scores(_count("aa", table({"a": ROAD}), "aa", table({"a": ROAD})))
     assert scores.things.pq is None

@@ -86,7 +86,7 @@ const report = (() => {
     table.tHead.replaceChildren(heading);
     const rows = data.classes.map((row, index) => ({ row, index }));
     if (state.sort) rows.sort((a, b) => compareRows(a.row, b.row));
-    table.tBodies[0].replaceChildren(...rows.map(({ row }) => classRow(row)));
+    table.tBodies[0].replaceChildren(...rows.map(({ row, index }) => classRow(row, String(index))));
   }
   function compareRows(a, b) {
     const key = state.sort;
@@ -95,12 +95,12 @@ const report = (() => {
     if (isKnown(a, key) !== isKnown(b, key)) return isKnown(a, key) ? -1 : 1;
     return (state.down ? -1 : 1) * (a[key] - b[key]);
   }
-  function classRow(row) {
+  function classRow(row, index) {
     const made = element("tr");
-    if (state.class === row.name) made.setAttribute("aria-current", "true");
+    if (state.class === index) made.setAttribute("aria-current", "true");
     for (const column of COLUMNS) {
       const cell = element("td");
-      if (column.text) cell.append(className(row));
+      if (column.text) cell.append(className(row, index));
       else if (column.count) cell.append(String(row[column.key]));
       else if (!isKnown(row, column.key)) cell.append("–");
       else if (column.bar) cell.append(bar(row[column.key], column.bar));
@@ -109,11 +109,11 @@ const report = (() => {
     }
     return made;
   }
-  function className(row) {
-    if (!(row.name in data.worst)) return element("span", { class: "muted" }, swatch(row.color), ` ${row.name}`);
+  function className(row, index) {
+    if (!(index in data.worst)) return element("span", { class: "muted" }, swatch(row.color), ` ${row.name}`);
     const button = element("button", { type: "button", class: "class-link" }, swatch(row.color), row.name);
     button.addEventListener("click", () => {
-      change({ class: row.name }, true);
+      change({ class: index }, true);
       byId("gallery-heading").focus({ preventScroll: true });
       byId("gallery-heading").scrollIntoView();
     });
@@ -165,8 +165,9 @@ const report = (() => {
   function renderGalleryControls() {
     const select = byId("gallery-class");
     select.append(element("option", { value: "all" }, "all classes"));
-    for (const row of data.classes)
-      if (row.name in data.worst) select.append(element("option", { value: row.name }, row.name));
+    data.classes.forEach((row, index) => {
+      if (index in data.worst) select.append(element("option", { value: String(index) }, row.name));
+    });
     select.addEventListener("change", () => change({ class: select.value }, true));
     for (const button of document.querySelectorAll("[data-order]"))
       button.addEventListener("click", () => change({ order: button.dataset.order }, true));
@@ -175,17 +176,13 @@ const report = (() => {
         byId(key).append(element("li", {}, swatch(error.color), error.name));
   }
   function score(number) {
-    const counts = data.images[number].classes;
-    const pq = ([tp, fp, fn, sum]) => (tp + fp + fn ? sum / (tp + fp / 2 + fn / 2) : null);
+    const { pq, classes } = data.images[number];
     if (state.class !== "all") {
-      const own = counts[data.classes.findIndex((row) => row.name === state.class)];
-      if (!own) return "";
-      return `PQ ${percent(pq(own))}, ${own[0]} found, ${own[2]} missed, ${own[1]} false`;
+      const own = classes[state.class];
+      return own ? `PQ ${percent(own[3])}, ${own[0]} found, ${own[2]} missed, ${own[1]} false` : "";
     }
-    const known = Object.values(counts).map(pq).filter((value) => value !== null);
-    const mean = known.length ? known.reduce((a, b) => a + b) / known.length : null;
-    const total = (place) => Object.values(counts).reduce((sum, own) => sum + own[place], 0);
-    return `PQ ${percent(mean)}, ${total(0)} found, ${total(2)} missed, ${total(1)} false`;
+    const total = (place) => Object.values(classes).reduce((sum, own) => sum + own[place], 0);
+    return `PQ ${percent(pq)}, ${total(0)} found, ${total(2)} missed, ${total(1)} false`;
   }
   const chosen = () => data[state.order === "best" ? "best" : "worst"][state.class] || [];
   function renderGallery() {
