@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.evaluation.results import GROUPS, count_cube
+from seamless_pr.evaluation.class_names import GROUPS, unique_names
+from seamless_pr.evaluation.results import count_cube
 from seamless_pr.evaluation.tables import DASH, TextTable, percent
 from seamless_pr.metrics.panoptic_quality import class_groups, known, mean_over, score_classes
 from seamless_pr.metrics.segment_matching import PQRules, rules_named
@@ -51,32 +52,19 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class ScoreDifference:
-    """Difference of one class or of one mean.
-
-    Attributes:
-        name: "all", "things", "stuff", or the name of the class, which need not be unique.
-        category_id: None for a mean.
-        pq, pq_dagger: B against A.
-    """
-
-    name: str
-    category_id: int | None
-    pq: Difference
-    pq_dagger: Difference
-
-
-@dataclass(frozen=True)
 class Comparison:
     """B against A on the images that both have.
 
     Attributes:
         num_images: images compared.
-        rows: the means, then the classes in the order of the label space.
+        pq: name -> difference of PQ, the means first ("all", "things", "stuff"), then the classes
+            (see `unique_names`).
+        pq_dagger: the same of PQ†.
     """
 
     num_images: int
-    rows: tuple[ScoreDifference, ...]
+    pq: dict[str, Difference]
+    pq_dagger: dict[str, Difference]
 
 
 def compare_evaluations(
@@ -122,18 +110,15 @@ def compare_evaluations(
     )
     whole = score(np.stack([counts_a.sum(0), counts_b.sum(0)]))
     deltas = np.concatenate(drawn)
-    labels = [
-        *((name, None) for name in GROUPS),
-        *((row["name"], row["category_id"]) for row in a["per_category"]),
+    names = unique_names((row["category_id"], row["name"]) for row in a["per_category"])
+    tables = [
+        {
+            name: _difference(whole[:, place, index], deltas[:, place, index], confidence)
+            for place, name in enumerate([*GROUPS, *names])
+        }
+        for index in range(2)
     ]
-    rows = []
-    for place, (name, category_id) in enumerate(labels):
-        pq, dagger = (
-            _difference(whole[:, place, index], deltas[:, place, index], confidence)
-            for index in range(2)
-        )
-        rows.append(ScoreDifference(name, category_id, pq, dagger))
-    return Comparison(len(counts_a), tuple(rows))
+    return Comparison(len(counts_a), tables[0], tables[1])
 
 
 @dataclass(frozen=True)
@@ -180,25 +165,19 @@ def comparison_table(comparison: Comparison, *, confidence: float = 0.95) -> Tex
     interval = f"{100 * confidence:g} % interval"
     heading = ("", "PQ A", "PQ B", "B - A", interval, "PQ† A", "PQ† B", "B - A", interval)
     rows = []
-    for row in comparison.rows:
-        rows.append((row.name, *_cells(row.pq), *_cells(row.pq_dagger)))
+    for name, of_pq in comparison.pq.items():
+        rows.append((name, *_cells(of_pq), *_cells(comparison.pq_dagger[name])))
     return TextTable(heading, tuple(rows))
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """Plain containers for a file."""
-
-    def of_row(row: ScoreDifference) -> dict[str, Any]:
-        return {"pq": _difference_json(row.pq), "pq_dagger": _difference_json(row.pq_dagger)}
-
     return {
         "num_images": comparison.num_images,
-        **{row.name: of_row(row) for row in comparison.rows if row.category_id is None},
-        "per_category": [
-            {"category_id": row.category_id, "name": row.name, **of_row(row)}
-            for row in comparison.rows
-            if row.category_id is not None
-        ],
+        **{
+            key: {name: _difference_json(of_name) for name, of_name in differences.items()}
+            for key, differences in (("pq", comparison.pq), ("pq_dagger", comparison.pq_dagger))
+        },
     }
 
 

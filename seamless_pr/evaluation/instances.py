@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from seamless_pr.evaluation.panoptic_json import ImageId
+from seamless_pr.evaluation.results import class_keys
 from seamless_pr.evaluation.sources import LoadedMap, MapFile, Source
 from seamless_pr.id_maps.id_png import PngError
 from seamless_pr.metrics.coco_ap import compute_coco_ap
@@ -25,7 +27,7 @@ from seamless_pr.metrics.instance_ap import (
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
-from seamless_pr.structures.label_space import Category, LabelSpace
+from seamless_pr.structures.label_space import LabelSpace
 
 
 @dataclass(frozen=True)
@@ -99,27 +101,23 @@ def evaluate_instances(
         label_space.num_stuff,
         label_space.num_classes,
     )
+    keys = class_keys(things)
+    coco_scores = [coco.per_category[category.category_id] for category in things]
+    cityscapes_scores = [scores or (None, None) for scores in cityscapes.per_class]
     return {
-        "coco": {
-            **coco.means,
-            "per_category": [
-                _class_ap(category, coco.per_category[category.category_id]) for category in things
-            ],
-        },
+        "coco": {**coco.means, "per_category": _by_class(keys, coco_scores)},
         "cityscapes": {
             "ap": cityscapes.ap,
             "ap50": cityscapes.ap50,
-            "per_category": [
-                _class_ap(category, scores or (None, None))
-                for category, scores in zip(things, cityscapes.per_class)
-            ],
+            "per_category": _by_class(keys, cityscapes_scores),
         },
     }
 
 
-def _class_ap(category: Category, scores: tuple[float | None, float | None]) -> dict[str, Any]:
-    ap, ap50 = scores
-    return {"category_id": category.category_id, "name": category.name, "ap": ap, "ap50": ap50}
+def _by_class(
+    keys: Sequence[str], scores: Sequence[tuple[float | None, float | None]]
+) -> dict[str, dict[str, float | None]]:
+    return {key: {"ap": ap, "ap50": ap50} for key, (ap, ap50) in zip(keys, scores, strict=True)}
 
 
 def read_instances(

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seamless_pr.evaluation.class_names import GROUPS, unique_names
 from seamless_pr.evaluation.evaluate import Evaluation, ImageCounts
 from seamless_pr.files import write_whole
 from seamless_pr.metrics.panoptic_quality import COUNT_NAMES, MeanScores, PanopticScores, PQCounts
 from seamless_pr.metrics.semantic_iou import SemanticScores
-from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.label_space import Category, LabelSpace
 
 RESULT_FILE = "evaluation.json"
-FORMAT_VERSION = 2
-GROUPS = ("all", "things", "stuff")
+FORMAT_VERSION = 1
 
 
 def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -169,11 +169,13 @@ def semantic_json(scores: SemanticScores, label_space: LabelSpace) -> dict[str, 
         "mean_iou": scores.mean_iou,
         "pixel_accuracy": scores.pixel_accuracy,
         "num_categories": sum(iou is not None for iou in scores.per_class),
-        "per_category": [
-            {"category_id": category.category_id, "name": category.name, "iou": iou}
-            for category, iou in zip(label_space.categories, scores.per_class)
-        ],
+        "iou": dict(zip(class_keys(label_space.categories), scores.per_class, strict=True)),
     }
+
+
+def class_keys(categories: Iterable[Category]) -> list[str]:
+    """See `unique_names`."""
+    return unique_names((category.category_id, category.name) for category in categories)
 
 
 def _image_json(image: ImageCounts, label_space: LabelSpace) -> dict[str, Any]:

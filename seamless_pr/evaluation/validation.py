@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seamless_pr.datasets.loader import Batch, PanopticImages
 from seamless_pr.drawing.panoptic import draw_comparison
+from seamless_pr.evaluation.class_names import GROUPS, unique_names
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.metrics.panoptic_meter import PanopticQuality
 from seamless_pr.metrics.segment_table import SegmentTable
@@ -101,8 +102,8 @@ def true_segmentation(
 
 def _scores(meter: PanopticQuality) -> dict[str, Any]:
     scores, label_space = meter.compute(), meter.label_space
-    groups = {name: asdict(getattr(scores, name)) for name in ("all", "things", "stuff")}
-    names = [category.name for category in label_space.categories]
+    groups = {name: asdict(getattr(scores, name)) for name in GROUPS}
+    keys = unique_names((c.category_id, c.name) for c in label_space.categories)
     return {
         **{
             name: {key: group[key] or 0.0 for key in ("pq", "sq", "rq")}
@@ -110,9 +111,6 @@ def _scores(meter: PanopticQuality) -> dict[str, Any]:
         },
         "pq_dagger": {name: group["pq_dagger"] or 0.0 for name, group in groups.items()},
         "classes": {
-            # A name that two classes have would keep the score of one of them.
-            name if names.count(name) == 1 else f"{name} ({category.category_id})": score.pq
-            for name, category, score in zip(names, label_space.categories, scores.per_class)
-            if score.is_counted
+            key: score.pq for key, score in zip(keys, scores.per_class) if score.is_counted
         },
     }

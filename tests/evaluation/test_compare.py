@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from seamless_pr.evaluation.compare import (
-    Comparison,
-    ScoreDifference,
     baseline_table,
     compare_evaluations,
     comparison_json,
@@ -47,20 +45,16 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
     return results[0], results[1]
 
 
-def _row(comparison: Comparison, name: str) -> ScoreDifference:
-    return next(row for row in comparison.rows if row.name == name)
-
-
 def test_scores_are_those_of_the_evaluations(evaluations: tuple[dict, dict]) -> None:
     a, b = evaluations
     comparison = compare_evaluations(a, b, num_draws=10)
     for group in ("all", "things", "stuff"):
-        row = _row(comparison, group)
-        assert row.pq.a == pytest.approx(a[group]["pq"], abs=1e-12)
-        assert row.pq.b == pytest.approx(b[group]["pq"], abs=1e-12)
-        assert row.pq_dagger.b == pytest.approx(b["pq_dagger"][group], abs=1e-12)
+        difference = comparison.pq[group]
+        assert difference.a == pytest.approx(a[group]["pq"], abs=1e-12)
+        assert difference.b == pytest.approx(b[group]["pq"], abs=1e-12)
+        assert comparison.pq_dagger[group].b == pytest.approx(b["pq_dagger"][group], abs=1e-12)
     for row_a, row_b in zip(a["per_category"], b["per_category"]):
-        difference = _row(comparison, row_a["name"]).pq
+        difference = comparison.pq[row_a["name"]]
         assert difference.delta == pytest.approx(row_b["pq"] - row_a["pq"], abs=1e-12)
 
 
@@ -72,32 +66,37 @@ def test_both_sides_are_scored_by_the_rules_of_their_files(tmp_path: Path, rules
     gt, pred = open_ground_truth(files.gt_json), open_predictions(files.pred_json)
     values = evaluation_json(evaluate(gt, pred, settings))
     comparison = compare_evaluations(values, values, num_draws=10)
-    for row in comparison.rows[:3]:
-        assert row.pq.a == row.pq.b == values[row.name]["pq"]
-        assert row.pq_dagger.a == values["pq_dagger"][row.name]
-        assert (row.pq.low, row.pq.high) == (0, 0)
-    for row, of_class in zip(comparison.rows[3:], values["per_category"], strict=True):
-        assert row.pq.a == (of_class["pq"] if of_class["is_counted"] else None)
-        assert row.pq_dagger.a == of_class["pq_dagger"]
+    for group in ("all", "things", "stuff"):
+        difference = comparison.pq[group]
+        assert difference.a == difference.b == values[group]["pq"]
+        assert comparison.pq_dagger[group].a == values["pq_dagger"][group]
+        assert (difference.low, difference.high) == (0, 0)
+    for of_class in values["per_category"]:
+        expected = of_class["pq"] if of_class["is_counted"] else None
+        assert comparison.pq[of_class["name"]].a == expected
+        assert comparison.pq_dagger[of_class["name"]].a == of_class["pq_dagger"]
 
 
-def test_two_classes_of_one_name_keep_both_rows(evaluations: tuple[dict, dict]) -> None:
+def test_classes_of_one_name_or_named_as_a_mean_keep_their_rows(
+    evaluations: tuple[dict, dict],
+) -> None:
+    names = ["lane", "lane", "all", "person", "things", "bicycle"]
     sides = [
-        {**side, "per_category": [{**row, "name": "lane"} for row in side["per_category"]]}
+        {**side, "per_category": [{**r, "name": n} for r, n in zip(side["per_category"], names)]}
         for side in evaluations
     ]
-    plain = compare_evaluations(*evaluations, num_draws=20).rows
-    named_alike = compare_evaluations(*sides, num_draws=20)
-    assert [row.pq for row in named_alike.rows] == [row.pq for row in plain]
-    written = comparison_json(named_alike)["per_category"]
-    assert [row["category_id"] for row in written] == [7, 23, 8, 24, 0, 33]
+    plain = compare_evaluations(*evaluations, num_draws=20).pq
+    renamed = compare_evaluations(*sides, num_draws=20).pq
+    keys = ["lane (7)", "lane (23)", "all (8)", "person", "things (0)", "bicycle"]
+    assert [*renamed] == ["all", "things", "stuff", *keys]
+    assert [*renamed.values()] == [*plain.values()]
 
 
 def test_a_clear_gain_is_clear_and_turned_around_it_is_a_loss(
     evaluations: tuple[dict, dict],
 ) -> None:
-    gain = _row(compare_evaluations(*evaluations), "all").pq
-    loss = _row(compare_evaluations(*evaluations[::-1]), "all").pq
+    gain = compare_evaluations(*evaluations).pq["all"]
+    loss = compare_evaluations(*evaluations[::-1]).pq["all"]
     assert gain.low is not None
     assert gain.low > 0
     assert gain.is_clear
@@ -107,8 +106,7 @@ def test_a_clear_gain_is_clear_and_turned_around_it_is_a_loss(
 
 def test_an_evaluation_against_itself_has_no_width(evaluations: tuple[dict, dict]) -> None:
     same = compare_evaluations(evaluations[0], evaluations[0], num_draws=50)
-    for row in same.rows:
-        difference = row.pq
+    for difference in same.pq.values():
         assert (difference.delta, difference.low, difference.high) == (0.0, 0.0, 0.0)
         assert not difference.is_clear
 
@@ -134,7 +132,7 @@ def test_bounds_agree_with_a_plain_bootstrap(evaluations: tuple[dict, dict]) -> 
     for _ in range(1000):
         chosen = rng.integers(0, num_images, num_images).tolist()
         deltas.append(pq(b, chosen) - pq(a, chosen))
-    difference = _row(compare_evaluations(a, b), name).pq
+    difference = compare_evaluations(a, b).pq[name]
     expected = np.quantile(deltas, [0.025, 0.975])
     assert (difference.low, difference.high) == pytest.approx(tuple(expected), abs=0.02)
 
@@ -150,7 +148,7 @@ def test_tables_and_json_show_both_sides(evaluations: tuple[dict, dict]) -> None
     table = comparison_table(comparison)
     assert [row[0] for row in table.rows[:4]] == ["all", "things", "stuff", "road"]
     assert table.rows[0][4].endswith("*")
-    assert comparison_json(comparison)["all"]["pq"]["difference"] == comparison.rows[0].pq.delta
+    assert comparison_json(comparison)["pq"]["all"]["difference"] == comparison.pq["all"].delta
     changes = baseline_table(evaluations[1], evaluations[0])
     assert changes.rows[0][0] == "PQ all"
     assert changes.rows[0][3].startswith("+")
