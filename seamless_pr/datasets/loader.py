@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
 from seamless_pr.datasets.batch_sampler import AspectRatioBatchSampler
-from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
 from seamless_pr.datasets.image_files import find_image_files
 from seamless_pr.datasets.images import read_image
 from seamless_pr.datasets.panoptic_records import (
@@ -25,7 +25,6 @@ from seamless_pr.datasets.panoptic_records import (
     SegmentRecord,
 )
 from seamless_pr.datasets.transforms import Transform
-from seamless_pr.datasets.verification import default_png_dir
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.ops.generators import keyed_generator
 from seamless_pr.structures.faults import Fault, FaultyDataError
@@ -107,14 +106,17 @@ class PanopticImages(Dataset[Sample]):
             json_path: COCO panoptic JSON.
             images_dir: folder of the RGB images, searched with its sub-folders.
             label_space, transform, seed: as in the constructor.
-            png_dir: folder of the id PNGs; None: the path of the JSON without ".json".
+            png_dir: folder of the id PNGs; None: see `find_png_folder`.
 
         Raises:
             FileNotFoundError: the JSON or a folder is missing.
             FaultyDataError: everything that is wrong with them, in one list.
         """
         dataset = read_panoptic_json(json_path)
-        png_dir = default_png_dir(Path(json_path)) if png_dir is None else Path(png_dir)
+        if png_dir is None:
+            names = (annotation.file_name for annotation in dataset.annotations)
+            png_dir = find_png_folder(Path(json_path), names)
+        png_dir = Path(png_dir)
         if not png_dir.is_dir():
             raise FileNotFoundError(
                 f"no folder {png_dir} with the id PNGs of {json_path}; convert the dataset again "

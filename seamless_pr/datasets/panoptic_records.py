@@ -9,6 +9,8 @@ from seamless_pr.datasets.label_spaces import stuff_first
 from seamless_pr.structures.label_space import Category, LabelSpace
 
 ImageId = int | str
+# Stands for the id of a segment that has none.
+UNKNOWN_ID = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +52,37 @@ class SegmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRecord:
-    """One entry of `annotations`; `file_name` is the image's id PNG in the PNG folder."""
+    """One entry of `annotations`.
+
+    Attributes:
+        image_id: int or text; matched by equality, never converted.
+        file_name: the image's id PNG in the PNG folder.
+        segments: in the order of the file.
+        refused_ids: ids of segments that a reader left out because they have a fault, so that
+            nobody reports them once more as not listed; `UNKNOWN_ID` among them stands for those
+            whose very id has a fault.
+    """
 
     image_id: ImageId
     file_name: str
     segments: tuple[SegmentRecord, ...]
+    refused_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
 class PanopticDataset:
-    """A COCO panoptic JSON. Predictions may leave out `images` and `categories`."""
+    """A COCO panoptic JSON. Predictions may leave out `images` and `categories`.
+
+    Attributes:
+        images, annotations, categories: in the order of the file.
+        refused_images: ids of images and annotations that a reader left out because of a fault;
+            None among them stands for those whose very id has one.
+    """
 
     images: tuple[ImageRecord, ...]
     annotations: tuple[AnnotationRecord, ...]
     categories: tuple[Category, ...]
+    refused_images: frozenset[ImageId | None] = frozenset()
 
     @cached_property
     def image_of(self) -> dict[ImageId, ImageRecord]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from seamless_pr.datasets.coco_panoptic import parse_panoptic_json
+from seamless_pr.datasets.coco_panoptic import find_png_folder, parse_panoptic_json
 from seamless_pr.datasets.image_files import find_image_files, list_image_files
 from seamless_pr.datasets.images import looks_complete, read_bytes
 from seamless_pr.datasets.panoptic_records import (
+    UNKNOWN_ID,
     AnnotationRecord,
     ImageRecord,
     PanopticDataset,
@@ -49,7 +50,7 @@ def verify_dataset(
 
     Args:
         json_path: the COCO panoptic JSON.
-        png_dir: folder of the id PNGs; None: the path of the JSON without ".json".
+        png_dir: folder of the id PNGs; None: see `find_png_folder`.
         images_dir: folder of the RGB images of this split; None: they are not checked.
         num_workers: processes; None: one per core.
         show_progress: draw a progress bar.
@@ -59,18 +60,44 @@ def verify_dataset(
         All faults; empty means that every file can be trained and evaluated on.
     """
     json_path = Path(json_path)
-    png_dir = default_png_dir(json_path) if png_dir is None else Path(png_dir)
+    faults: list[Fault] = []
     try:
         dataset, faults = parse_panoptic_json(json_path)
+        names = (annotation.file_name for annotation in dataset.annotations)
+        png_dir = find_png_folder(json_path, names) if png_dir is None else Path(png_dir)
     except FileNotFoundError as error:
-        return [Fault(str(json_path), str(error))]
-    faults += _pairing_faults(dataset, json_path)
+        return [*faults, Fault(str(json_path), str(error))]
+    faults += verify_records(
+        dataset,
+        json_path,
+        png_dir,
+        None if images_dir is None else Path(images_dir),
+        num_workers=num_workers,
+        show_progress=show_progress,
+        map_items=map_items,
+    )
+    return faults
+
+
+def verify_records(
+    dataset: PanopticDataset,
+    json_path: Path,
+    png_dir: Path,
+    images_dir: Path | None,
+    *,
+    num_workers: int | None = None,
+    show_progress: bool = False,
+    map_items: ItemMap = map_in_processes,
+) -> list[Fault]:
+    """As `verify_dataset`, for a JSON that was read, and corrected perhaps; None: no images."""
+    faults = list(_pairing_faults(dataset, json_path))
     if not png_dir.is_dir():
         return [
             *faults,
             Fault(str(png_dir), "no such folder; it must hold the id PNGs: convert again"),
         ]
-    faults += _stray_pngs(dataset, png_dir)
+    if png_dir != json_path.parent:  # where other files lie as well
+        faults += _stray_pngs(dataset, png_dir)
     tasks = [
         _PngTask(
             png_dir / annotation.file_name, annotation, dataset.image_of.get(annotation.image_id)
@@ -82,23 +109,22 @@ def verify_dataset(
     )
     faults += [fault for png_faults in results for fault in png_faults]
     if images_dir is not None:
-        faults += _images_faults(dataset, Path(images_dir), num_workers, show_progress, map_items)
+        faults += _images_faults(dataset, images_dir, num_workers, show_progress, map_items)
     return faults
 
 
-def default_png_dir(json_path: Path) -> Path:
-    """The PNG folder beside a JSON: same name without ".json", as all official tools name it."""
-    return json_path.with_suffix("")
-
-
 def _pairing_faults(dataset: PanopticDataset, json_path: Path) -> Iterator[Fault]:
-    annotated = {annotation.image_id for annotation in dataset.annotations}
+    if None in dataset.refused_images:
+        return  # Any of them may be the one.
+    accounted = {annotation.image_id for annotation in dataset.annotations} | dataset.refused_images
     for image in dataset.images:
-        if image.image_id not in annotated:
+        if image.image_id not in accounted:
             yield Fault(str(json_path), f"image {image.image_id!r} has no annotation")
 
 
 def _stray_pngs(dataset: PanopticDataset, png_dir: Path) -> Iterator[Fault]:
+    if dataset.refused_images:
+        return  # An annotation that could not be read may name it.
     expected = {png_dir / annotation.file_name for annotation in dataset.annotations}
     for path in sorted(png_dir.rglob("*.png")):
         if path not in expected and not path.name.startswith("."):
@@ -132,6 +158,8 @@ def _segment_faults(
             continue
         found.add(segment_id)
         record = records.get(segment_id)
+        if record is None and annotation.refused_ids & {segment_id, UNKNOWN_ID}:
+            continue  # The JSON lists it, with a fault that was told.
         if record is None:
             yield Fault(file, f"{area} pixels, but the JSON does not list it", segment_id)
         else:
@@ -174,6 +202,8 @@ def _images_faults(
     ):
         if fault is not None:
             yield fault
+    if dataset.refused_images:
+        return  # An entry that could not be read may name it.
     for path in sorted(set(list_image_files(images_dir)) - set(files.values())):
         yield Fault(str(path), "image without ground truth: no entry of the JSON is this file")
 

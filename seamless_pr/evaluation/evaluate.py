@@ -7,14 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.evaluation.image_evaluation import (
     EvaluationSettings,
     ImageOutcome,
     SetCounts,
     evaluate_image,
 )
-from seamless_pr.evaluation.panoptic_json import ImageId
-from seamless_pr.evaluation.sources import Source, pair_images
+from seamless_pr.evaluation.map_files import Source
+from seamless_pr.evaluation.pairing import (
+    pair_images,
+    require_label_space,
+    require_same_classes,
+)
 from seamless_pr.metrics.boundary import compute_boundary_iou
 from seamless_pr.metrics.panoptic_quality import (
     PanopticScores,
@@ -133,6 +138,7 @@ def evaluate(
     """
     label_space = require_label_space(gt)
     settings = settings or EvaluationSettings()
+    require_same_classes(gt, pred)
     pairs, notes = pair_images(gt, pred)
     outcomes = map_items(
         partial(evaluate_image, label_space=label_space, settings=settings),
@@ -142,13 +148,6 @@ def evaluate(
         show_progress=show_progress,
     )
     return gather(outcomes, label_space, settings, notes)
-
-
-def require_label_space(gt: Source) -> LabelSpace:
-    """The classes of the ground truth; an error if it names none."""
-    if gt.label_space is None:
-        raise ValueError(f"{gt.name} does not name its classes; give it 'categories'")
-    return gt.label_space
 
 
 def gather(

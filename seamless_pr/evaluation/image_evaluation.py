@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.evaluation.panoptic_json import NO_AREA, ImageId
-from seamless_pr.evaluation.sources import ImagePair, LoadedMap, MapFile
-from seamless_pr.id_maps.id_png import IdRuns, PngError
+from seamless_pr.datasets.panoptic_columns import NO_AREA
+from seamless_pr.datasets.panoptic_records import ImageId
+from seamless_pr.evaluation.map_files import LoadedMap, MapFile
+from seamless_pr.evaluation.pairing import ImagePair
+from seamless_pr.id_maps.id_png import PngError
 from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
 from seamless_pr.metrics.boundary import (
     BoundaryIoUCounts,
@@ -143,8 +145,7 @@ def evaluate_image(
     if gt is None or (pred is None and not check.prediction_is_empty):
         return check.outcome(None)
     if pred is None:
-        nothing = np.zeros(gt.runs.image_size, dtype=np.uint32)
-        pred = LoadedMap(IdRuns.from_map(nothing), np.zeros((0, 4), dtype=np.int64))
+        pred = LoadedMap.empty(gt.runs.image_size)
     gt_table = check.table(pair.gt.path, gt, label_space)
     pred_table = check.table(check.pred_path, pred, label_space)
     if not check.sizes_agree(gt, pred):

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from seamless_pr.evaluation.panoptic_json import ImageId
+from seamless_pr.datasets.panoptic_records import ImageId
+from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
 from seamless_pr.evaluation.results import class_keys
-from seamless_pr.evaluation.sources import LoadedMap, MapFile, Source
 from seamless_pr.id_maps.id_png import PngError
 from seamless_pr.metrics.coco_ap import compute_coco_ap
 from seamless_pr.metrics.instance_ap import (

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from seamless_pr.evaluation.sources import ImagePair, LoadedMap
+from seamless_pr.evaluation.map_files import LoadedMap
+from seamless_pr.evaluation.pairing import ImagePair
 from seamless_pr.files import write_whole
-from seamless_pr.id_maps.id_png import IdRuns
 from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
 from seamless_pr.metrics.segment_confusion import mistaken_pairs
 from seamless_pr.metrics.segment_matching import PQRules, SegmentMatches, match_segments
@@ -74,7 +74,10 @@ def draw_pictures(
         number, width and height as shown.
     """
     gt = work.pair.gt.load()
-    pred = gt_without_segments(gt) if work.pair.pred is None else work.pair.pred.load()
+    file = work.pair.pred
+    # A missing prediction was scored as an empty one.
+    is_there = file is not None and file.path.is_file()
+    pred = file.load() if file is not None and is_there else LoadedMap.empty(gt.runs.image_size)
     tables = _table(gt, label_space), _table(pred, label_space)
     overlap = count_overlap_of_runs(gt.runs, pred.runs)
     matches = match_segments(overlap, *tables, label_space.num_classes, rules)
@@ -102,12 +105,6 @@ def draw_pictures(
     text = json.dumps(details, separators=(",", ":"), ensure_ascii=False)
     write_whole(stem.with_suffix(".js"), f"report.receive({work.number},{text});\n".encode())
     return {"number": work.number, "width": shown[1], "height": shown[0]}
-
-
-def gt_without_segments(gt: LoadedMap) -> LoadedMap:
-    """An empty prediction of the size of the truth."""
-    nothing = np.zeros(gt.runs.image_size, dtype=np.uint32)
-    return LoadedMap(IdRuns.from_map(nothing), np.zeros((0, 4), dtype=np.int64))
 
 
 def error_map(

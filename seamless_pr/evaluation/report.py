@@ -14,7 +14,8 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.evaluation.evaluate import require_label_space
+from seamless_pr.evaluation.map_files import Source
+from seamless_pr.evaluation.pairing import ImagePair, pair_images, require_label_space
 from seamless_pr.evaluation.pictures import (
     ERROR_COLORS,
     ERROR_NAMES,
@@ -22,7 +23,6 @@ from seamless_pr.evaluation.pictures import (
     draw_pictures,
 )
 from seamless_pr.evaluation.results import count_cube
-from seamless_pr.evaluation.sources import ImagePair, Source, pair_images
 from seamless_pr.evaluation.tables import other_lines, percent
 from seamless_pr.files import write_whole
 from seamless_pr.metrics.panoptic_quality import mean_over, score_classes

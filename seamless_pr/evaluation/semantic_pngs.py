@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from seamless_pr.evaluation.sources import MapFile, Source
+from seamless_pr.evaluation.map_files import MapFile, Source
 from seamless_pr.id_maps.id_png import PngError
 from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.segment_table import SegmentTable

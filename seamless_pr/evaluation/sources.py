@@ -1,117 +1,162 @@
-"""Where ground truth and predictions come from: COCO panoptic files, gtFine folders, our own
-folders.
+"""Where ground truth and predictions come from.
 
-A source is a list of images with the place of each id map and its segments; maps are read one at a
-time.
+Ground truth is opened by the first reader of `GROUND_TRUTH_READERS` that recognises the path. To
+add a dataset as it is downloaded, write its `RawSplit` in datasets/ and add one `RawFolder` to that
+tuple: scoring, masks, label PNGs and the report go on from there, and the help and the errors name
+the new kind by its `description`. A source of another form is a class with the three members of
+`GroundTruthReader`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from seamless_pr.datasets.label_spaces import label_space_from_categories, load_label_space
-from seamless_pr.evaluation.panoptic_json import (
-    Annotation,
-    ImageId,
-    find_png_folder,
-    read_panoptic_json,
-)
+from seamless_pr.datasets.coco_panoptic import find_png_folder
+from seamless_pr.datasets.label_spaces import stuff_first
+from seamless_pr.datasets.panoptic_columns import NO_AREA, Annotation
+from seamless_pr.datasets.panoptic_reader import ParsedPanoptic, parse_panoptic_json
+from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
+from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
 from seamless_pr.id_maps.id_png import IdRuns, PngError, decode_id_runs
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
-GT_FINE_SUFFIX = "_gtFine_instanceIds.png"
-# Files by which a folder is recognised.
+# The file by which a folder of predictions is recognised.
 PREDICTION_JSON = "panoptic.json"
 
 
-@dataclass(frozen=True)
-class LoadedMap:
-    """One id map in memory.
+class GroundTruthReader(Protocol):
+    """One form in which ground truth may be given."""
 
-    Attributes:
-        runs: the map.
-        segments: [S, 4] int64 as in `Annotation`.
-        ignored_objects: [H, W] bool, objects of classes that are not evaluated (Cityscapes' caravan
-            and trailer): void for PQ, and yet no void for Cityscapes' AP; None if there are none.
-    """
+    @property
+    def description(self) -> str:
+        """What the user gives, for the help and for errors."""
 
-    runs: IdRuns
-    segments: NDArray[np.int64]
-    ignored_objects: NDArray[np.bool_] | None = None
+    def recognises(self, path: Path) -> bool:
+        """Whether the existing path is of this form; looks at names only."""
 
-    @cached_property
-    def id_map(self) -> NDArray[np.uint32]:
-        """[H, W] segment ids; written out only if somebody needs pixels."""
-        return self.runs.to_map()
+    def open(self, path: Path, png_dir: Path | None) -> Source:
+        """The maps and classes; reads no map yet.
 
-
-@dataclass(frozen=True)
-class MapFile:
-    """One image of a source.
-
-    Attributes:
-        image_id: int or text.
-        path: file of the id map.
-        segments: [S, 4] int64 as in `Annotation`; None: they are read off the map (gtFine).
-    """
-
-    image_id: ImageId
-    path: Path
-    segments: NDArray[np.int64] | None
-
-    def load(self) -> LoadedMap:
-        """Reads the map.
+        Args:
+            path: what the user gave.
+            png_dir: folder of the id PNGs, where the form has any and the user names one.
 
         Raises:
-            FileNotFoundError: no such file.
-            PngError: not a map of segment ids.
+            FileNotFoundError, FaultyDataError: lists everything that is wrong.
         """
-        if self.segments is None:
-            return _load_gt_fine(self.path)
-        return LoadedMap(decode_id_runs(self.path.read_bytes()), self.segments)
 
 
 @dataclass(frozen=True)
-class Source:
-    """All maps of one side of an evaluation.
+class CocoPanopticJson:
+    """A COCO panoptic JSON with its PNGs: the form that every dataset can be converted to."""
+
+    description: str = "a COCO panoptic JSON with its PNGs"
+
+    def recognises(self, path: Path) -> bool:
+        return path.is_file()
+
+    def open(self, path: Path, png_dir: Path | None) -> Source:
+        parsed, label_space = parse_panoptic_json(path), None
+        faults = list(parsed.faults)
+        if not faults:
+            try:
+                label_space = LabelSpace(path.stem, stuff_first(parsed.categories))
+            except ValueError as error:
+                faults.append(Fault(str(path), str(error)))
+            if not parsed.annotations:
+                faults.append(Fault(str(path), "it has no annotation"))
+        if faults:
+            raise FaultyDataError(f"{path} is not a valid COCO panoptic JSON", faults)
+        maps = _coco_maps(parsed, path, png_dir)
+        return Source(str(path), maps, label_space, parsed.image_files)
+
+
+@dataclass(frozen=True)
+class RawFolder:
+    """A folder of a dataset as it is downloaded, through that dataset's own reader.
 
     Attributes:
-        name: what the user gave.
-        maps: one per image.
-        label_space: classes; None where the source does not name them.
-        image_files: image id -> file name of the picture, where known.
+        description: as in `GroundTruthReader`.
+        suffix: a file below the folder whose name ends so tells the dataset.
+        open_split: folder -> split.
     """
 
-    name: str
-    maps: tuple[MapFile, ...]
-    label_space: LabelSpace | None
-    image_files: dict[ImageId, str] = field(default_factory=dict)
+    description: str
+    suffix: str
+    open_split: Callable[[Path], RawSplit]
+
+    def recognises(self, path: Path) -> bool:
+        return path.is_dir() and any(True for _ in _visible(path, self.suffix))
+
+    def open(self, path: Path, png_dir: Path | None) -> Source:
+        split = self.open_split(path)
+        if split.faults:
+            raise FaultyDataError(f"{path} cannot be used", split.faults)
+        maps = tuple(
+            MapFile(
+                image.image_id,
+                image.annotation_files[0],
+                partial(_read_raw_map, image=image, read_map=split.read_map),
+            )
+            for image in split.images
+        )
+        files = {image.image_id: image.file_name for image in split.images}
+        return Source(str(path), maps, split.label_space, files)
+
+
+def _open_cityscapes(folder: Path) -> RawSplit:
+    # Brings PyTorch, which reading COCO files does without.
+    from seamless_pr.datasets.cityscapes import INSTANCE_IDS_SUFFIX, open_cityscapes_folder
+
+    splits = sorted({file.parent.parent for file in _visible(folder, INSTANCE_IDS_SUFFIX)})
+    if len(splits) > 1:
+        names = ", ".join(map(str, splits))
+        raise ValueError(f"{folder} holds several splits; give one of {names}")
+    return open_cityscapes_folder(folder, folder.name)
+
+
+def _visible(folder: Path, suffix: str) -> Iterator[Path]:
+    """Files below a folder whose names end so, without hidden ones such as `._x.png`."""
+    for path in folder.rglob(f"*{suffix}"):
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
+
+
+GROUND_TRUTH_READERS: tuple[GroundTruthReader, ...] = (
+    CocoPanopticJson(),
+    RawFolder(
+        "a folder of Cityscapes annotations such as gtFine/val",
+        "_gtFine_instanceIds.png",
+        _open_cityscapes,
+    ),
+)
 
 
 def open_ground_truth(path: Path, png_dir: Path | None = None) -> Source:
-    """Opens ground truth.
+    """Opens ground truth of any form that `GROUND_TRUTH_READERS` knows.
 
     Args:
-        path: COCO panoptic JSON; or a folder of Cityscapes annotations (`gtFine/val`, or any folder
-            with `*_gtFine_instanceIds.png` below it).
+        path: a COCO panoptic JSON, or a folder of a dataset as downloaded.
         png_dir: folder of the JSON's PNGs; None: the folder named like the JSON, or its own.
 
     Raises:
-        FileNotFoundError: nothing there.
-        FaultyDataError: lists everything that is wrong with the JSON.
+        FileNotFoundError: nothing there, or nothing that a reader recognises.
+        FaultyDataError: lists everything that is wrong.
     """
-    if path.is_dir():
-        return _open_gt_fine(path)
-    source = _open_json(path, png_dir, is_ground_truth=True)
-    if not source.maps:
-        raise FaultyDataError(f"{path} cannot be used", [Fault(str(path), "it has no annotation")])
-    return source
+    _require_folder(png_dir, path)
+    for reader in GROUND_TRUTH_READERS:
+        if path.exists() and reader.recognises(path):
+            return reader.open(path, png_dir)
+    expected = ", or ".join(reader.description for reader in GROUND_TRUTH_READERS)
+    what = f"nothing in {path} is ground truth" if path.is_dir() else f"no file {path}"
+    raise FileNotFoundError(f"{what}; give {expected}")
 
 
 def open_predictions(path: Path, png_dir: Path | None = None) -> Source:
@@ -128,113 +173,54 @@ def open_predictions(path: Path, png_dir: Path | None = None) -> Source:
                 "of pipelines/predict.py"
             )
         path = path / PREDICTION_JSON
-    return _open_json(path, png_dir, is_ground_truth=False)
-
-
-def _open_json(path: Path, png_dir: Path | None, *, is_ground_truth: bool) -> Source:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; give a COCO panoptic JSON or a folder")
+    _require_folder(png_dir, path)
+    parsed = parse_panoptic_json(path, is_prediction=True)
+    if parsed.faults:
+        raise FaultyDataError(f"{path} is not a valid COCO panoptic JSON", parsed.faults)
+    maps = _coco_maps(parsed, path, png_dir) if parsed.annotations else ()
+    return Source(str(path), maps, stated_categories=parsed.stated_categories)
+
+
+def _require_folder(png_dir: Path | None, path: Path) -> None:
     if png_dir is not None and not png_dir.is_dir():
         raise FileNotFoundError(f"no folder {png_dir}; give the folder of the PNGs of {path.name}")
-    faults: list[Fault] = []
-    content = read_panoptic_json(path, is_ground_truth=is_ground_truth, faults=faults)
-    label_space = None
-    if content is not None and content.categories is not None and is_ground_truth:
-        try:
-            label_space = label_space_from_categories(content.categories, path.stem)
-        except ValueError as error:
-            faults.append(Fault(str(path), str(error)))
-    if faults or content is None:
-        raise FaultyDataError(f"{path} is not a valid COCO panoptic JSON", faults)
-    if not content.annotations:
-        return Source(str(path), (), label_space)
-    folder = find_png_folder(path) if png_dir is None else png_dir
-    return Source(
-        str(path),
-        tuple(_map_file(annotation, folder) for annotation in content.annotations),
-        label_space,
-        content.image_files,
-    )
 
 
-def _map_file(annotation: Annotation, folder: Path) -> MapFile:
-    return MapFile(annotation.image_id, folder / annotation.file_name, annotation.segments)
-
-
-def _open_gt_fine(folder: Path) -> Source:
-    files = sorted(folder.rglob(f"*{GT_FINE_SUFFIX}"))
-    if not files:
-        raise FileNotFoundError(
-            f"{folder} has no *{GT_FINE_SUFFIX}; give a COCO panoptic JSON, or a folder of "
-            "Cityscapes annotations such as gtFine/val"
+def _coco_maps(parsed: ParsedPanoptic, path: Path, png_dir: Path | None) -> tuple[MapFile, ...]:
+    names = (annotation.file_name for annotation in parsed.annotations)
+    folder = find_png_folder(path, names) if png_dir is None else png_dir
+    return tuple(
+        MapFile(
+            annotation.image_id,
+            folder / annotation.file_name,
+            partial(_read_coco_map, annotation=annotation),
         )
-    splits = sorted({file.parent.parent for file in files})
-    if len(splits) > 1:
-        names = ", ".join(str(split) for split in splits)
-        raise ValueError(f"{folder} holds several splits; give one of {names}")
-    return Source(
-        str(folder),
-        tuple(MapFile(file.name.removesuffix(GT_FINE_SUFFIX), file, None) for file in files),
-        load_label_space("cityscapes"),
+        for annotation in parsed.annotations
     )
 
 
-def _load_gt_fine(path: Path) -> LoadedMap:
-    # These bring PyTorch, which reading COCO files does without.
-    from seamless_pr.datasets.cityscapes import FIRST_OBJECT_VALUE, panoptic_from_instance_ids
-    from seamless_pr.datasets.images import read_label_image
+def _read_coco_map(path: Path, annotation: Annotation) -> LoadedMap:
+    return LoadedMap(decode_id_runs(path.read_bytes()), annotation.segments)
 
-    try:
-        values = read_label_image(path)
-        id_map, records, faults = panoptic_from_instance_ids(values, str(path))
-    except ValueError as error:
-        raise PngError(str(error).removeprefix(f"{path}").lstrip(": ")) from error
-    if faults:
-        raise PngError("; ".join(fault.message for fault in faults))
+
+def _read_raw_map(path: Path, image: RawImage, read_map: Callable[[RawImage], RawMap]) -> LoadedMap:
+    raw = read_map(image)
+    if raw.faults:
+        messages = (fault.message.removeprefix(f"{path}").lstrip(": ") for fault in raw.faults)
+        raise PngError("; ".join(messages))
     rows = [
-        (record.segment_id, record.category_id, record.area, int(record.is_crowd))
-        for record in records
+        (
+            segment.segment_id,
+            segment.category_id,
+            NO_AREA if segment.area is None else segment.area,
+            int(segment.is_crowd),
+        )
+        for segment in raw.segments
     ]
     return LoadedMap(
-        IdRuns.from_map(id_map.view(np.uint32)),
+        IdRuns.from_map(raw.id_map.view(np.uint32)),
         np.array(rows, dtype=np.int64).reshape(-1, 4),
-        ignored_objects=(id_map == 0) & (values >= FIRST_OBJECT_VALUE),
+        raw.ignored_objects,
     )
-
-
-@dataclass(frozen=True)
-class ImagePair:
-    """One image of the ground truth and its prediction; None where there is none."""
-
-    gt: MapFile
-    pred: MapFile | None
-
-
-def pair_images(gt: Source, pred: Source) -> tuple[list[ImagePair], list[str]]:
-    """Finds the prediction of each true image.
-
-    Ids match by equality, as in the official evaluators. An id that matches none is tried once more
-    as text, since JSON writers turn 42 into "42".
-
-    Returns:
-        one pair per true image; notes on what was unusual.
-    """
-    by_id = {file.image_id: file for file in pred.maps}
-    by_text = {str(file.image_id): file for file in pred.maps}
-    pairs, num_by_text, used = [], 0, set()
-    for file in gt.maps:
-        match = by_id.get(file.image_id)
-        if match is None and (match := by_text.get(str(file.image_id))) is not None:
-            num_by_text += 1
-        if match is not None:
-            used.add(match.image_id)
-        pairs.append(ImagePair(file, match))
-    notes = []
-    if num_by_text:
-        notes.append(
-            f"{num_by_text} image ids are a number on one side and a text on the other; they were "
-            "matched as texts, which the official evaluators do not"
-        )
-    if len(by_id) > len(used):
-        notes.append(f"{len(by_id) - len(used)} predictions are of no image of the ground truth")
-    return pairs, notes

@@ -152,6 +152,16 @@ def pack_ids(rgb: NDArray[Any]) -> NDArray[np.uint32]:
     return np.bitwise_or.reduce(wide[..., :3] << np.array([0, 8, 16], np.uint32), axis=-1)
 
 
+def png_size(data: bytes) -> tuple[int, int]:
+    """(height, width) from the first bytes of a PNG file (33 are enough).
+
+    Raises:
+        PngError: not a PNG.
+    """
+    header = _read_header(data)
+    return header.height, header.width
+
+
 def _read_header(data: bytes) -> _PngHeader:
     start = len(PNG_SIGNATURE)
     if data[:start] != PNG_SIGNATURE:

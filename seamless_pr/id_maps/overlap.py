@@ -17,6 +17,7 @@ from seamless_pr.id_maps.id_png import IdRuns
 from seamless_pr.id_maps.jit import compiled
 
 VOID_SEGMENT_ID = 0
+MAX_ID = 2**32 - 1
 INITIAL_TABLE_SIZE = 1 << 12
 # Pixels compared at once.
 BLOCK = 8
@@ -46,7 +47,7 @@ def count_overlap(gt_map: Any, pred_map: Any) -> Overlap:
         gt_map, pred_map: [H, W] arrays or CPU tensors of integers in 0..2^32-1.
 
     Raises:
-        ValueError: sizes differ, or not two-dimensional.
+        ValueError: sizes differ, not two-dimensional, or an id outside 0..2^32-1.
         TypeError: not integers.
     """
     gt_ids, pred_ids = as_id_map(gt_map, "gt_map"), as_id_map(pred_map, "pred_map")
@@ -57,7 +58,10 @@ def count_overlap(gt_map: Any, pred_map: Any) -> Overlap:
             "the prediction; resize the prediction (nearest neighbour)"
         )
     height, width = gt_ids.shape
-    return _count(partial(_count_pixels, gt_ids, pred_ids), (height, width))
+    overlap = _count(partial(_count_pixels, gt_ids, pred_ids), (height, width))
+    _require_positive(overlap.gt_ids, gt_map, "gt_map")
+    _require_positive(overlap.pred_ids, pred_map, "pred_map")
+    return overlap
 
 
 def count_overlap_of_runs(gt: IdRuns, pred: IdRuns) -> Overlap:
@@ -96,7 +100,11 @@ def _count(fill_table: Callable[..., bool], image_size: tuple[int, int]) -> Over
 
 
 def as_id_map(id_map: Any, name: str = "id map") -> NDArray[np.uint32]:
-    """An array or CPU tensor of segment ids as contiguous [H, W] uint32, copied only if need be."""
+    """An array or CPU tensor of segment ids as contiguous [H, W] uint32, copied only if need be.
+
+    Negative ids of at most 32 bits come out as 2^32 more, which `count_overlap` finds among the few
+    ids of its result instead of looking at every pixel.
+    """
     values = np.asarray(id_map)
     if values.ndim != 2:
         raise ValueError(f"{name} must be [H, W]; got shape {tuple(values.shape)}")
@@ -104,7 +112,25 @@ def as_id_map(id_map: Any, name: str = "id map") -> NDArray[np.uint32]:
         raise TypeError(f"{name} must hold integers; got {values.dtype}")
     if values.dtype.itemsize == 4:
         return np.ascontiguousarray(values).view(np.uint32)
+    if values.dtype.itemsize > 4 and values.size:
+        for extreme in (int(values.min()), int(values.max())):
+            if not 0 <= extreme <= MAX_ID:
+                raise ValueError(_range_text(name, extreme))
     return np.ascontiguousarray(values, dtype=np.uint32)
+
+
+def _require_positive(ids: NDArray[np.int64], id_map: Any, name: str) -> None:
+    dtype = np.asarray(id_map).dtype
+    may_wrap = dtype.kind == "i" and dtype.itemsize <= 4
+    if may_wrap and len(ids) and int(ids.max()) > MAX_ID // 2:
+        raise ValueError(_range_text(name, int(ids[ids > MAX_ID // 2].min()) - MAX_ID - 1))
+
+
+def _range_text(name: str, segment_id: int) -> str:
+    return (
+        f"{name} holds the id {segment_id}; segment ids are in 0..{MAX_ID}, with 0 for pixels that "
+        "belong to no segment (void)"
+    )
 
 
 def _size_text(shape: tuple[int, ...]) -> str:

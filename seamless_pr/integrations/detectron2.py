@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from seamless_pr.build.runs import load_predictor
-from seamless_pr.datasets.coco_panoptic import read_panoptic_json
-from seamless_pr.evaluation.panoptic_json import find_png_folder
+from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.integrations.detectron2_files import (
     instances_file,
@@ -75,10 +74,13 @@ def register_panoptic_dataset(
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
     json_path, image_dir = Path(panoptic_json), Path(image_dir)
-    png_dir = find_png_folder(json_path) if png_dir is None else Path(png_dir)
     if name in DatasetCatalog.list():
         raise ValueError(f"detectron2 knows a dataset '{name}' already; choose another name")
     dataset = read_panoptic_json(json_path)
+    if png_dir is None:
+        names = (annotation.file_name for annotation in dataset.annotations)
+        png_dir = find_png_folder(json_path, names)
+    png_dir = Path(png_dir)
     own_space = dataset.label_space(json_path.stem)
     if label_space is None:
         label_space = own_space

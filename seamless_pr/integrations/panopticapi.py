@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seamless_pr.evaluation.panoptic_json import find_png_folder
+from seamless_pr.datasets.coco_panoptic import find_png_folder
+from seamless_pr.datasets.panoptic_reader import parse_panoptic_json
 from seamless_pr.evaluation.tables import TextTable
 
 # Largest difference of a score in [0, 1] that adding in another order explains.
@@ -100,10 +101,12 @@ def cross_check(
         ValueError: panopticapi is missing or gives up on the files.
     """
     evaluation = _evaluation_module()
-    folders = [
-        str(folder or find_png_folder(path))
-        for path, folder in ((gt_json, gt_dir), (pred_json, pred_dir))
-    ]
+    folders = []
+    for path, folder, is_prediction in ((gt_json, gt_dir, False), (pred_json, pred_dir, True)):
+        if folder is None:
+            annotations = parse_panoptic_json(path, is_prediction=is_prediction).annotations
+            folder = find_png_folder(path, (annotation.file_name for annotation in annotations))
+        folders.append(str(folder))
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             theirs = evaluation.pq_compute(str(gt_json), str(pred_json), *folders)

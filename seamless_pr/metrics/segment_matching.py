@@ -113,6 +113,8 @@ def match_segments(
             as good as the worse of its IoU and the IoU of its two bands. What is excused does not
             depend on it.
     """
+    if len(gt) and int(gt.segment_ids.min()) == VOID_SEGMENT_ID:
+        raise ValueError("the ground truth lists a segment with the id 0, which means void there")
     if boundary is not None and rules.crowd_is_void:
         raise ValueError(f"Boundary PQ is not defined for the rules '{rules.name}'")
     gt_index, pred_index = gt.find(overlap.gt_ids), pred.find(overlap.pred_ids)

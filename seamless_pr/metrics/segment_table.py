@@ -22,7 +22,8 @@ class SegmentTable:
     only.
 
     Attributes:
-        segment_ids: [S] int64, unique, at least 1.
+        segment_ids: [S] int64, unique, at least 0. Pixels of id 0 are void in ground truth, which
+            never lists it; a prediction may list it, as the official evaluators take it.
         train_ids: [S] int64, class of each segment.
         is_crowd: [S] bool.
         areas: [S] int64 pixels as the source states them (COCO JSON); None: count them in the map.
@@ -41,8 +42,8 @@ class SegmentTable:
                 "segment_ids, train_ids, is_crowd and areas must have one length; got "
                 f"{[num_segments] + [len(column) for column in columns]}"
             )
-        if num_segments and int(self.segment_ids.min()) < 1:
-            raise ValueError(f"segment ids must be at least 1; got {int(self.segment_ids.min())}")
+        if num_segments and int(self.segment_ids.min()) < 0:
+            raise ValueError(f"segment ids must be at least 0; got {int(self.segment_ids.min())}")
         if num_segments and (np.diff(self.segment_ids[self._order]) == 0).any():
             raise ValueError("segment ids must be unique within an image")
 

@@ -40,9 +40,11 @@ from seamless_pr.evaluation.compare import (
     comparison_json,
     comparison_table,
 )
-from seamless_pr.evaluation.evaluate import evaluate, require_label_space
+from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.image_evaluation import EvaluationSettings
 from seamless_pr.evaluation.instances import evaluate_instances
+from seamless_pr.evaluation.map_files import Source
+from seamless_pr.evaluation.pairing import require_label_space
 from seamless_pr.evaluation.report import write_report
 from seamless_pr.evaluation.results import (
     evaluation_json,
@@ -53,7 +55,6 @@ from seamless_pr.evaluation.results import (
 from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
 from seamless_pr.evaluation.sources import (
     PREDICTION_JSON,
-    Source,
     open_ground_truth,
     open_predictions,
 )

@@ -75,7 +75,7 @@ def test_predictions_may_leave_out_what_the_evaluators_do_not_need(tmp_path: Pat
     assert dataset.annotations[0].segments == (SegmentRecord(3, 7, score=0.5),)
     faults = faults_of(tmp_path, bare)
     assert "'images' is missing; a COCO panoptic JSON has it at the top level" in faults
-    assert "segment 3: annotation of image 12: 'area' must be pixels; it is missing" in faults
+    assert "segment 3: image 12: 'area' must be a whole number of pixels; it is missing" in faults
 
 
 def test_every_fault_is_listed_with_its_segment(tmp_path: Path) -> None:
@@ -103,17 +103,28 @@ def test_every_fault_is_listed_with_its_segment(tmp_path: Path) -> None:
         "images[2]: 'id' must be an integer or a text; got 1.5",
         "image 'c': 'height' must be a positive integer; got 0",
         "image 'c': 'width' must be a positive integer; got '6'",
-        "segment 1: annotation of image 'a': category 99 is not in 'categories'",
-        "segment 9: annotation of image 'a': 'area' must be pixels; got '4'",
-        "segment 9: annotation of image 'a': 'bbox' must be [x, y, width, height] in pixels",
-        "segment 9: annotation of image 'a': 'iscrowd' must be 0 or 1; got 2",
-        "segment 1: annotation of image 'a': the id occurs more than once",
+        "segment 1: image 'a': category 99 is not in 'categories'",
+        "segment 9: image 'a': 'area' must be a whole number of pixels; got '4'",
+        "segment 9: image 'a': 'bbox' must be [x, y, width, height] in pixels",
+        "segment 9: image 'a': 'iscrowd' must be 0 or 1; got 2",
+        "segment 1: image 'a': the id occurs more than once",
         "segments_info[3] needs an integer 'id' in 1..16777215",
-        "annotation of image 'a' occurs more than once",
-        "annotation of image 'z': the image is not in 'images'",
-        "annotation of image 'c': 'file_name' must be a text; got 3",
+        "image 'a' has more than one annotation",
+        "annotations[3] (image 'c'): 'file_name' must be the name of a PNG; got 3",
     ):
         assert expected in listed
+
+
+def test_an_annotation_of_no_image_is_a_fault_where_all_images_could_be_read(
+    tmp_path: Path,
+) -> None:
+    content = copy.deepcopy(VALID)
+    content["annotations"].append({"image_id": "z", "file_name": "z.png", "segments_info": []})
+    assert faults_of(tmp_path, content) == ["image 'z' of an annotation is not in 'images'"]
+    content["images"][0]["id"] = None
+    assert faults_of(tmp_path, content) == [
+        "images[0]: 'id' must be an integer or a text; got None"
+    ]
 
 
 def test_file_without_annotations_is_named(tmp_path: Path) -> None:
@@ -129,14 +140,14 @@ def test_instance_annotations_are_recognised(tmp_path: Path) -> None:
         {"image_id": "a", "file_name": "a.png", "id": 3, "bbox": [0, 0, 1, 1]}
     ]
     assert faults_of(tmp_path, content) == [
-        "annotation of image 'a': 'segments_info' is missing; "
+        "annotations[0] (image 'a'): 'segments_info' is missing; "
         "this looks like an instance annotation"
     ]
 
 
 def test_results_list_of_another_task_is_recognised(tmp_path: Path) -> None:
     (fault,) = faults_of(tmp_path, [{"image_id": 1, "score": 0.5}])
-    assert "got a list: a results list of another COCO task?" in fault
+    assert "got a list: results of another COCO task?" in fault
 
 
 def test_truncated_json_is_named(tmp_path: Path) -> None:

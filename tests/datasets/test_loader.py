@@ -153,7 +153,7 @@ def test_missing_parts_are_named(json_path: Path) -> None:
     with pytest.raises(FaultyDataError, match="image 'image_3' has no file"):
         images(json_path)
     (folder / "panoptic").rename(folder / "away")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*panoptic with the id PNGs"):
+    with pytest.raises(FileNotFoundError, match=r"no PNG that panoptic.json names is in "):
         images(json_path)
     with pytest.raises(FileNotFoundError, match=r"no image folder .*nowhere"):
         PanopticImages.from_files(

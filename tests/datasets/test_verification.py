@@ -79,7 +79,7 @@ def test_images_without_annotation_and_unknown_categories_are_named(json_path: P
     del content["annotations"][1]
     json_path.write_text(json.dumps(content), encoding="utf-8")
     assert faults_of(json_path) == [
-        "panoptic.json: segment 2: annotation of image 'a': category 33 is not in 'categories'",
+        "panoptic.json: segment 2: image 'a': category 33 is not in 'categories'",
         "panoptic.json: image 'b' has no annotation",
     ]
 
@@ -106,7 +106,8 @@ def test_half_converted_dataset_says_what_to_do(json_path: Path) -> None:
     png_dir = json_path.parent / "panoptic"
     png_dir.rename(json_path.parent / "away")
     (fault,) = faults_of(json_path)
-    assert fault == "panoptic: no such folder; it must hold the id PNGs: convert again"
+    assert fault.startswith("panoptic.json: no PNG that panoptic.json names is in ")
+    assert fault.endswith("make them with pipelines/prepare.py (it goes on where it stopped)")
     (fault,) = faults_of(json_path.with_name("absent.json"))
     assert "make it with pipelines/prepare.py" in fault
 
@@ -133,3 +134,56 @@ def test_json_without_bbox_is_checked_by_area(json_path: Path) -> None:
         ["segment 2", "area 2 pixels; the JSON says 3"],
     ]
     assert read_id_png(json_path.parent / "panoptic" / "a.png").tolist() == ID_MAP.tolist()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"area": 2.5},
+        {"area": None},
+        {"iscrowd": "no"},
+        {"category_id": 33},
+        {"id": None},
+        {"id": 7.5},
+    ],
+)
+def test_a_segment_with_a_fault_is_told_once(json_path: Path, change: dict[str, object]) -> None:
+    content = json.loads(json_path.read_text(encoding="utf-8"))
+    content["annotations"][0]["segments_info"][1].update(change)
+    json_path.write_text(json.dumps(content), encoding="utf-8")
+    (fault,) = faults_of(json_path, images=True)
+    assert fault.startswith("panoptic.json: ")
+
+
+@pytest.mark.parametrize("key", ["image_id", "file_name", "segments_info"])
+def test_an_annotation_with_a_fault_is_told_once(json_path: Path, key: str) -> None:
+    content = json.loads(json_path.read_text(encoding="utf-8"))
+    content["annotations"][0][key] = None
+    json_path.write_text(json.dumps(content), encoding="utf-8")
+    (fault,) = faults_of(json_path, images=True)
+    assert fault.startswith("panoptic.json: annotations[0]")
+
+
+def test_an_image_entry_with_a_fault_is_told_once(json_path: Path) -> None:
+    content = json.loads(json_path.read_text(encoding="utf-8"))
+    content["images"][0]["height"] = "2"
+    json_path.write_text(json.dumps(content), encoding="utf-8")
+    assert faults_of(json_path, images=True) == [
+        "panoptic.json: image 'a': 'height' must be a positive integer; got '2'"
+    ]
+
+
+def test_whole_numbers_as_floats_and_flags_as_booleans_are_sound(json_path: Path) -> None:
+    content = json.loads(json_path.read_text(encoding="utf-8"))
+    for segment in content["annotations"][0]["segments_info"]:
+        segment.update(area=float(segment["area"]), iscrowd=False)
+    del content["annotations"][1]["segments_info"][0]["iscrowd"]
+    json_path.write_text(json.dumps(content), encoding="utf-8")
+    assert faults_of(json_path, images=True) == []
+
+
+def test_pngs_are_found_where_evaluation_finds_them(json_path: Path) -> None:
+    for path in (json_path.parent / "panoptic").iterdir():
+        path.rename(json_path.parent / path.name)
+    (json_path.parent / "panoptic").rmdir()
+    assert faults_of(json_path, images=True) == []

@@ -11,7 +11,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from seamless_pr.evaluation.instances import evaluate_instances
-from seamless_pr.evaluation.sources import Source, open_ground_truth
+from seamless_pr.evaluation.map_files import Source
+from seamless_pr.evaluation.sources import open_ground_truth
 from seamless_pr.structures.faults import FaultyDataError
 from tests.evaluation.files import CAR, PERSON, ROAD, PanopticFiles, street
 from tests.oracles.official_cityscapes import official_instance_ap

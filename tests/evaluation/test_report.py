@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from seamless_pr.evaluation.evaluate import evaluate
+from seamless_pr.evaluation.pairing import ImagePair
 from seamless_pr.evaluation.pictures import (
     BORDER,
     INVENTED,
@@ -22,7 +23,7 @@ from seamless_pr.evaluation.pictures import (
 )
 from seamless_pr.evaluation.report import choose_galleries, find_photographs, write_report
 from seamless_pr.evaluation.results import evaluation_json
-from seamless_pr.evaluation.sources import ImagePair, open_ground_truth, open_predictions
+from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.segment_matching import match_segments
 from tests.evaluation.files import PanopticFiles

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from seamless_pr.id_maps.id_png import IdRuns, PngError, decode_id_png, pack_ids
+from seamless_pr.id_maps.id_png import IdRuns, PngError, decode_id_png, pack_ids, png_size
 
 
 def _rgb(ids: NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -125,6 +125,11 @@ def test_other_files_are_refused() -> None:
     for data in (b"", b"GIF89a", b"\x89PNG\r\n\x1a\n"):
         with pytest.raises(PngError):
             decode_id_png(data)
+
+
+def test_size_is_read_from_the_first_bytes() -> None:
+    data = _png(Image.new("RGB", (7, 5)))
+    assert png_size(data[:33]) == (5, 7)
 
 
 def test_pack_ids_takes_the_first_three_channels() -> None:

@@ -74,6 +74,35 @@ def test_maps_of_different_size_are_refused_with_both_sizes() -> None:
         count_overlap(np.zeros((4, 6), np.int32), np.zeros((3, 6), np.int32))
 
 
+@pytest.mark.parametrize(
+    "values, dtype, told",
+    [
+        ([[1, -1]], np.int64, -1),
+        ([[1, -1]], np.int32, -1),
+        ([[1, -3, -2]], np.int32, -3),
+        ([[1, -128]], np.int8, -128),
+        ([[1, -5]], np.int16, -5),
+        ([[1, 2**32 + 1]], np.int64, 2**32 + 1),
+        ([[1, 2**63]], np.uint64, 2**63),
+    ],
+)
+@pytest.mark.parametrize("side", ["gt_map", "pred_map"])
+def test_an_id_out_of_range_is_refused_under_its_own_value(
+    values: list[list[int]], dtype: type, told: int, side: str
+) -> None:
+    odd = np.array(values, dtype)
+    sound = np.ones_like(odd)
+    maps = (odd, sound) if side == "gt_map" else (sound, odd)
+    with pytest.raises(ValueError, match=f"{side} holds the id {told}; segment ids are in 0.."):
+        count_overlap(*maps)
+
+
+def test_the_largest_id_is_an_id() -> None:
+    largest = np.array([[2**32 - 1]], np.uint32)
+    overlap = count_overlap(largest, largest.astype(np.int64))
+    assert (overlap.gt_ids.tolist(), overlap.pred_ids.tolist()) == ([2**32 - 1], [2**32 - 1])
+
+
 def test_maps_that_are_no_integer_images_are_refused() -> None:
     with pytest.raises(TypeError, match="gt_map must hold integers; got float64"):
         count_overlap(np.zeros((2, 2)), np.zeros((2, 2), np.int32))

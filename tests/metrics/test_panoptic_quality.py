@@ -332,11 +332,25 @@ def test_counts_of_different_label_spaces_do_not_add_up() -> None:
         _ = PQCounts.zeros(3) + PQCounts.zeros(4)
 
 
-def test_segment_tables_refuse_ids_that_repeat_or_mean_void() -> None:
+def test_a_prediction_may_list_the_id_of_void_and_the_ground_truth_may_not() -> None:
+    rest = SegmentTable(np.array([0]), np.array([ROAD]), np.array([False]))
+    counts = _count("aaab", table({"a": ROAD, "b": SKY}), "...b", rest_and_sky(rest))
+    assert (counts.tp[ROAD], counts.iou_sum[ROAD], counts.tp[SKY]) == (1, 1.0, 1)
+    with pytest.raises(ValueError, match="the ground truth lists a segment with the id 0"):
+        _count("...b", rest_and_sky(rest), "aaab", table({"a": ROAD, "b": SKY}))
+
+
+def rest_and_sky(rest: SegmentTable) -> SegmentTable:
+    return SegmentTable(
+        np.append(rest.segment_ids, 2), np.append(rest.train_ids, SKY), np.array([False, False])
+    )
+
+
+def test_segment_tables_refuse_ids_that_repeat_or_are_negative() -> None:
     classes, crowd = np.array([0, 1]), np.array([False, False])
     with pytest.raises(ValueError, match="must be unique"):
         SegmentTable(np.array([3, 3]), classes, crowd)
-    with pytest.raises(ValueError, match="must be at least 1; got 0"):
-        SegmentTable(np.array([0, 3]), classes, crowd)
+    with pytest.raises(ValueError, match="must be at least 0; got -1"):
+        SegmentTable(np.array([-1, 3]), classes, crowd)
     with pytest.raises(ValueError, match="must have one length"):
         SegmentTable(np.array([3]), classes, crowd)

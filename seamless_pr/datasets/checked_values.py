@@ -1,0 +1,81 @@
+"""Values of JSON files that others wrote: what they are taken as, or None where they are refused.
+
+Exporters write whole numbers as 20.0 and flags as true; both are taken. What is no number is no
+number: texts of digits, NaN and numbers beyond a range are refused, and so are texts that no file
+or page could hold again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from seamless_pr.datasets.panoptic_records import ImageId
+
+# Class numbers of every dataset fit; above it NumPy's fixed widths would wrap or stop.
+MAX_CATEGORY_ID = 2**31 - 1
+# Up to here a float holds every whole number.
+MAX_WHOLE = 2**53
+
+
+def whole(value: Any, low: int = -MAX_WHOLE, high: int = MAX_WHOLE) -> int | None:
+    """An integer in low..high, or a float that is one."""
+    if isinstance(value, float) and math.isfinite(value) and value == math.floor(value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        return None
+    return value
+
+
+def flag(value: Any) -> bool | None:
+    """0, 1, false or true."""
+    if isinstance(value, bool):
+        return value
+    number = whole(value, 0, 1)
+    return None if number is None else bool(number)
+
+
+def number(value: Any) -> float | None:
+    """Any number but NaN and the infinities."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer that no float can hold
+        return None
+
+
+def numbers(value: Any, length: int) -> tuple[float, ...] | None:
+    """A list of so many numbers."""
+    if not isinstance(value, list) or len(value) != length:
+        return None
+    found = tuple(number(entry) for entry in value)
+    return None if None in found else found  # type: ignore[return-value]
+
+
+def text(value: Any) -> str | None:
+    """A text that is not empty, without NUL, and that UTF-8 can hold."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return None
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return None
+    return value
+
+
+def image_id(value: Any) -> ImageId | None:
+    """An id is a whole number or a text; 7.0 is 7, and "7" stays a text."""
+    return text(value) if isinstance(value, str) else whole(value)
+
+
+def file_name(value: Any) -> str | None:
+    """A name with forward slashes; names that were written on Windows are turned round."""
+    name = text(value)
+    return None if name is None else name.replace("\\", "/")
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """A value for a message, cut where it is long."""
+    words = repr(value)
+    return words if len(words) <= limit else f"{words[:limit]}..."
