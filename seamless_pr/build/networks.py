@@ -101,7 +101,6 @@ def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
         pixel_mean=config.pixel_mean,
         pixel_std=config.pixel_std,
         size_divisor=config.size_divisor,
-        global_loss_counts=config.global_loss_counts,
     )
 
 

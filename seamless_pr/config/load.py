@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from seamless_pr.config.schema import Config
 from seamless_pr.config.validate import validate
+from seamless_pr.files import write_whole
 
 # OmegaConf raises TypeError itself for a mapping where a list belongs.
 _MERGE_ERRORS = (OmegaConfBaseException, TypeError)
@@ -75,9 +76,9 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def save_config(config: Config, path: str | Path) -> None:
-    """Writes the resolved config; `load_config` reads it back."""
+    """Writes the resolved config, whole or not at all; `load_config` reads it back."""
     text = yaml.safe_dump(config_to_dict(config), sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    write_whole(path, text.encode())
 
 
 def config_differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seamless_pr.config.load import config_differences, load_config, save_config
 from seamless_pr.config.schema import ClusterConfig, Config
+from seamless_pr.files import is_unused
 
 CONFIG_NAME = "config.yaml"
 
@@ -34,15 +35,12 @@ def claim_run_folder(folder: str | Path, config: Config) -> None:
     path = folder / CONFIG_NAME
     if path.is_file():
         _check_same(path, config)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif not is_unused(folder):
         raise ValueError(
             f"output folder {folder} is not empty and holds no {CONFIG_NAME} of a run; "
             "choose another output folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{CONFIG_NAME}.tmp"
-    save_config(config, temporary)
-    temporary.replace(path)
+    save_config(config, path)
 
 
 def _check_same(path: Path, config: Config) -> None:

@@ -183,8 +183,7 @@ class ModelConfig:
         rpn, roi, box, points, semantic, fusion: numbers of the branches' procedures.
         pixel_mean, pixel_std: of RGB values in [0, 1].
         size_divisor: batches are padded to multiples of this height and width.
-        global_loss_counts: losses are divided by counts of all workers; False: of each worker
-            alone.
+        global_loss_counts: of no effect, in files of older runs; see `training`.
     """
 
     branches: str = "both"

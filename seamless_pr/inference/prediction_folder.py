@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seamless_pr.datasets.coco_results import to_coco, to_coco_instances
 from seamless_pr.datasets.remote_files import location_name
-from seamless_pr.files import write_json, write_picture, write_whole
+from seamless_pr.files import is_unused, remove_file, write_json, write_picture, write_whole
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.label_space import LabelSpace
@@ -90,7 +90,7 @@ class PredictionFolder:
                     "--output, or delete that folder"
                 )
             return
-        if self.root.exists() and any(self.root.iterdir()):
+        if not is_unused(self.root):
             raise ValueError(
                 f"{self.root} is not empty and not a prediction folder; give another --output"
             )
@@ -201,7 +201,7 @@ class PredictionFolder:
         if lines:
             write_whole(self.errors_file, ("\n".join(lines) + "\n").encode())
         else:
-            self.errors_file.unlink(missing_ok=True)
+            remove_file(self.errors_file)
 
     def _record_file(self, item: ImageItem) -> Path:
         return self.root / "records" / f"{item.name}.json"

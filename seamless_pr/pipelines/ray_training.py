@@ -15,6 +15,7 @@ from seamless_pr.build.runs import build_trainer
 from seamless_pr.config.load import config_from_dict, config_to_dict
 from seamless_pr.config.run_folder import claim_run_folder
 from seamless_pr.config.schema import ClusterConfig, Config
+from seamless_pr.files import writing
 from seamless_pr.pipelines.ray_support import check_output, cluster_failures, ray_cluster, work_in
 from seamless_pr.training.checkpoints import WEIGHTS_NAME
 from seamless_pr.training.distributed import of_first_worker
@@ -181,6 +182,6 @@ def _fetch_weights(result: Any, target: Path) -> None:
     """Copies the weights of the best checkpoint (of the last one without validation)."""
     judged = [(metrics["pq"], checkpoint) for checkpoint, metrics in result.best_checkpoints]
     best = max(judged, key=lambda pair: pair[0])[1] if judged else result.checkpoint
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with best.as_directory() as folder:
-        shutil.copyfile(Path(folder) / WEIGHTS_NAME, target)
+    with best.as_directory() as folder, open(Path(folder) / WEIGHTS_NAME, "rb") as weights:
+        with writing(target) as copy:
+            shutil.copyfileobj(weights, copy)

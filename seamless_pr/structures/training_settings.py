@@ -67,6 +67,8 @@ class TrainingSettings:
         channels_last: keep feature maps with channels innermost in memory (faster convolutions).
         joint_padding: batches of all workers are padded to one size, so that synchronised norms see
             what one worker would see in the joined batch; False: each worker pads for itself.
+        global_loss_counts: losses are divided by counts of all workers (a batch gives the same
+            gradient however it is spread); False: of each worker alone.
         log_interval_steps: a line on the console and in the log every so many steps.
         checkpoint_interval_steps: a checkpoint every so many steps, and at the end.
         evaluation_interval_steps: validation every so many steps, and at the end; 0: never.
@@ -80,6 +82,7 @@ class TrainingSettings:
     amp: str = "none"
     channels_last: bool = True
     joint_padding: bool = True
+    global_loss_counts: bool = True
     log_interval_steps: int = 20
     checkpoint_interval_steps: int = 1000
     evaluation_interval_steps: int = 2000

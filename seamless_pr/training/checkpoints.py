@@ -7,9 +7,7 @@ whole under its name or not at all.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,33 +17,49 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from seamless_pr.files import (
+    link_whole,
+    naming,
+    remove_folder,
+    remove_partials,
+    sync_folder,
+    writing,
+    writing_folder,
+)
+
 WEIGHTS_NAME = "weights.safetensors"
 STATE_NAME = "state.pt"
-_STEP_FOLDER = re.compile(r"step_(\d{8})$")
+BEST_NAME, LAST_NAME = "best.safetensors", "last.safetensors"
+# A safetensors file starts with the length of its header, which is a multiple of this too.
+_LENGTH_BYTES = 8
+_STEP_FOLDER = re.compile(r"step_\d{8}")
 
 
 def save_weights(
     path: str | Path, weights: Mapping[str, Tensor], metadata: Mapping[str, Any]
 ) -> None:
-    """Writes tensors and metadata to one file, whole or not at all.
+    """Writes tensors and metadata to one file, whole or not at all; equal ones give equal bytes.
 
     Args:
         path: the file; an older one of that name is replaced.
         weights: name -> tensor, for example a state dict.
         metadata: name -> anything that JSON can hold (config, label space, versions).
     """
-    path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     texts = {name: json.dumps(value) for name, value in metadata.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        # Not by save_file: that one hides the file from other users of a shared folder (mode 0600).
-        temporary.write_bytes(save(tensors, metadata=texts))
-        _sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    # Not by save_file: that one hides the file from other users of a shared folder (mode 0600).
+    content = memoryview(save(tensors, metadata=texts))
+    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = json.loads(bytes(content[_LENGTH_BYTES:end]))
+    if "__metadata__" in header:
+        # The library writes them in an order of chance.
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _LENGTH_BYTES)
+    with writing(path) as file:
+        file.write(len(text).to_bytes(_LENGTH_BYTES, "little"))
+        file.write(text)
+        file.write(content[end:])
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -87,7 +101,7 @@ def find_weights(path: str | Path) -> Path:
         )
     if not path.is_dir():
         return path
-    names = ("best.safetensors", "last.safetensors", WEIGHTS_NAME)
+    names = (BEST_NAME, LAST_NAME, WEIGHTS_NAME)
     for folder in (path, path / "checkpoints"):
         for name in names:
             if (folder / name).is_file():
@@ -102,7 +116,8 @@ class CheckpointFolder:
     """The checkpoints of one run: the newest ones to go on from, and the best weights.
 
     Besides the step folders it keeps `last.safetensors` and `best.safetensors`, the files to
-    predict with.
+    predict with. A checkpoint counts from the moment its step folder has its name; everything else
+    follows from it in `settle`, so a kill at any moment of a save loses nothing.
     """
 
     def __init__(self, folder: str | Path, num_kept: int = 1) -> None:
@@ -130,30 +145,37 @@ class CheckpointFolder:
 
         Returns:
             The folder of the checkpoint.
+
+        Raises:
+            WriteError: the disk is full or read-only; the older checkpoint is still there.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / f"step_{step:08d}"
-        temporary = self.folder / f".step_{step:08d}.{os.getpid()}.tmp"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            save_weights(temporary / WEIGHTS_NAME, weights, {**metadata, "step": step})
-            torch.save(dict(state), temporary / STATE_NAME)
-            _sync(temporary / STATE_NAME)
-            _sync(temporary)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        _link(target / WEIGHTS_NAME, self.folder / "last.safetensors")
-        if is_best:
-            _link(target / WEIGHTS_NAME, self.folder / "best.safetensors")
-        _sync(self.folder)
-        steps = self._steps()
-        end = steps.index(target) + 1
-        for other in (*steps[: max(0, end - self.num_kept)], *steps[end:]):
-            shutil.rmtree(other)
+        with writing_folder(target) as folder:
+            save_weights(folder / WEIGHTS_NAME, weights, {**metadata, "step": step})
+            with writing(folder / STATE_NAME) as file:
+                torch.save(dict(state), file)
+        self.settle(target, is_best)
         return target
+
+    def settle(self, checkpoint: Path, is_best: bool) -> None:
+        """Brings everything beside a checkpoint in line with it; harmless to repeat.
+
+        Called after a save, and before a run goes on: a kill may have come between the two.
+
+        Args:
+            checkpoint: the step folder that the run goes on from.
+            is_best: its weights are the best so far.
+        """
+        if is_best:
+            link_whole(checkpoint / WEIGHTS_NAME, self.folder / BEST_NAME)
+        link_whole(checkpoint / WEIGHTS_NAME, self.folder / LAST_NAME)
+        with naming(self.folder):
+            sync_folder(self.folder)
+        steps = self._steps()
+        end = steps.index(checkpoint) + 1
+        for other in (*steps[: max(0, end - self.num_kept)], *steps[end:]):
+            remove_folder(other)
+        remove_partials(self.folder)
 
     def latest(self) -> Path | None:
         """Folder of the checkpoint with the most steps; None when there is none."""
@@ -162,13 +184,13 @@ class CheckpointFolder:
 
     def publish(self, path: Path) -> None:
         """Gives the best weights, or the last ones where none were judged, another name."""
-        best, last = self.folder / "best.safetensors", self.folder / "last.safetensors"
-        _link(best if best.exists() else last, path)
+        best, last = self.folder / BEST_NAME, self.folder / LAST_NAME
+        link_whole(best if best.exists() else last, path)
 
     def _steps(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        return sorted(path for path in self.folder.iterdir() if _STEP_FOLDER.search(path.name))
+        return sorted(path for path in self.folder.iterdir() if _STEP_FOLDER.fullmatch(path.name))
 
 
 def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -196,24 +218,3 @@ def _json_or_text(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text  # Metadata of other programs.
-
-
-def _link(source: Path, target: Path) -> None:
-    """Makes `target` the same file as `source`, or a copy where the disk has no hard links."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-        _sync(temporary)
-    os.replace(temporary, target)
-
-
-def _sync(path: Path) -> None:
-    """Forces a file or folder to the disk: a rename before that may leave an empty file."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

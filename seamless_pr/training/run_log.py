@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from seamless_pr.files import append_line, write_whole
+
 LOG_NAME = "log.jsonl"
 
 
@@ -49,8 +51,7 @@ class RunLog:
             values: numbers, texts, and mappings of them.
         """
         record = {"kind": kind, "step": step, **values}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        append_line(self._path, json.dumps(record, ensure_ascii=False))
         for name, number in _numbers(values, kind):
             self._board.add_scalar(name, number, step)
 
@@ -81,10 +82,10 @@ class RunLog:
 def read_log(path: str | Path) -> list[dict[str, Any]]:
     """All records of a log file; a last line that was cut short is left out."""
     records = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_bytes().splitlines():
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:  # Neither JSON nor, cut in the middle of a letter, UTF-8.
             break
     return records
 
@@ -94,9 +95,7 @@ def _drop_later_lines(path: Path, step: int) -> None:
         return
     kept = [record for record in read_log(path) if record["step"] <= step]
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, text.encode())
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:

@@ -11,6 +11,7 @@ import msgpack
 import torch
 from torch import Tensor
 
+from seamless_pr.files import writing
 from seamless_pr.weights.tensor_files import read_pickled
 
 # The snapshot keeps one state dict for each of these parts of its network.
@@ -96,7 +97,10 @@ def read_snapshot(path: str | Path) -> Snapshot:
 
 
 def write_snapshot(path: str | Path, snapshot: Snapshot) -> None:
-    """Writes a snapshot that the released code can load; optimiser and meters are left empty."""
+    """Writes a snapshot that the released code can load, whole or not at all.
+
+    Optimiser and meters are left empty.
+    """
     parts: dict[str, Any] = {module: {} for module in MODULES}
     for name, tensor in snapshot.weights.items():
         module, _, parameter = name.partition(".")
@@ -108,7 +112,8 @@ def write_snapshot(path: str | Path, snapshot: Snapshot) -> None:
         "state_dict": {**parts, "optimizer": {}},
         "training_meta": {"epoch": 0, "last_score": 0.0, "best_score": 0.0, "global_step": 0},
     }
-    torch.save(content, path)
+    with writing(path) as file:
+        torch.save(content, file)
 
 
 def read_classes(path: str | Path) -> SnapshotClasses:

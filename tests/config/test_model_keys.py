@@ -14,6 +14,7 @@ from seamless_pr.config.schema import ModelConfig
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.training.losses import mean_losses
 
 LABEL_SPACE = LabelSpace(
     "four",
@@ -186,10 +187,12 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "pixel_mean": ((0.1, 0.1, 0.1), {}),
     "pixel_std": ((0.1, 0.1, 0.1), {}),
     "size_divisor": (64, {}),
-    "global_loss_counts": (False, {}),
 }
 # Read by those who build the network, not by the network.
-ELSEWHERE = {"backbone.weights": "tests/weights/test_imagenet.py"}
+ELSEWHERE = {
+    "backbone.weights": "tests/weights/test_imagenet.py",
+    "global_loss_counts": "tests/training/test_losses.py",
+}
 
 
 def leaves(node: Any, prefix: str = "") -> list[str]:
@@ -258,10 +261,11 @@ def fingerprint(values: dict[str, Any]) -> str:
             parameter.data.mul_(30)
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(targets))]
     network.train()
-    losses = network(images, targets, generators)
+    losses = mean_losses(
+        network.losses(images, targets, generators), torch.device("cpu"), global_counts=True
+    )
     sum(losses.values()).backward()
     seen: list[Any] = [
-        getattr(network, "global_loss_counts", None),
         [
             (name, module.sync)
             for name, module in network.named_modules()

@@ -20,6 +20,7 @@ from seamless_pr.models.networks.two_branch import PanopticNet
 from seamless_pr.models.semantics.mini_dl import semantic_classes
 from seamless_pr.ops.masks import nearest_mask_targets
 from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.training.losses import mean_losses
 from seamless_pr.weights.seamseg import our_name, our_tensor
 from tests.support.golden import GOLDEN_FOLDER, load_golden, xyxy
 from tests.support.golden_network import (
@@ -73,7 +74,8 @@ def target_of(net: PanopticNet, image: int = 0, case: GoldenCase = TRAINING_CASE
 def losses_of(net: PanopticNet) -> dict[str, Tensor]:
     net.zero_grad()
     generator = torch.Generator().manual_seed(0)
-    return net(golden_images(TRAINING_CASE), [target_of(net)], [generator])
+    sums = net.losses(golden_images(TRAINING_CASE), [target_of(net)], [generator])
+    return mean_losses(sums, torch.device("cpu"), global_counts=True)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +178,9 @@ def test_a_step_on_batch_statistics(agree):
     net = copy.deepcopy(golden_network(case)).train()
     batch = golden_images(case)
     targets = [target_of(net, image, case) for image in range(len(batch))]
-    losses = net(batch, targets, [torch.Generator().manual_seed(i) for i in range(len(batch))])
+    generators = [torch.Generator().manual_seed(i) for i in range(len(batch))]
+    sums = net.losses(batch, targets, generators)
+    losses = mean_losses(sums, torch.device("cpu"), global_counts=True)
     sum(losses.values(), torch.zeros(())).backward()
     for name, theirs in LOSSES.items():
         reference = float(load_golden(f"seamseg/{case.name}")[f"loss_{theirs}"])

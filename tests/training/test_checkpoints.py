@@ -27,6 +27,22 @@ def test_weights_and_metadata_come_back_as_they_were(tmp_path: Path) -> None:
         assert torch.equal(loaded[name], tensor)
 
 
+def test_equal_weights_and_metadata_give_equal_bytes(tmp_path: Path) -> None:
+    metadata = {name: {"value": name} for name in ["the", "quick", "brown", "fox", "jumps"]}
+    files = []
+    for number in range(6):
+        # Neither the order that they are given in nor that of the library's table matters.
+        names = sorted(metadata, reverse=number % 2 == 0)
+        save_weights(
+            tmp_path / f"{number}.safetensors",
+            {name: torch.full((3,), len(name)) for name in names},
+            {name: metadata[name] for name in names},
+        )
+        files.append((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(set(files)) == 1
+    assert load_weights(tmp_path / "0.safetensors")[1] == metadata
+
+
 @pytest.mark.parametrize("size", [0, 4, 60, 900])
 def test_a_truncated_weights_file_is_named_with_the_fix(tmp_path: Path, size: int) -> None:
     path = tmp_path / "w.safetensors"

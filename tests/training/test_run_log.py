@@ -49,9 +49,16 @@ def test_progress_tells_the_step_the_numbers_and_the_time_left(tmp_path: Path, c
     assert "step   10/1000  loss 1.235  images/s 8  left 1:06:00" in line
 
 
-@pytest.mark.parametrize("content, steps", [("", []), ('{"step": 1}\n{"st', [1])])
+@pytest.mark.parametrize(
+    "content, steps",
+    [
+        (b"", []),
+        (b'{"step": 1}\n{"st', [1]),
+        ('{"step": 1, "a": "\u2028"}\n{"step": 2, "b": "ß'.encode()[:-1], [1]),
+    ],
+)
 def test_a_log_that_was_cut_short_is_read_to_its_last_whole_line(
-    tmp_path: Path, content: str, steps: list[int]
+    tmp_path: Path, content: bytes, steps: list[int]
 ) -> None:
-    (tmp_path / "log.jsonl").write_text(content)
+    (tmp_path / "log.jsonl").write_bytes(content)
     assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == steps

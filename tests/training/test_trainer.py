@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.training.checkpoints import load_checkpoint, load_weights
 from seamless_pr.training.run_log import read_log
 from seamless_pr.training.trainer import TrainingHooks
@@ -70,9 +72,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_itself_and_the_images
 
 def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     class RootAtZero(TinyNetwork):
-        def forward(self, batch, targets, generators):
-            losses = super().forward(batch, targets, generators)
-            return {**losses, "first": (losses["first"] * 0).sqrt()}
+        def losses(self, batch, targets, generators):
+            losses = super().losses(batch, targets, generators)
+            return {**losses, "first": LossSum((losses["first"].total * 0).sqrt(), 1)}
 
     with pytest.raises(FloatingPointError, match=r"gradient not finite .* at step 1"):
         make_trainer(tmp_path, RootAtZero()).run()
@@ -90,8 +92,9 @@ def test_two_accumulated_parts_give_the_gradient_of_the_joined_batch(tmp_path: P
             super().__init__()
             self.layer = nn.Linear(3, 1)
 
-        def forward(self, batch, targets, generators):
-            return {"only": self.layer(batch.images.float().mean((2, 3)) / 255).square().mean()}
+        def losses(self, batch, targets, generators):
+            outputs = self.layer(batch.images.float().mean((2, 3)) / 255)
+            return {"only": LossSum(outputs.square().sum(), len(targets))}
 
     def joined(first_batch: int):
         return endless_batches(first_batch)
@@ -137,6 +140,52 @@ def test_the_best_weights_are_those_of_the_highest_pq(tmp_path: Path) -> None:
     assert seen == [
         (step, f"step_{step:08d}", pq) for step, pq in [(5, 0.2), (10, 0.6), (15, 0.4), (20, 0.5)]
     ]
+
+
+def test_a_checkpoint_carries_the_metrics_of_its_own_weights_or_none(tmp_path: Path) -> None:
+    seen: list[tuple[int, Any, Any]] = []
+    trainer = None
+
+    def evaluate(network: nn.Module) -> dict[str, dict[str, float]]:
+        assert trainer is not None
+        return {"all": {"pq": 1 - trainer.steps_done / 100}}
+
+    def on_checkpoint(step: int, path: Path | None, metrics) -> None:
+        assert path is not None
+        stored = load_weights(path / "weights.safetensors")[1]["metrics"]
+        seen.append((step, metrics.get("all"), stored.get("all")))
+
+    hooks = TrainingHooks(evaluate=evaluate, on_checkpoint=on_checkpoint)
+    for steps in (10, 16):
+        # A run goes on with more steps: its first checkpoint has no validation of its own.
+        trainer = make_trainer(
+            tmp_path, hooks=hooks, training__steps=steps, training__evaluation_interval_steps=10
+        )
+        last = trainer.run()
+    of_ten, of_sixteen = {"pq": 0.9}, {"pq": 0.84}
+    assert seen == [
+        (5, None, None),
+        (10, of_ten, of_ten),
+        (15, None, None),
+        (16, of_sixteen, of_sixteen),
+    ]
+    assert last == {"all": of_sixteen}
+    # A finished run that is started again knows its last validation, and trains no more.
+    trainer = make_trainer(
+        tmp_path, hooks=hooks, training__steps=16, training__evaluation_interval_steps=10
+    )
+    assert trainer.run() == last
+    assert len(seen) == 4
+
+
+def test_a_checkpoint_of_another_version_is_refused_with_the_way_on(tmp_path: Path) -> None:
+    make_trainer(tmp_path, training__steps=5).run()
+    path = tmp_path / "checkpoints/step_00000005/state.pt"
+    state = torch.load(path)
+    del state["best_step"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match=r"state.pt has no best_step: .* initial_weights.file="):
+        make_trainer(tmp_path)
 
 
 def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path, monkeypatch) -> None:

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seamless_pr.ops.generators import keyed_generator
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import Category, LabelSpace
+from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.training_settings import (
     OptimizerSettings,
     ScheduleSettings,
     TrainingSettings,
 )
-from seamless_pr.training.trainer import Batch, Trainer
+from seamless_pr.training.step import Batch
+from seamless_pr.training.trainer import Trainer
 
 LABELS = LabelSpace(
     "tiny", (Category(1, "road", False, (0, 0, 0)), Category(2, "car", True, (0, 0, 9)))
@@ -35,19 +37,20 @@ class TinyNetwork(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.fail_on: str | None = None
 
-    def forward(
+    def losses(
         self,
         batch: ImageBatch,
         targets: Sequence[PanopticTarget],
         generators: Sequence[torch.Generator],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, LossSum]:
         features = self.dropout(self.norm(self.conv(batch.images.float() / 255)))
         noise = torch.stack([torch.rand((), generator=generator) for generator in generators])
         first = ((features.mean((1, 2, 3)) - noise) ** 2).mean()
         second = features.abs().mean()
         if any(target.image_key == self.fail_on for target in targets):
             second = second * float("nan")
-        return {"first": first, "second": second}
+        count = len(targets)
+        return {"first": LossSum(first * count, count), "second": LossSum(second * count, count)}
 
 
 def endless_batches(first_batch: int, batch_size: int = 2) -> Iterator[Batch]:

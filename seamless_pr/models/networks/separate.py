@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seamless_pr.models.networks.two_branch import BranchOutputs, PanopticNet
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 from seamless_pr.structures.panoptic_target import PanopticTarget
 
@@ -18,7 +19,7 @@ from seamless_pr.structures.panoptic_target import PanopticTarget
 class SeparateNets(nn.Module):
     """An instance and a semantic network that share nothing but the fusion of their results.
 
-    Seamless Scene Segmentation, section 5, compares its joint network with this pair. `forward` and
+    Seamless Scene Segmentation, section 5, compares its joint network with this pair. `losses` and
     `predict` are those of `PanopticNet`. Each network gets gradients from its own losses only, so
     one run trains both as two runs would.
 
@@ -46,14 +47,14 @@ class SeparateNets(nn.Module):
     def label_space(self) -> LabelSpace:
         return self.instance_net.label_space
 
-    def forward(
+    def losses(
         self,
         batch: ImageBatch,
         targets: Sequence[PanopticTarget],
         generators: Sequence[torch.Generator],
-    ) -> dict[str, Tensor]:
-        losses: dict[str, Tensor] = self.instance_net(batch, targets, generators)
-        return losses | self.semantic_net(batch, targets, generators)
+    ) -> dict[str, LossSum]:
+        losses = self.instance_net.losses(batch, targets, generators)
+        return losses | self.semantic_net.losses(batch, targets, generators)
 
     @torch.no_grad()
     def predict(

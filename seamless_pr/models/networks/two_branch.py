@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from seamless_pr.models.fusion.by_score import (
@@ -88,8 +87,8 @@ class PanopticNet(nn.Module):
     Without `rpn_head`, `box_head` and `mask_head` it is a semantic network, without `semantic_head`
     one for instances; what the missing branch would give is void.
 
-    forward (training): batch, one target and one random generator per image -> dict of scalar
-    losses by name, unweighted.
+    `losses` (training): batch, one target and one random generator per image -> name -> sum and
+    count, unweighted.
     `predict` (inference): batch, original sizes -> one panoptic segmentation and the detections
     per image.
 
@@ -107,9 +106,6 @@ class PanopticNet(nn.Module):
         rpn, roi, box, points, semantic, fusion: numbers of the branches.
         pixel_mean, pixel_std: of RGB in [0, 1].
         size_divisor: batches are padded further, to multiples of this height and width.
-        global_loss_counts: losses are divided by counts summed over workers (a batch gives the same
-            gradient however it is spread); False: by each worker's own counts, as the reference
-            does.
     """
 
     pixel_mean: Tensor
@@ -137,7 +133,6 @@ class PanopticNet(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         size_divisor: int = 1,
-        global_loss_counts: bool = True,
     ) -> None:
         super().__init__()
         if len({part is None for part in (rpn_head, box_head, mask_head)}) > 1:
@@ -162,7 +157,6 @@ class PanopticNet(nn.Module):
         self.rpn, self.roi, self.box = rpn, roi, box
         self.points, self.semantic, self.fusion = points, semantic, fusion
         self.size_divisor = size_divisor
-        self.global_loss_counts = global_loss_counts
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), persistent=False)
 
@@ -198,12 +192,12 @@ class PanopticNet(nn.Module):
 
     # Training
 
-    def forward(
+    def losses(
         self,
         batch: ImageBatch,
         targets: Sequence[PanopticTarget],
         generators: Sequence[torch.Generator],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, LossSum]:
         """Losses of a batch; all randomness comes from `generators`, on the CPU, one per image."""
         batch = batch.padded_to(self.size_divisor)
         levels = self.features(batch)
@@ -212,7 +206,7 @@ class PanopticNet(nn.Module):
             losses |= self._instance_losses(levels, batch, targets, generators)
         if self.semantic_head is not None:
             losses |= self._semantic_losses(levels, batch, targets, generators)
-        return self._normalised(losses, levels[0].device)
+        return losses
 
     def _instance_losses(
         self,
@@ -302,21 +296,6 @@ class PanopticNet(nn.Module):
                 generators,
             )
         return losses
-
-    def _normalised(self, losses: dict[str, LossSum], device: torch.device) -> dict[str, Tensor]:
-        """Totals over counts, averaged over the workers so that averaged gradients are exact."""
-        counts = torch.tensor([loss.count for loss in losses.values()], dtype=torch.float64)
-        world_size = 1
-        if self.global_loss_counts and dist.is_available() and dist.is_initialized():
-            world_size = dist.get_world_size()
-            on_device = counts.to(device)
-            dist.all_reduce(on_device)
-            counts = on_device.cpu()
-        divisors = (counts.clamp(min=1) / world_size).tolist()
-        return {
-            name: loss.total / divisor
-            for (name, loss), divisor in zip(losses.items(), divisors, strict=True)
-        }
 
     # Inference
 

@@ -46,9 +46,9 @@ def batch_with_target() -> tuple[ImageBatch, PanopticTarget]:
 def test_each_network_learns_from_its_own_losses_only():
     network = pair().train()
     batch, target = batch_with_target()
-    losses = network(batch, [target], [torch.Generator().manual_seed(0)])
+    losses = network.losses(batch, [target], [torch.Generator().manual_seed(0)])
     assert set(losses) == set(loss_names(CONFIG))
-    losses["semantic"].backward()
+    losses["semantic"].total.backward()
     assert all(p.grad is None for p in network.instance_net.parameters())
     assert any(p.grad is not None for p in network.semantic_net.parameters())
 

@@ -131,7 +131,7 @@ def test_every_weight_learns():
         )
         for size in batch().image_sizes
     ]
-    losses = net(batch(), target, [torch.Generator().manual_seed(i) for i in range(2)])
+    losses = net.losses(batch(), target, [torch.Generator().manual_seed(i) for i in range(2)])
     assert set(losses) == {"semantic", "semantic_point"}
-    sum(losses.values()).backward()
+    sum(loss.total for loss in losses.values()).backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
