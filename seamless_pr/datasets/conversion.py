@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any
 
 from seamless_pr.datasets.coco_panoptic import segment_json, write_panoptic_json
 from seamless_pr.datasets.images import looks_complete, read_bytes
+from seamless_pr.datasets.manifest import file_sha256, make_manifest, manifest_of
 from seamless_pr.datasets.panoptic_records import (
     AnnotationRecord,
     ImageRecord,
@@ -120,7 +120,12 @@ def convert_split(
         annotations=tuple(result.annotation for result in results if result.annotation is not None),
         categories=split.categories,
     )
-    write_json(manifest_path, _manifest(split, dataset, results))
+    checksums = {
+        result.annotation.file_name: (result.png_sha256, *result.source_sha256)
+        for result in results
+        if result.annotation is not None
+    }
+    write_json(manifest_path, make_manifest(split, CONVERSION_VERSION, dataset, checksums))
     write_panoptic_json(json_path, dataset, indent=split.json_indent)
     num_kept = sum(result.was_kept for result in results)
     return PreparedSplit(json_path, png_dir, split.images_dir, len(results), num_kept)
@@ -263,6 +268,7 @@ def _make_record(
         "version": CONVERSION_VERSION,
         "settings": split.settings,
         "sources": sources.as_json(),
+        "text_sha256": _text_sha256(image),
         "png_sha256": file_sha256(png_path),
         "image": [image.image_id, image.file_name, height, width],
         "png_name": image.png_name,
@@ -285,6 +291,8 @@ def _is_current(
         return False
     if record["image"][:2] != [image.image_id, image.file_name]:
         return False
+    if record["text_sha256"] != _text_sha256(image):
+        return False
     if not png_path.is_file() or not sources.are_those_of(record["sources"]):
         return False
     return bool(file_sha256(png_path) == record["png_sha256"])
@@ -306,74 +314,10 @@ def _from_record(record: dict[str, Any], *, was_kept: bool = True) -> _Converted
         image,
         AnnotationRecord(image.image_id, record["png_name"], segments),
         record["png_sha256"],
-        tuple(source[3] for source in record["sources"]),
+        (*(source[3] for source in record["sources"]), record["text_sha256"]),
         was_kept,
     )
 
 
-def _manifest(
-    split: RawSplit, dataset: PanopticDataset, results: Sequence[_Converted]
-) -> dict[str, Any]:
-    """What was converted: counts per class, and a checksum of every file."""
-    num_segments, num_crowds, pixels = Counter[int](), Counter[int](), Counter[int]()
-    for annotation in dataset.annotations:
-        for segment in annotation.segments:
-            num_segments[segment.category_id] += 1
-            num_crowds[segment.category_id] += segment.is_crowd
-            pixels[segment.category_id] += segment.area or 0
-    total = sum(image.height * image.width for image in dataset.images)
-    return {
-        "dataset": split.dataset,
-        "settings": split.settings,
-        "conversion_version": CONVERSION_VERSION,
-        "counts": {
-            "images": len(dataset.images),
-            "segments": num_segments.total(),
-            "crowd_segments": num_crowds.total(),
-            "pixels": total,
-            "labelled_pixels": pixels.total(),
-            "classes": {
-                category.name: {
-                    "segments": num_segments[category.category_id],
-                    "crowd_segments": num_crowds[category.category_id],
-                    "pixels": pixels[category.category_id],
-                }
-                for category in dataset.categories
-            },
-        },
-        "sha256": {
-            result.annotation.file_name: {
-                "png": result.png_sha256,
-                "sources": list(result.source_sha256),
-            }
-            for result in results
-            if result.annotation is not None
-        },
-    }
-
-
-def manifest_of(folder: Path, name: str) -> Path:
-    """Where the manifest of `<folder>/<name>.json` lies."""
-    return folder / f"{name}.manifest.json"
-
-
-def check_manifest(json_path: Path, png_dir: Path) -> list[Fault]:
-    """PNGs that are not those that the conversion wrote; none where there is no manifest."""
-    path = manifest_of(json_path.parent, json_path.stem)
-    if not path.is_file():
-        return []
-    try:
-        checksums = json.loads(path.read_bytes())["sha256"]
-        expected = {name: entry["png"] for name, entry in checksums.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return [Fault(str(path), f"not a manifest ({error}); convert the dataset again")]
-    return [
-        Fault(str(png_dir / name), "changed since it was converted; convert the dataset again")
-        for name, checksum in expected.items()
-        if (png_dir / name).is_file() and file_sha256(png_dir / name) != checksum
-    ]
-
-
-def file_sha256(path: Path) -> str:
-    """Checksum of a file as hexadecimal text."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _text_sha256(image: RawImage) -> str:
+    return hashlib.sha256(image.annotation_text.encode()).hexdigest()

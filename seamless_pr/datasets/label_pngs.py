@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,24 @@ def read_label_png(path: Path, bits: int) -> NDArray[np.int32]:
 def png_bits(path: Path) -> int | None:
     """Bits of a sample, or None if the file is no PNG."""
     header = read_bytes(path)[: BIT_DEPTH_OFFSET + 1]
-    if len(header) <= BIT_DEPTH_OFFSET or not header.startswith(PNG_SIGNATURE):
+    return header[BIT_DEPTH_OFFSET] if _is_png_header(header) else None
+
+
+def png_size(path: Path) -> tuple[int, int] | None:
+    """(height, width) by the header alone, or None if there is no such PNG."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(BIT_DEPTH_OFFSET + 1)
+    except OSError:
         return None
-    return header[BIT_DEPTH_OFFSET]
+    if not _is_png_header(header):
+        return None
+    width, height = struct.unpack(">II", header[BIT_DEPTH_OFFSET - 8 : BIT_DEPTH_OFFSET])
+    return height, width
+
+
+def _is_png_header(header: bytes) -> bool:
+    return len(header) == BIT_DEPTH_OFFSET + 1 and header.startswith(PNG_SIGNATURE)
 
 
 def read_palette_indices(path: Path) -> NDArray[np.int32]:

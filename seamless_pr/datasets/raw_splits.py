@@ -32,6 +32,8 @@ class RawImage:
         png_name: name of its id PNG below the PNG folder.
         file_name: name of the RGB image for `images` of the JSON.
         image_file: the RGB image; None if the dataset was given without them.
+        annotation_text: the image's part of a file that annotates many, as JSON; empty where every
+            image has files of its own.
     """
 
     image_id: ImageId
@@ -39,6 +41,7 @@ class RawImage:
     png_name: str
     file_name: str
     image_file: Path | None = None
+    annotation_text: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
 """Brings a dataset to the COCO panoptic format, and checks datasets in that format.
 
     python pipelines/prepare.py cityscapes --root DATA/cityscapes
+    python pipelines/prepare.py idd --root DATA/IDD_Segmentation
+    python pipelines/prepare.py vistas --root DATA/vistas --version 1.2
+    python pipelines/prepare.py custom --description my_data.yaml
     python pipelines/prepare.py verify --json G.json --png-dir PNGS --images RGB
 
-A conversion that was cut off goes on where it stopped. The exit code is 1 when anything is wrong.
+A conversion that was cut off goes on where it stopped. Everything that is wrong is listed at once,
+and then nothing that looks finished is written. The exit code is 1 when anything is wrong.
 """
 
 from __future__ import annotations
@@ -11,16 +15,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from seamless_pr.datasets.cityscapes import open_cityscapes
-from seamless_pr.datasets.conversion import convert_splits
+from seamless_pr.datasets.ade20k import open_ade20k
+from seamless_pr.datasets.catalog import DATASETS, OpenedSplit
+from seamless_pr.datasets.conversion import PreparedSplit, convert_splits
+from seamless_pr.datasets.custom import open_custom
+from seamless_pr.datasets.custom_description import read_custom_yaml
+from seamless_pr.datasets.idd import OFFICIAL_SIZE, open_idd
+from seamless_pr.datasets.manifest import check_manifest
+from seamless_pr.datasets.panoptic_files import PanopticFiles
+from seamless_pr.datasets.raw_splits import RawSplit
 from seamless_pr.datasets.verification import verify_dataset
+from seamless_pr.datasets.vistas import VERSIONS, open_vistas
 from seamless_pr.parallel import ItemMap
 from seamless_pr.pipelines.ray_support import add_ray_option, check_output, item_map
 from seamless_pr.structures.faults import Fault
 
 INTERRUPTED = 130  # what shells report for a program stopped by Ctrl-C
+IDD_SIZES = {"native": None, f"{OFFICIAL_SIZE[1]}x{OFFICIAL_SIZE[0]}": OFFICIAL_SIZE}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,31 +52,109 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if faults else 0
 
 
-def prepare_cityscapes(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
-    """Converts the splits, then verifies what was written."""
+def prepare_known(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
+    """Prepares a dataset of the catalog."""
+    known = DATASETS[options.dataset]
+    open_split = known.open_split
+    if options.dataset == "idd":
+        open_split = partial(
+            open_idd,
+            size=IDD_SIZES[options.size],
+            accept_degenerate=options.accept_degenerate,
+        )
+    elif options.dataset == "vistas":
+        open_split = partial(open_vistas, version=options.version)
+    elif options.dataset == "ade20k":
+        open_split = partial(open_ade20k, stated_areas=options.areas == "stated")
     check_output(options.output or options.root, "--output" if options.output else "--root")
-    prepared = convert_splits(
-        [open_cityscapes(options.root, split) for split in options.splits],
-        options.output or options.root / "gtFine",
-        num_workers=options.workers,
-        map_items=map_items,
-    )
+    splits = [open_split(options.root, split) for split in options.splits or known.splits]
+    return _prepare(splits, options.output or options.root / known.results_dir, options, map_items)
+
+
+def prepare_custom(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
+    """Prepares data of one's own."""
+    dataset = read_custom_yaml(options.description)
+    output = options.output or options.description.absolute().parent
+    check_output(output, "--output")
+    splits = [open_custom(dataset, split) for split in options.splits or dataset.splits]
+    return _prepare(splits, output, options, map_items)
+
+
+def _prepare(
+    splits: Sequence[OpenedSplit], output: Path, options: argparse.Namespace, map_items: ItemMap
+) -> list[Fault]:
+    """Converts or checks the splits; the first one is the training split."""
+    to_convert: list[RawSplit] = []
     faults: list[Fault] = []
-    for split in prepared:
-        if split.images_dir is None:
-            print(f"{split.json_path}: no leftImg8bit/ beside gtFine/, images are not checked")
-        # The pictures were looked at during the conversion.
-        split_faults = verify_dataset(
-            split.json_path,
-            split.png_dir,
+    for index, split in enumerate(splits):
+        holdout = options.holdout if index == 0 else 0
+        if isinstance(split, PanopticFiles):
+            faults += _check_files(split, output, holdout, options, map_items)
+        elif holdout:
+            to_convert += split.hold_out(holdout, options.seed)
+        else:
+            to_convert.append(split)
+    if not to_convert:
+        return faults
+    prepared = convert_splits(to_convert, output, num_workers=options.workers, map_items=map_items)
+    for result in prepared:
+        faults += _verify_conversion(result, options, map_items)
+    return faults
+
+
+def _verify_conversion(
+    prepared: PreparedSplit, options: argparse.Namespace, map_items: ItemMap
+) -> list[Fault]:
+    if prepared.images_dir is None:
+        print(f"{prepared.json_path}: no folder of images there, they are not checked")
+    faults: list[Fault] = []
+    # Stated areas are not those of the map, as they are wanted. The pictures were looked at
+    # during the conversion.
+    if getattr(options, "areas", "counted") == "counted":
+        faults = verify_dataset(
+            prepared.json_path,
+            prepared.png_dir,
             None,
             num_workers=options.workers,
             show_progress=True,
             map_items=map_items,
         )
-        report(split.json_path, split_faults)
-        faults += split_faults
+    report(prepared.json_path, faults)
+    print(f"  {prepared.num_images} images, {prepared.num_kept} of them from an earlier run")
+    print_usage(prepared.json_path, prepared.images_dir, None)
     return faults
+
+
+def _check_files(
+    files: PanopticFiles,
+    output: Path,
+    holdout: int,
+    options: argparse.Namespace,
+    map_items: ItemMap,
+) -> list[Fault]:
+    """Checks a split that needs no conversion."""
+    for note in files.notes:
+        print(f"note: {note}")
+    if files.images_dir is None:
+        print(f"{files.json_path}: no folder of images there, they are not checked")
+    faults = files.check(num_workers=options.workers, map_items=map_items)
+    report(files.json_path, faults)
+    if faults:
+        return faults
+    json_paths: Sequence[Path] = (files.json_path,)
+    if holdout:
+        json_paths = files.write_holdout(output, holdout, options.seed)
+    for path in json_paths:
+        print_usage(path, files.images_dir, files.png_dir)
+    return faults
+
+
+def print_usage(json_path: Path, images_dir: Path | None, png_dir: Path | None) -> None:
+    """What a config says under data.train or data.val to use a split."""
+    print(f"  json: {json_path}")
+    print(f"  images: {images_dir or 'FOLDER OF THE IMAGES'}")
+    if png_dir is not None and png_dir != json_path.with_suffix(""):
+        print(f"  segments: {png_dir}")
 
 
 def verify(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
@@ -75,6 +167,7 @@ def verify(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
         show_progress=True,
         map_items=map_items,
     )
+    faults += check_manifest(options.json, options.png_dir or options.json.with_suffix(""))
     report(options.json, faults)
     return faults
 
@@ -92,16 +185,20 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    cityscapes = commands.add_parser("cityscapes", help="convert gtFine/*_instanceIds.png")
-    cityscapes.add_argument(
-        "--root", type=Path, required=True, help="folder with gtFine/ and leftImg8bit/"
-    )
-    cityscapes.add_argument(
-        "--output", type=Path, help="folder of the results (default ROOT/gtFine)"
-    )
-    cityscapes.add_argument("--splits", nargs="+", default=["train", "val"], metavar="SPLIT")
-    cityscapes.set_defaults(run=prepare_cityscapes)
+    for name, known in DATASETS.items():
+        command = commands.add_parser(name, help=known.title)
+        command.add_argument("--root", type=Path, required=True, help="folder as unpacked")
+        command.add_argument(
+            "--splits", nargs="+", metavar="SPLIT", help=f"default: {' '.join(known.splits)}"
+        )
+        command.set_defaults(run=prepare_known, dataset=name)
+        _add_common(command, f"folder of the results (default ROOT/{known.results_dir})")
+        _add_own(command, name)
+    custom = commands.add_parser("custom", help="data of your own, described by a YAML file")
+    custom.add_argument("--description", type=Path, required=True, help="see docs/datasets.md")
+    custom.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all of the file")
+    custom.set_defaults(run=prepare_custom)
+    _add_common(custom, "folder of the results (default: that of the description)")
 
     verification = commands.add_parser("verify", help="list every fault of a panoptic dataset")
     verification.add_argument("--json", type=Path, required=True, help="COCO panoptic JSON")
@@ -110,11 +207,47 @@ def _parser() -> argparse.ArgumentParser:
     )
     verification.add_argument("--images", type=Path, help="folder of the RGB images of this split")
     verification.set_defaults(run=verify)
-
-    for command in (cityscapes, verification):
+    for command in commands.choices.values():
         command.add_argument("--workers", type=int, help="processes (default: one per core)")
         add_ray_option(command)
     return parser
+
+
+def _add_common(command: argparse.ArgumentParser, output_help: str) -> None:
+    command.add_argument("--output", type=Path, help=output_help)
+    command.add_argument(
+        "--holdout",
+        type=int,
+        default=0,
+        metavar="N",
+        help="set N images of the first split aside: _rest and _holdout",
+    )
+    command.add_argument("--seed", type=int, default=0, help="which images --holdout takes")
+
+
+def _add_own(command: argparse.ArgumentParser, name: str) -> None:
+    """Options of one dataset."""
+    if name == "idd":
+        command.add_argument(
+            "--size",
+            choices=IDD_SIZES,
+            default="native",
+            help="1280x720: every map by the nearest pixel, with the official ids and names",
+        )
+        command.add_argument(
+            "--accept-degenerate",
+            action="store_true",
+            help="polygons of two corners or outside of the image are painted as officially",
+        )
+    elif name == "vistas":
+        command.add_argument("--version", choices=VERSIONS, help="where both are there")
+    elif name == "ade20k":
+        command.add_argument(
+            "--areas",
+            choices=("counted", "stated"),
+            default="counted",
+            help="stated: areas of stuff before things cover it, as in the usual conversion",
+        )
 
 
 if __name__ == "__main__":

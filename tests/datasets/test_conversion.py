@@ -13,7 +13,8 @@ import pytest
 
 from seamless_pr.datasets import conversion
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
-from seamless_pr.datasets.conversion import check_manifest, convert_split, convert_splits
+from seamless_pr.datasets.conversion import convert_split, convert_splits
+from seamless_pr.datasets.manifest import check_manifest
 from seamless_pr.datasets.raw_splits import (
     RawImage,
     RawMap,

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from seamless_pr.id_maps.id_png_files import read_id_png, write_id_png
 from seamless_pr.pipelines.prepare import main
+from tests.datasets.test_ade20k import write as write_ade20k
+from tests.datasets.test_custom import VALUES, describe, write_pair
+from tests.datasets.test_future3d import write as write_future3d
+from tests.datasets.test_idd import SCENE, write_frame
 from tests.support.panoptic_files import write_cityscapes
+from tests.support.raw_datasets import write_coco, write_vistas
 
 NAMES = {"train": ("aachen_000000_000019",), "val": ("bonn_000000_000019",)}
 
@@ -45,3 +52,68 @@ def test_missing_root_is_one_line_not_a_traceback(
     error = capsys.readouterr().err
     assert error.startswith(f"error: no folder {tmp_path / 'nowhere'}; --root must be the folder")
     assert "Traceback" not in error
+
+
+def test_each_dataset_has_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_frame(tmp_path / "idd", "0", "000001", SCENE)
+    arguments = ["--splits", "train", "--workers", "1"]
+    assert main(["idd", "--root", str(tmp_path / "idd"), *arguments]) == 0
+    json_path = tmp_path / "idd" / "gtFine" / "idd_panoptic_train.json"
+    assert f"  json: {json_path}" in capsys.readouterr().out
+    assert main(["idd", "--root", str(tmp_path / "idd"), "--size", "1280x720", *arguments]) == 0
+    assert (tmp_path / "idd" / "gtFine" / "train_panoptic.json").is_file()
+    write_ade20k(tmp_path / "ade")
+    for areas in ("counted", "stated"):
+        command = ["ade20k", "--root", str(tmp_path / "ade"), "--areas", areas, *arguments]
+        assert main(command) == 0
+    write_future3d(tmp_path / "future")
+    assert main(["future3d", "--root", str(tmp_path / "future"), *arguments]) == 0
+    write_coco(tmp_path / "coco")
+    command = ["coco", "--root", str(tmp_path / "coco"), "--splits", "val", "--workers", "1"]
+    assert main(command) == 0
+
+
+def test_a_checked_dataset_says_what_a_config_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    json_path = write_vistas(tmp_path, keys=("a", "b", "c"), exchanged=True)
+    arguments = ["vistas", "--root", str(tmp_path), "--splits", "validation", "--workers", "1"]
+    assert main([*arguments, "--holdout", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "note: " in out
+    assert f"  json: {tmp_path / 'vistas_v1_2_validation_holdout.json'}" in out
+    assert f"  segments: {json_path.parent}" in out
+    (json_path.parent / "a.png").unlink()
+    assert main(arguments) == 1
+    assert "a.png" in capsys.readouterr().err
+
+
+def test_a_holdout_parts_the_training_split_only(tmp_path: Path) -> None:
+    names = {"train": tuple(f"ulm_00000{i}_000019" for i in range(4)), "val": NAMES["val"]}
+    write_cityscapes(tmp_path, names)
+    arguments = ["cityscapes", "--root", str(tmp_path), "--workers", "1", "--holdout", "1"]
+    assert main(arguments) == 0
+    made = {path.name for path in (tmp_path / "gtFine").glob("*.json")}
+    assert {name for name in made if "manifest" not in name} == {
+        "cityscapes_panoptic_train_rest.json",
+        "cityscapes_panoptic_train_holdout.json",
+        "cityscapes_panoptic_val.json",
+    }
+
+
+def test_data_of_ones_own_is_prepared_and_later_changes_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path, "a", VALUES.astype(np.uint16))
+    description = describe(tmp_path)
+    assert main(["custom", "--description", str(description), "--workers", "1"]) == 0
+    json_path = tmp_path / "yard_panoptic_train.json"
+    verify = ["verify", "--json", str(json_path), "--workers", "1"]
+    assert main(verify) == 0
+    png = tmp_path / "yard_panoptic_train" / "a.png"
+    content = png.read_bytes()
+    write_id_png(png, read_id_png(png)[::-1])
+    assert main(verify) == 1
+    assert "changed since it was converted" in capsys.readouterr().err
+    png.write_bytes(content)
+    assert main(verify) == 0

@@ -1,0 +1,229 @@
+"""COCO instance annotations (objects as polygons or run lengths) as id maps.
+
+Objects may overlap in this format and may not in a panoptic map: crowds are painted first, then
+objects from the largest to the smallest, so that what lies in front of a large thing stays.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seamless_pr.datasets.panoptic_records import ImageId
+from seamless_pr.datasets.polygons import MAX_PIXELS, read_json
+from seamless_pr.structures.faults import Fault
+
+MIN_POLYGON_NUMBERS = 6
+
+
+@dataclass(frozen=True)
+class InstanceImage:
+    """One image of an instance JSON; `objects` are its annotations, unread."""
+
+    image_id: ImageId
+    file_name: str
+    height: int
+    width: int
+    objects: tuple[Mapping[str, Any], ...]
+
+    def text(self) -> str:
+        """Size and objects as JSON, the same for the same content."""
+        content = {"size": [self.height, self.width], "objects": [*map(dict, self.objects)]}
+        return json.dumps(content, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class InstanceFile:
+    """A COCO instance JSON: images in file order, and `categories` as they stand there."""
+
+    images: tuple[InstanceImage, ...]
+    categories: tuple[Any, ...]
+
+
+def read_instance_json(path: Path) -> tuple[InstanceFile, list[Fault]]:
+    """Reads the JSON; objects are looked at when their image is painted.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no instance JSON at {path}; check the path")
+    content, fault = read_json(path)
+    if fault is not None:
+        return InstanceFile((), ()), [fault]
+    faults: list[Fault] = []
+    lists: dict[str, list[Any]] = {}
+    for key in ("images", "annotations", "categories"):
+        value = content.get(key) if isinstance(content, Mapping) else None
+        if value is None and key == "categories":
+            value = []  # 3D-FUTURE's test set has none.
+        if not isinstance(value, list):
+            faults.append(Fault(str(path), f"'{key}' must be a list; is it another COCO file?"))
+        lists[key] = value if isinstance(value, list) else []
+    if any("segments_info" in entry for entry in lists["annotations"] if isinstance(entry, dict)):
+        message = "holds panoptic annotations ('segments_info'); give it under 'panoptic'"
+        return InstanceFile((), ()), [Fault(str(path), message)]
+    objects_of: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for index, entry in enumerate(lists["annotations"]):
+        if isinstance(entry, Mapping) and isinstance(entry.get("image_id"), int | str):
+            objects_of[entry["image_id"]].append(_needed(entry))
+        else:
+            faults.append(Fault(str(path), f"annotations[{index}] has no 'image_id'"))
+    images = []
+    for index, entry in enumerate(lists["images"]):
+        image = _parse_image(entry, objects_of)
+        if image is None:
+            message = f"images[{index}] needs id, file_name, height and width; got {entry!r}"
+            faults.append(Fault(str(path), message))
+        else:
+            images.append(image)
+    unknown = objects_of.keys() - {image.image_id for image in images}
+    faults += [
+        Fault(str(path), f"annotations of image {image_id!r}, which is not in 'images'")
+        for image_id in sorted(unknown, key=str)
+    ]
+    return InstanceFile(tuple(images), tuple(lists["categories"])), faults
+
+
+def _needed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("id", "category_id", "segmentation", "iscrowd")
+    return {key: entry[key] for key in keys if key in entry}
+
+
+def _parse_image(
+    entry: Any, objects_of: Mapping[Any, list[Mapping[str, Any]]]
+) -> InstanceImage | None:
+    if not isinstance(entry, Mapping):
+        return None
+    image_id, file_name = entry.get("id"), entry.get("file_name")
+    height, width = entry.get("height"), entry.get("width")
+    if not isinstance(image_id, int | str) or not isinstance(file_name, str):
+        return None
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        return None
+    if height * width > MAX_PIXELS:
+        return None
+    return InstanceImage(image_id, file_name, height, width, tuple(objects_of.get(image_id, ())))
+
+
+@dataclass(frozen=True)
+class PaintedObjects:
+    """Objects of one image as an id map.
+
+    Attributes:
+        id_map: [H, W] int32; 1 + place of the object in the annotations, 0 where there is none.
+        category_of: id -> category id.
+        crowd_ids: ids of crowds.
+    """
+
+    id_map: NDArray[np.int32]
+    category_of: dict[int, int]
+    crowd_ids: set[int]
+
+
+def paint_instances(
+    text: str, category_ids: Collection[int], file: str
+) -> tuple[PaintedObjects, list[Fault]]:
+    """Paints the objects of one image.
+
+    Args:
+        text: `InstanceImage.text`.
+        category_ids: all that may occur.
+        file: names the JSON in faults.
+    """
+    content = json.loads(text)
+    height, width = content["size"]
+    faults: list[Fault] = []
+    masks: list[tuple[bool, int, int, NDArray[np.bool_]]] = []
+    category_of: dict[int, int] = {0: 0}
+    for index, entry in enumerate(content["objects"]):
+        place = f"annotation {entry.get('id', f'number {index}')}"
+        category_id = entry.get("category_id")
+        if category_id not in category_ids:
+            faults.append(Fault(file, f"{place}: category {category_id!r} is not known"))
+            continue
+        mask = decode_segmentation(entry.get("segmentation"), (height, width))
+        if isinstance(mask, str):
+            faults.append(Fault(file, f"{place}: {mask}"))
+            continue
+        category_of[index + 1] = category_id
+        masks.append((not entry.get("iscrowd"), -int(mask.sum()), index + 1, mask))
+    id_map = np.zeros((height, width), np.int32)
+    crowd_ids = {segment_id for is_object, _, segment_id, _ in masks if not is_object}
+    for _, _, segment_id, mask in sorted(masks, key=lambda entry: entry[:3]):
+        id_map[mask] = segment_id
+    return PaintedObjects(id_map, category_of, crowd_ids), faults
+
+
+def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_] | str:
+    """The mask [H, W] of a COCO segmentation, or what is wrong with it.
+
+    Run lengths are decoded here and checked against the size: the C code of pycocotools trusts
+    them. Polygons are painted by pycocotools, whose rule for border pixels is COCO's.
+    """
+    if isinstance(segmentation, Mapping):
+        return _decode_run_lengths(segmentation, size)
+    if not isinstance(segmentation, list) or not segmentation:
+        return f"'segmentation' must be polygons or run lengths; got {str(segmentation)[:60]}"
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or len(polygon) < MIN_POLYGON_NUMBERS or len(polygon) % 2:
+            return "a polygon must be [x, y, x, y, ...] with three corners at least"
+        limit = 10 * max(size)
+        if not all(
+            isinstance(value, int | float) and math.isfinite(value) and abs(value) < limit
+            for value in polygon
+        ):
+            return f"a corner lies far outside of the image of {size[0]}x{size[1]}"
+    from pycocotools import mask as coco_mask
+
+    runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
+    decoded: NDArray[np.bool_] = coco_mask.decode(runs).astype(bool)
+    return decoded
+
+
+def _decode_run_lengths(
+    segmentation: Mapping[str, Any], size: tuple[int, int]
+) -> NDArray[np.bool_] | str:
+    counts = segmentation.get("counts")
+    if segmentation.get("size") != [*size]:
+        return f"run lengths of size {segmentation.get('size')}; the image has {[*size]}"
+    if isinstance(counts, str):
+        lengths = _expand_counts(counts)
+    elif isinstance(counts, list) and all(type(count) is int for count in counts):
+        lengths = np.array(counts, np.int64)
+    else:
+        return "'counts' must be a text or a list of numbers"
+    if lengths is None or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
+        return "run lengths do not add up to the size of the image"
+    values = np.arange(len(lengths)) % 2 == 1
+    # Column by column, as COCO counts.
+    return np.ascontiguousarray(np.repeat(values, lengths).reshape(size[1], size[0]).T)
+
+
+def _expand_counts(text: str) -> NDArray[np.int64] | None:
+    """COCO's compressed counts: five bits a character, differences to the count before last."""
+    try:
+        codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        return None
+    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        return None
+    ends = np.flatnonzero(codes & 32 == 0)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    places = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
+    if places.max() > 10:
+        return None
+    values = np.add.reduceat((codes & 31) << (5 * places), starts)
+    is_negative = codes[ends] & 16 > 0
+    values -= np.where(is_negative, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values

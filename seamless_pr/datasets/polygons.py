@@ -1,0 +1,174 @@
+"""Polygon files of Cityscapes' kind: reading, checking, painting as the official tools do."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from seamless_pr.structures.faults import Fault
+
+GROUP_ENDING = "group"
+MIN_CORNERS = 3
+# Two corners are painted as a line; one cannot be painted at all.
+MIN_PAINTED_CORNERS = 2
+# Far above any camera; a damaged size must not fill the memory.
+MAX_PIXELS = 2**28
+
+
+@dataclass(frozen=True)
+class LabelledPolygon:
+    """One object: its label without the ending "group", and [(x, y), ...] in pixels."""
+
+    label: str
+    is_group: bool
+    corners: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class PolygonFile:
+    """The objects of one image in painting order, deleted ones left out."""
+
+    height: int
+    width: int
+    objects: tuple[LabelledPolygon, ...]
+
+
+def read_polygons(
+    path: Path, labels: Collection[str], *, accept_degenerate: bool = False
+) -> tuple[PolygonFile, list[Fault]]:
+    """Reads a `_polygons.json`.
+
+    Args:
+        path: the file.
+        labels: all known labels; "<label>group" is a group of objects.
+        accept_degenerate: polygons with fewer than three corners, and those that lie outside of the
+            image, are no faults: the official tools paint a line, or nothing.
+
+    Returns:
+        The file, and everything that is wrong with it.
+    """
+    content, fault = read_json(path)
+    if fault is not None:
+        return PolygonFile(0, 0, ()), [fault]
+    size = [content.get(key) if isinstance(content, Mapping) else None for key in _SIZE_KEYS]
+    height, width = size
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        message = f"needs imgHeight and imgWidth in pixels; got {height!r} and {width!r}"
+        return PolygonFile(0, 0, ()), [Fault(str(path), f"{message}: copy the file again")]
+    if height * width > MAX_PIXELS:
+        message = f"size {height}x{width} is beyond any camera; copy the file again"
+        return PolygonFile(0, 0, ()), [Fault(str(path), message)]
+    entries = content.get("objects")
+    if not isinstance(entries, list):
+        fault = Fault(str(path), f"'objects' must be a list; got {entries!r}: copy the file again")
+        return PolygonFile(height, width, ()), [fault]
+    faults: list[Fault] = []
+    objects = []
+    for index, entry in enumerate(entries):
+        found = _parse_object(entry, labels, (height, width), accept_degenerate)
+        if isinstance(found, str):
+            faults.append(Fault(str(path), f"object {index} {found}"))
+        elif found is not None:
+            objects.append(found)
+    return PolygonFile(height, width, tuple(objects)), faults
+
+
+_SIZE_KEYS = ("imgHeight", "imgWidth")
+
+
+def _parse_object(
+    entry: Any, labels: Collection[str], size: tuple[int, int], accept_degenerate: bool
+) -> LabelledPolygon | str | None:
+    """The object; None if it is deleted; or what is wrong with it."""
+    if not isinstance(entry, Mapping):
+        return f"must be an object with label and polygon; got {entry!r}"
+    if entry.get("deleted"):
+        return None
+    label = entry.get("label")
+    if not isinstance(label, str):
+        return f"has no label; got {label!r}"
+    is_group = label not in labels and label.removesuffix(GROUP_ENDING) in labels
+    if is_group:
+        label = label.removesuffix(GROUP_ENDING)
+    if label not in labels:
+        return f"has the label '{label}', which no table knows; correct it or mark it deleted"
+    corners = _parse_corners(entry.get("polygon"))
+    if corners is None:
+        return f"('{label}'): 'polygon' must be a list of [x, y] in pixels"
+    if len(corners) < MIN_CORNERS and not accept_degenerate:
+        return (
+            f"('{label}') has {len(corners)} corners, at least {MIN_CORNERS} make a polygon; "
+            f"mark it deleted, or {ACCEPT_HINT}"
+        )
+    if not accept_degenerate and _is_outside(corners, size):
+        return (
+            f"('{label}') lies outside of the image of {size[0]}x{size[1]} (height x width); "
+            f"mark it deleted, or {ACCEPT_HINT}"
+        )
+    return LabelledPolygon(label, is_group, corners)
+
+
+ACCEPT_HINT = "take it as the official tool does with --accept-degenerate"
+
+
+def _parse_corners(raw: Any) -> tuple[tuple[float, float], ...] | None:
+    if not isinstance(raw, list):
+        return None
+    corners = []
+    for corner in raw:
+        if not isinstance(corner, list) or len(corner) != 2:
+            return None
+        if not all(isinstance(value, int | float) and math.isfinite(value) for value in corner):
+            return None
+        corners.append((corner[0], corner[1]))
+    return tuple(corners)
+
+
+def _is_outside(corners: tuple[tuple[float, float], ...], size: tuple[int, int]) -> bool:
+    height, width = size
+    xs, ys = zip(*corners) if corners else ((), ())
+    return not corners or max(xs) < 0 or min(xs) >= width or max(ys) < 0 or min(ys) >= height
+
+
+def paint_polygons(
+    size: tuple[int, int],
+    polygons: Iterable[tuple[tuple[tuple[float, float], ...], int]],
+    background: int,
+) -> NDArray[np.int32]:
+    """Paints (corners, value) in order, later ones over earlier ones.
+
+    Pillow paints, as in the official tools of Cityscapes and IDD: its rule for border pixels, and
+    for outlines that cross themselves, belongs to the ground truth.
+
+    Args:
+        size: (height, width).
+        polygons: corners as (x, y) in pixels; a single corner paints nothing.
+        background: value where nothing is painted.
+
+    Returns:
+        [H, W] int32.
+    """
+    picture = Image.new("I", (size[1], size[0]), background)
+    drawer = ImageDraw.Draw(picture)
+    for corners, value in polygons:
+        if len(corners) >= MIN_PAINTED_CORNERS:
+            drawer.polygon(corners, fill=value)
+    return np.array(picture, dtype=np.int32)
+
+
+def read_json(path: Path) -> tuple[Any, Fault | None]:
+    """The content of a JSON file, or why there is none."""
+    try:
+        return json.loads(path.read_bytes()), None
+    except OSError as error:
+        return None, Fault(str(path), f"cannot be read ({error.strerror}); copy it again")
+    except (ValueError, RecursionError) as error:
+        return None, Fault(str(path), f"not JSON, or only a part of it ({error}); copy it again")

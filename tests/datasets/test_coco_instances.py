@@ -1,0 +1,122 @@
+"""Instance JSONs: masks are those of pycocotools, damaged ones are faults, overlaps are settled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from seamless_pr.datasets.coco_instances import (
+    decode_segmentation,
+    paint_instances,
+    read_instance_json,
+)
+
+SIZE = (9, 13)
+
+
+def random_mask(seed: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.random(size) < rng.uniform(0, 1)
+
+
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(runs["size"]), "counts": runs["counts"].decode()}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_compressed_run_lengths_are_decoded_as_by_pycocotools(seed: int) -> None:
+    size = (1 + seed * 7, 1 + seed * 11)
+    mask = random_mask(seed, size)
+    np.testing.assert_array_equal(decode_segmentation(encode(mask), size), mask)
+
+
+def test_large_masks_of_one_value_are_decoded() -> None:
+    for value in (False, True):
+        mask = np.full((700, 900), value)
+        np.testing.assert_array_equal(decode_segmentation(encode(mask), (700, 900)), mask)
+
+
+def test_plain_run_lengths_go_column_by_column() -> None:
+    mask = decode_segmentation({"size": [2, 3], "counts": [1, 2, 3]}, (2, 3))
+    assert isinstance(mask, np.ndarray)
+    assert mask.tolist() == [[False, True, False], [True, False, False]]
+
+
+def test_polygons_are_painted_as_by_pycocotools() -> None:
+    polygons = [[1.0, 1.0, 9.5, 2.0, 4.0, 7.5], [10.0, 5.0, 12.0, 5.0, 12.0, 8.0]]
+    expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *SIZE)))
+    np.testing.assert_array_equal(decode_segmentation(polygons, SIZE), expected.astype(bool))
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "expected"),
+    [
+        (None, "must be polygons or run lengths"),
+        ([], "must be polygons or run lengths"),
+        ([[1, 2, 3, 4]], "three corners at least"),
+        ([[1, 2, 3, 4, 5, 1e9]], "far outside of the image"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "far outside of the image"),
+        ({"size": [9, 12], "counts": [117]}, "the image has [9, 13]"),
+        ({"size": [9, 13], "counts": [116]}, "do not add up"),
+        ({"size": [9, 13], "counts": [118, -1]}, "do not add up"),
+        ({"size": [9, 13], "counts": "oooo"}, "do not add up"),
+        ({"size": [9, 13], "counts": "é"}, "do not add up"),
+        ({"size": [9, 13], "counts": ""}, "do not add up"),
+        ({"size": [9, 13], "counts": 7}, "'counts' must be a text or a list"),
+    ],
+)
+def test_a_damaged_segmentation_is_said_and_never_decoded(segmentation: Any, expected: str) -> None:
+    found = decode_segmentation(segmentation, SIZE)
+    assert isinstance(found, str)
+    assert expected in found
+
+
+def test_small_objects_lie_over_large_ones_and_crowds_below_all() -> None:
+    small, large = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    small[2:4, 2:4], large[1:6, 1:6] = True, True
+    objects = [
+        {"id": 5, "category_id": 1, "segmentation": encode(small)},
+        {"id": 6, "category_id": 2, "segmentation": encode(large), "iscrowd": 0},
+        {"id": 7, "category_id": 2, "segmentation": encode(np.ones(SIZE)), "iscrowd": 1},
+    ]
+    painted, faults = paint_instances(
+        json.dumps({"size": SIZE, "objects": objects}), {1, 2}, "a.json"
+    )
+    assert faults == []
+    expected = np.full(SIZE, 3)
+    expected[large], expected[small] = 2, 1
+    assert painted.id_map.tolist() == expected.tolist()
+    assert (painted.category_of, painted.crowd_ids) == ({0: 0, 1: 1, 2: 2, 3: 2}, {3})
+
+
+def test_unknown_categories_and_damaged_masks_are_all_listed() -> None:
+    objects = [{"id": 5, "category_id": 9, "segmentation": []}, {"category_id": 1}]
+    _, faults = paint_instances(json.dumps({"size": SIZE, "objects": objects}), {1}, "a.json")
+    assert [fault.message[:36] for fault in faults] == [
+        "annotation 5: category 9 is not know",
+        "annotation number 1: 'segmentation' ",
+    ]
+
+
+def test_wrong_files_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    with pytest.raises(FileNotFoundError, match="no instance JSON at"):
+        read_instance_json(path)
+    path.write_text('{"images": [], "annotations": [{"segments_info": []}], "categories": []}')
+    _, (fault,) = read_instance_json(path)
+    assert "holds panoptic annotations" in fault.message
+    image = {"id": 1, "file_name": "a", "height": 3, "width": 4}
+    content = {
+        "images": [image, {"id": 2, "file_name": "b"}],
+        "annotations": [{"image_id": 1, "category_id": 1}, {"id": 4}, {"image_id": 9}],
+    }
+    path.write_text(json.dumps(content))
+    file, faults = read_instance_json(path)
+    assert [len(found.objects) for found in file.images] == [1]
+    assert len(faults) == 3
