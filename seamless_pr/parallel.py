@@ -6,13 +6,20 @@ his own.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from typing import Protocol, TypeVar
 
 import cv2
-from tqdm import tqdm
+
+from seamless_pr.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,25 +55,45 @@ def map_in_processes(
         function: picklable; faults of one item belong in its result: an exception stops the map.
         items: picklable.
         num_workers: processes; None: one per core; 0 or 1: this process.
-        title: shown before the progress bar.
-        show_progress: False: no bar.
+        title: shown before the progress.
+        show_progress: a bar on a terminal, a line now and then elsewhere.
+
+    Raises:
+        OSError: a process was ended from outside, mostly for want of memory.
     """
     workers = min(available_cores() if num_workers is None else num_workers, len(items))
-    bar = tqdm(total=len(items), desc=title, unit="image", disable=not show_progress)
-    with bar:
+    with Progress(len(items), "image", title=title, is_shown=show_progress) as progress:
         if workers <= 1:
             for item in items:
                 yield function(item)
-                bar.update()
+                progress.update()
             return
+        others = multiprocessing.active_children()
         with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
+            # Not `pool.map`, which cancels on its way out what the pool then cannot end in peace.
+            starts = range(0, len(items), ITEMS_PER_MESSAGE)
+            shards = (items[start : start + ITEMS_PER_MESSAGE] for start in starts)
+            futures = deque(pool.submit(_map_here, function, shard) for shard in shards)
             try:
-                for result in pool.map(function, items, chunksize=ITEMS_PER_MESSAGE):
-                    yield result
-                    bar.update()
+                while futures:
+                    for result in futures.popleft().result():
+                        yield result
+                        progress.update()
+            except BrokenProcessPool as error:
+                raise OSError(
+                    f"a process of '{title}' was ended from outside, mostly for want of memory; "
+                    "try fewer --workers"
+                ) from error
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                # What they are at is of no use any more, and may last.
+                for process in multiprocessing.active_children():
+                    if process not in others:
+                        process.terminate()
                 raise
+
+
+def _map_here(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
 
 
 def available_cores() -> int:
@@ -79,3 +106,15 @@ def available_cores() -> int:
 def _start_worker() -> None:
     # The processes share the cores; threads inside each would only get in each other's way.
     cv2.setNumThreads(0)
+    # Ctrl-C reaches the whole group; the parent says what happened and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, whatever ended that."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+
+import pytest
 
 from seamless_pr.progress import Progress
 
@@ -10,6 +13,13 @@ from seamless_pr.progress import Progress
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+class Gone(Terminal):
+    """A terminal whose window was closed."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
 
 
 def test_log_file_gets_lines_and_no_control_characters() -> None:
@@ -51,3 +61,48 @@ def test_terminal_gets_a_bar() -> None:
     assert "\r" in stream.getvalue()
     assert "2/2" in stream.getvalue()
     assert "failed: a.png\n" in stream.getvalue()
+
+
+def test_a_title_stands_before_the_count() -> None:
+    stream = io.StringIO()
+    with Progress(1, "image", title="verify", stream=stream) as progress:
+        progress.update()
+    assert stream.getvalue().startswith("verify: 1 of 1 images, ")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()], ids=["log", "terminal"])
+def test_what_is_not_shown_and_what_is_empty_leaves_no_trace(stream: io.StringIO) -> None:
+    with Progress(2, "image", stream=stream, is_shown=False) as progress:
+        progress.update()
+        progress.update()
+    with Progress(0, "image", stream=stream):
+        pass
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("kind", [io.StringIO, Terminal], ids=["log", "terminal"])
+def test_a_stream_that_lacks_letters_gets_question_marks(
+    kind: type[io.StringIO], tmp_path: Path
+) -> None:
+    with (tmp_path / "log").open("w", encoding="ascii") as stream:
+        stream.isatty = lambda: kind is Terminal  # type: ignore[method-assign]
+        with Progress(1, "image", title="größe", stream=stream) as progress:
+            progress.message("failed: 日本.png")
+            progress.update()
+    text = (tmp_path / "log").read_text()
+    assert "failed: ??.png\n" in text
+    assert "gr??e: " in text
+
+
+def test_a_stream_that_is_gone_or_closed_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.stderr", None)
+    for stream in (Gone(), closed, None):
+        done = 0
+        with Progress(3, "image", stream=stream, seconds_between_lines=0) as progress:
+            for _ in range(3):
+                progress.update()
+                progress.message("text")
+                done += 1
+        assert done == 3

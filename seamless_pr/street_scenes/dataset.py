@@ -22,10 +22,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from seamless_pr.datasets.label_spaces import load_labels
 from seamless_pr.files import write_whole
+from seamless_pr.progress import Progress
 from seamless_pr.street_scenes.camera import Array
 from seamless_pr.street_scenes.layout import lay_out_scene
 from seamless_pr.street_scenes.painting import PaintedScene, PolygonObject, paint_scene
@@ -185,7 +185,7 @@ def write_street_scenes(
         for index in range(count)
         if not scene_paths(root, split, index).are_complete()
     ]
-    with tqdm(total=len(jobs), desc="street scenes", unit="img", disable=not progress) as bar:
+    with Progress(len(jobs), "image", title="street scenes", is_shown=progress) as bar:
         if workers <= 1:
             for job in jobs:
                 _write_one(*job)
