@@ -39,6 +39,8 @@ REQUIRED = [
     "fsspec>=2024.2",
     "tensorboard>=2.17",
     "tqdm>=4.66",
+    # What .gitignore and .rayignore mean.
+    "pathspec>=0.12",
     "jinja2>=3.1",
 ]
 
@@ -49,6 +51,8 @@ TEST = [
     *LINT,
     "pytest>=8.3",
     "pytest-xdist>=3.6",
+    # Asked by a test what an installation would bring; Python has it no more since 3.12.
+    "setuptools>=68",
     # A second, independent PQ implementation to compare with.
     "vernier==0.5.4",
     # Drives a headless Chromium for the tests of the HTML report; they skip without a browser.
@@ -80,6 +84,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["seamless_pr", "seamless_pr.*"]),
     package_data={"seamless_pr": ["py.typed", "datasets/labels/*.csv", "drawing/templates/*"]},
+    entry_points={"console_scripts": ["seamless-pr = seamless_pr.pipelines.cli:main"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,
     classifiers=[

@@ -5,9 +5,11 @@ from pathlib import Path
 
 # Run from a clone, from any folder: the package beside this script needs no installation. Copied
 # alone, as `ray submit` does, the script takes the installed package.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from seamless_pr.pipelines.predict import main
+CLONE = Path(__file__).resolve().parent.parent
+if (CLONE / "seamless_pr/pipelines").is_dir():
+    sys.path.insert(0, str(CLONE))
 
 if __name__ == "__main__":
+    from seamless_pr.pipelines.predict import main
+
     sys.exit(main())

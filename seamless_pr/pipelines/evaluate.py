@@ -22,15 +22,12 @@ examples:
 
   # two evaluations of the same images: is B better than A, class by class?
   python pipelines/evaluate.py --compare A/evaluation.json B/evaluation.json
-
-exit codes: 0 scored; 1 not scored, the message lists every fault of the input; 2 wrong arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +71,12 @@ from seamless_pr.integrations.panopticapi import (
 )
 from seamless_pr.metrics.segment_matching import PQ_RULES
 from seamless_pr.parallel import ItemMap
-from seamless_pr.pipelines.ray_support import add_ray_option, check_output, item_map, uses_ray
+from seamless_pr.pipelines.ray_support import add_ray_option
+from seamless_pr.pipelines.ray_tasks import item_map
+from seamless_pr.pipelines.stage import Stage
 
-EXIT_ERROR = 1
 
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ground-truth",
         type=Path,
@@ -169,7 +162,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar=("A.json", "B.json"),
         help="compare two evaluation.json of the same images instead of evaluating",
     )
-    options = parser.parse_args(arguments)
+
+
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.compare and not (options.ground_truth and options.predictions):
         parser.error("--ground-truth and --predictions are needed (or --compare A.json B.json)")
     if options.report and not options.output:
@@ -178,22 +173,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         parser.error("--cross-check is for an evaluation by the official rules, and not lenient")
     if options.images and not options.images.is_dir():
         parser.error(f"--images: no folder {options.images}")
-    return options
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    try:
-        check_output(options.output)
-        with item_map(options) as map_items:
-            if options.compare:
-                compare(options, map_items)
-            else:
-                score(options, map_items)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    return 0
+def run(options: argparse.Namespace) -> None:
+    with item_map(options) as map_items:
+        if options.compare:
+            compare(options, map_items)
+        else:
+            score(options, map_items)
 
 
 def score(options: argparse.Namespace, map_items: ItemMap) -> None:
@@ -205,27 +192,25 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
     pred = open_predictions(options.predictions, options.predictions_dir)
     work = {
         "num_workers": options.workers,
-        "show_progress": sys.stderr.isatty() or uses_ray(options),
+        "show_progress": True,
         "map_items": map_items,
     }
-    values = run(gt, pred, options, work)
+    values = evaluation(gt, pred, options, work)
+    written = []
+    if options.output is not None:
+        write_tables(values, options.output)
+        written.append(f"everything in {write_evaluation_json(values, options.output)}")
+    if options.report:
+        page = write_report(
+            values, gt, pred, options.output / "report", images=options.images, **work
+        )
+        written.append(f"report in {page}")
     show(values)
     if baseline is not None:
         print()
         print(plain_text(baseline_table(values, baseline)))
-    if options.output is not None:
-        write_tables(values, options.output)
-        print(f"everything in {write_evaluation_json(values, options.output)}")
-    if options.report:
-        page = write_report(
-            values,
-            gt,
-            pred,
-            options.output / "report",
-            images=options.images,
-            **work,
-        )
-        print(f"report in {page}")
+    for line in written:
+        print(line)
     if options.cross_check:
         show_cross_check(values, options)
 
@@ -262,15 +247,15 @@ def compare(options: argparse.Namespace, map_items: ItemMap) -> None:
         map_items=map_items,
     )
     table = comparison_table(comparison)
-    print(f"A: {path_a}\nB: {path_b}\n{comparison.num_images} images\n")
-    print(plain_text(table))
-    print("* the interval (paired bootstrap over images) leaves out 0")
     if output is not None:
         write_json(output / "comparison.json", comparison_json(comparison))
         write_table(table, output / "comparison")
+    print(f"A: {path_a}\nB: {path_b}\n{comparison.num_images} images\n")
+    print(plain_text(table))
+    print("* the interval (paired bootstrap over images) leaves out 0")
 
 
-def run(
+def evaluation(
     gt: Source, pred: Source, options: argparse.Namespace, work: dict[str, Any]
 ) -> dict[str, Any]:
     """Evaluates and returns the content of evaluation.json.
@@ -304,6 +289,26 @@ def show(values: dict[str, Any]) -> None:
     for note in values["notes"]:
         print(f"note: {note}")
 
+
+STAGE = Stage(
+    doc=__doc__ or "",
+    add_options=add_options,
+    check=check,
+    run=run,
+    inputs=(
+        "ground_truth",
+        "predictions",
+        "ground_truth_dir",
+        "predictions_dir",
+        "instances",
+        "semantic_pngs",
+        "baseline",
+        "images",
+        "compare",
+    ),
+    when_stopped="nothing is scored",
+)
+main = STAGE.main
 
 if __name__ == "__main__":
     sys.exit(main())

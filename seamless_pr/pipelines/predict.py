@@ -22,9 +22,6 @@ examples:
 
 A run that was stopped goes on where it was when the same command is given again.
 Images that cannot be read are listed in OUTPUT/errors.jsonl and do not stop the run.
-
-exit codes: 0 all images done; 1 nothing done, the message says why; 2 wrong arguments;
-3 done, but some images failed.
 """
 
 from __future__ import annotations
@@ -42,18 +39,13 @@ from seamless_pr.inference.folders import ImageOutcome, predict_folder
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.inference.predictor import AMP_TYPES, Predictor
-from seamless_pr.pipelines.ray_support import add_ray_option, check_output, uses_ray
+from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
+from seamless_pr.pipelines.stage import ExitCode, Stage
 from seamless_pr.progress import Progress
 from seamless_pr.structures.label_space import LabelSpace
 
-EXIT_ERROR, EXIT_SOME_FAILED, EXIT_STOPPED = 1, 3, 130
 
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", required=True, metavar="W", help=".safetensors file, run or checkpoint folder"
     )
@@ -115,43 +107,33 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="key=value",
         help="changes of the network's config, as model.fusion.score_threshold=0.4",
     )
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    try:
-        check_output(options.output)
-        items = list_images(
-            options.images, id_from=options.image_ids, remove_suffix=options.image_id_suffix
-        )
-        predictor = load_predictor(
-            options.weights,
-            # With Ray this process only asks what the results will be.
-            "cpu" if uses_ray(options) else options.device,
-            label_space=wanted_label_space(options.image_ids),
-            overrides=options.overrides,
-            batch_size=options.batch_size,
-            amp=options.amp,
-        )
-        if uses_ray(options):
-            from seamless_pr.pipelines.ray_prediction import labelling_on_cluster
+def run(options: argparse.Namespace) -> ExitCode:
+    items = list_images(
+        options.images, id_from=options.image_ids, remove_suffix=options.image_id_suffix
+    )
+    predictor = load_predictor(
+        options.weights,
+        # With Ray this process only asks what the results will be.
+        "cpu" if uses_ray(options) else options.device,
+        label_space=wanted_label_space(options.image_ids),
+        overrides=options.overrides,
+        batch_size=options.batch_size,
+        amp=options.amp,
+    )
+    if uses_ray(options):
+        from seamless_pr.pipelines.ray_prediction import labelling_on_cluster
 
-            with labelling_on_cluster(options, predictor) as label:
-                summary = run(predictor, items, options, label)
-        else:
-            print(f"network on {predictor.device}")
-            if predictor.device.type == "cpu":
-                keep_freed_memory()
-            summary = run(predictor, items, options)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        print("stopped; give the same command again to go on", file=sys.stderr)
-        return EXIT_STOPPED
+        with labelling_on_cluster(options, predictor) as label:
+            summary = predict(predictor, items, options, label)
+    else:
+        print(f"network on {predictor.device}")
+        if predictor.device.type == "cpu":
+            keep_freed_memory()
+        summary = predict(predictor, items, options)
     print(last_line(summary, options.output))
-    return EXIT_SOME_FAILED if summary.failures else 0
+    return ExitCode.SOME_FAILED if summary.failures else ExitCode.DONE
 
 
 def wanted_label_space(image_ids: str) -> LabelSpace | None:
@@ -162,7 +144,7 @@ def wanted_label_space(image_ids: str) -> LabelSpace | None:
     return label_space_from_categories(categories, image_ids) if categories else None
 
 
-def run(
+def predict(
     predictor: Predictor,
     items: Sequence[ImageItem],
     options: argparse.Namespace,
@@ -214,6 +196,14 @@ def last_line(summary: FolderSummary, output: str) -> str:
     reasons = f"reasons in {output}/errors.jsonl, first: {summary.failures[0][1]}"
     return f"{done}; {len(summary.failures)} images failed, {reasons}"
 
+
+STAGE = Stage(
+    doc=__doc__ or "",
+    add_options=add_options,
+    run=run,
+    inputs=("weights", "images"),
+)
+main = STAGE.main
 
 if __name__ == "__main__":
     sys.exit(main())

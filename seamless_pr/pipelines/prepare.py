@@ -7,7 +7,7 @@
     python pipelines/prepare.py verify --json G.json --png-dir PNGS --images RGB
 
 A conversion that was cut off goes on where it stopped. Everything that is wrong is listed at once,
-and then nothing that looks finished is written. The exit code is 1 when anything is wrong.
+and then nothing that looks finished is written.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from seamless_pr.datasets.raw_splits import RawSplit
 from seamless_pr.datasets.verification import verify_dataset
 from seamless_pr.datasets.vistas import VERSIONS, open_vistas
 from seamless_pr.parallel import ItemMap
-from seamless_pr.pipelines.ray_support import add_ray_option, check_output, item_map
+from seamless_pr.pipelines.ray_support import add_ray_option
+from seamless_pr.pipelines.ray_tasks import item_map
+from seamless_pr.pipelines.stage import ExitCode, Stage
 from seamless_pr.structures.faults import Fault
 
-INTERRUPTED = 130  # what shells report for a program stopped by Ctrl-C
 IDD_SIZES = {"native": None, f"{OFFICIAL_SIZE[1]}x{OFFICIAL_SIZE[0]}": OFFICIAL_SIZE}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one sub-command; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        with item_map(options) as map_items:
-            faults = options.run(options, map_items)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    return 1 if faults else 0
+def check(_: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Names the folder of the results where none is given."""
+    if options.command is prepare_known and options.output is None:
+        options.output = options.root / DATASETS[options.dataset].results_dir
+    elif options.command is prepare_custom and options.output is None:
+        options.output = options.description.parent
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    with item_map(options) as map_items:
+        faults = options.command(options, map_items)
+    return ExitCode.FAILED if faults else ExitCode.DONE
 
 
 def prepare_known(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
@@ -66,22 +66,19 @@ def prepare_known(options: argparse.Namespace, map_items: ItemMap) -> list[Fault
         open_split = partial(open_vistas, version=options.version)
     elif options.dataset == "ade20k":
         open_split = partial(open_ade20k, stated_areas=options.areas == "stated")
-    check_output(options.output or options.root, "--output" if options.output else "--root")
     splits = [open_split(options.root, split) for split in options.splits or known.splits]
-    return _prepare(splits, options.output or options.root / known.results_dir, options, map_items)
+    return _prepare(splits, options, map_items)
 
 
 def prepare_custom(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
     """Prepares data of one's own."""
     dataset = read_custom_yaml(options.description)
-    output = options.output or options.description.absolute().parent
-    check_output(output, "--output")
     splits = [open_custom(dataset, split) for split in options.splits or dataset.splits]
-    return _prepare(splits, output, options, map_items)
+    return _prepare(splits, options, map_items)
 
 
 def _prepare(
-    splits: Sequence[OpenedSplit], output: Path, options: argparse.Namespace, map_items: ItemMap
+    splits: Sequence[OpenedSplit], options: argparse.Namespace, map_items: ItemMap
 ) -> list[Fault]:
     """Converts or checks the splits; the first one is the training split."""
     to_convert: list[RawSplit] = []
@@ -89,14 +86,16 @@ def _prepare(
     for index, split in enumerate(splits):
         holdout = options.holdout if index == 0 else 0
         if isinstance(split, PanopticFiles):
-            faults += _check_files(split, output, holdout, options, map_items)
+            faults += _check_files(split, holdout, options, map_items)
         elif holdout:
             to_convert += split.hold_out(holdout, options.seed)
         else:
             to_convert.append(split)
     if not to_convert:
         return faults
-    prepared = convert_splits(to_convert, output, num_workers=options.workers, map_items=map_items)
+    prepared = convert_splits(
+        to_convert, options.output, num_workers=options.workers, map_items=map_items
+    )
     for result in prepared:
         faults += _verify_conversion(result, options, map_items)
     return faults
@@ -127,7 +126,6 @@ def _verify_conversion(
 
 def _check_files(
     files: PanopticFiles,
-    output: Path,
     holdout: int,
     options: argparse.Namespace,
     map_items: ItemMap,
@@ -143,7 +141,7 @@ def _check_files(
         return faults
     json_paths: Sequence[Path] = (files.json_path,)
     if holdout:
-        json_paths = files.write_holdout(output, holdout, options.seed)
+        json_paths = files.write_holdout(options.output, holdout, options.seed)
     for path in json_paths:
         print_usage(path, files.images_dir, files.png_dir)
     return faults
@@ -180,10 +178,7 @@ def report(json_path: Path, faults: Sequence[Fault]) -> None:
     print(f"{json_path}: {verdict}", file=sys.stderr if faults else sys.stdout)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, known in DATASETS.items():
         command = commands.add_parser(name, help=known.title)
@@ -191,13 +186,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--splits", nargs="+", metavar="SPLIT", help=f"default: {' '.join(known.splits)}"
         )
-        command.set_defaults(run=prepare_known, dataset=name)
+        command.set_defaults(command=prepare_known, dataset=name)
         _add_common(command, f"folder of the results (default ROOT/{known.results_dir})")
         _add_own(command, name)
     custom = commands.add_parser("custom", help="data of your own, described by a YAML file")
     custom.add_argument("--description", type=Path, required=True, help="see docs/datasets.md")
     custom.add_argument("--splits", nargs="+", metavar="SPLIT", help="default: all of the file")
-    custom.set_defaults(run=prepare_custom)
+    custom.set_defaults(command=prepare_custom)
     _add_common(custom, "folder of the results (default: that of the description)")
 
     verification = commands.add_parser("verify", help="list every fault of a panoptic dataset")
@@ -206,11 +201,10 @@ def _parser() -> argparse.ArgumentParser:
         "--png-dir", type=Path, help="folder of the id PNGs (default: the JSON's path less .json)"
     )
     verification.add_argument("--images", type=Path, help="folder of the RGB images of this split")
-    verification.set_defaults(run=verify)
+    verification.set_defaults(command=verify)
     for command in commands.choices.values():
         command.add_argument("--workers", type=int, help="processes (default: one per core)")
         add_ray_option(command)
-    return parser
 
 
 def _add_common(command: argparse.ArgumentParser, output_help: str) -> None:
@@ -249,6 +243,16 @@ def _add_own(command: argparse.ArgumentParser, name: str) -> None:
             help="stated: areas of stuff before things cover it, as in the usual conversion",
         )
 
+
+STAGE = Stage(
+    doc=__doc__ or "",
+    add_options=add_options,
+    check=check,
+    run=run,
+    inputs=("root", "description", "json", "png_dir", "images"),
+    has_commands=True,
+)
+main = STAGE.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -113,15 +113,21 @@ def label_items(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # The pipeline has its own.
     context.print_on_execution_start = False
-    # The releases of Ray that setup.py admits know no other way to limit restarts.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-    if "num_gpus" in resources:
-        stream = _through_tasks(items, job, num_networks, resources)
-    else:
-        blocks = num_blocks(len(items), num_networks)
-        stream = _on_networks(_rows(items, blocks), LabelFiles, job, num_networks, resources)
+    with warnings.catch_warnings():
+        # The releases of Ray that setup.py admits know no other way to limit restarts.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        stream = _stream(items, job, num_networks, resources)
     for row in stream.iter_rows():
         yield ImageOutcome(to_item(row), row["error"] or None)
+
+
+def _stream(
+    items: Sequence[ImageItem], job: Job, num_networks: int, resources: dict[str, float]
+) -> Any:
+    if "num_gpus" in resources:
+        return _through_tasks(items, job, num_networks, resources)
+    blocks = num_blocks(len(items), num_networks)
+    return _on_networks(_rows(items, blocks), LabelFiles, job, num_networks, resources)
 
 
 def _rows(items: Sequence[ImageItem], num_blocks: int) -> Any:

@@ -23,7 +23,7 @@ from seamless_pr.inference.folders import label_images, load_image, predict_imag
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
-from seamless_pr.pipelines.ray_support import work_in
+from seamless_pr.pipelines.ray_tasks import work_in
 
 Batch = dict[str, NDArray[Any]]
 
@@ -95,7 +95,7 @@ def write_files(batch: Batch, job: Job) -> Batch:
 
 
 def _load(job: Job) -> Predictor:
-    work_in(job.work_in)
+    _begin(job)
     predictor = job.load_network()
     if predictor.device.type == "cpu":
         keep_freed_memory()
@@ -107,7 +107,16 @@ def _begin_task(job: Job) -> None:
 
     # A task has one core.
     cv2.setNumThreads(0)
+    _begin(job)
+
+
+def _begin(job: Job) -> None:
     work_in(job.work_in)
+    if not job.folder.root.is_dir():
+        raise FileNotFoundError(
+            f"a worker finds no folder {job.folder.root}; --output must lie on storage that all "
+            "nodes share"
+        )
 
 
 class _Pickler(pickle.Pickler):

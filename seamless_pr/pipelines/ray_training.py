@@ -16,7 +16,9 @@ from seamless_pr.config.load import config_from_dict, config_to_dict
 from seamless_pr.config.run_folder import claim_run_folder
 from seamless_pr.config.schema import ClusterConfig, Config
 from seamless_pr.files import writing
-from seamless_pr.pipelines.ray_support import check_output, cluster_failures, ray_cluster, work_in
+from seamless_pr.pipelines.paths import with_absolute_paths
+from seamless_pr.pipelines.ray_support import cluster_failures, inside_ray_job, ray_cluster
+from seamless_pr.pipelines.ray_tasks import work_in
 from seamless_pr.training.checkpoints import WEIGHTS_NAME
 from seamless_pr.training.distributed import of_first_worker
 
@@ -38,19 +40,16 @@ def train_on_cluster(config: Config, output: Path, storage: str | None) -> None:
 
     Args:
         config: the run.
-        output: run folder, on storage that all nodes share.
-        storage: folder or URI of Ray's checkpoints, of this run alone; None: `output`/ray.
+        output: run folder, absolute, on storage that all nodes share.
+        storage: folder (absolute) or URI of Ray's checkpoints, of this run alone; None:
+            `output`/ray.
 
     Raises:
         OSError: workers were lost or failed more often than `cluster.max_failures`.
         ValueError: the run folder belongs to another run, or `storage` is no folder.
     """
-    if storage is not None and "://" not in storage:
-        check_output(storage, "--storage")
-        storage = os.path.abspath(storage)
-    storage = storage or str(output.absolute() / STORAGE_NAME)
+    storage = storage or str(output / STORAGE_NAME)
     storage_parts(storage)  # A wrong one must not claim the run folder.
-    output = output.absolute()
     for name, value in RAY_TRAIN_SETTINGS.items():
         os.environ.setdefault(name, value)
     cluster = config.cluster
@@ -77,11 +76,7 @@ def _fit(config: Config, output: Path, storage: str) -> Any:
     }
     trainer = TorchTrainer(
         _train_worker,
-        train_loop_config={
-            "config": config_to_dict(config),
-            "output": str(output),
-            "folder": os.getcwd(),
-        },
+        train_loop_config=worker_settings(config, output),
         scaling_config=scaling_config(cluster),
         run_config=RunConfig(
             name=name,
@@ -101,6 +96,14 @@ def _fit(config: Config, output: Path, storage: str) -> Any:
             f"training failed and {cluster.max_failures} restarts (cluster.max_failures) did not "
             f"help; the same command goes on from the last checkpoint\n{error}"
         ) from error
+
+
+def worker_settings(config: Config, output: Path) -> dict[str, Any]:
+    """What `_train_worker` is told, in plain containers."""
+    values = config_to_dict(config)
+    # In a job relative paths are those of its working directory, which its workers have.
+    values = values if inside_ray_job() else with_absolute_paths(values)
+    return {"config": values, "output": str(output), "folder": os.getcwd()}
 
 
 def storage_parts(storage: str) -> tuple[str, str]:

@@ -20,32 +20,24 @@ The run folder gets config.yaml (all values), log.jsonl, tensorboard/, checkpoin
 (best.safetensors, last.safetensors and what is needed to go on) and, at the end,
 weights.safetensors: the best weights, or the last ones of a run without validation.
 The same command goes on with a run that was stopped.
-
-exit codes: 0 trained; 1 the message says why not; 2 wrong arguments; 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from seamless_pr.build.runs import build_trainer
 from seamless_pr.config.load import load_config
 from seamless_pr.config.run_folder import claim_run_folder
 from seamless_pr.config.schema import Config
-from seamless_pr.pipelines.ray_support import add_ray_option, check_output, uses_ray
+from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
+from seamless_pr.pipelines.stage import Stage
 from seamless_pr.training.distributed import barrier, join_torchrun, leave, rank
 
-EXIT_ERROR, INTERRUPTED = 1, 130
 
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="YAML", help="the run, see configs/")
     parser.add_argument(
         "--output",
@@ -64,28 +56,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="key=value",
         help="changes of the config, as optimizer.lr=0.01",
     )
-    return parser.parse_intermixed_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
-    try:
-        config = load_config(options.config, options.overrides)
-        output = Path(options.output) if options.output else default_output(options.config)
-        if uses_ray(options):
-            from seamless_pr.pipelines.ray_training import train_on_cluster
+def check(_: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.output is None:
+        options.output = str(default_output(options.config))
 
-            check_output(output)
-            train_on_cluster(config, output, options.storage)
-        else:
-            train(config, output)
-    except (ValueError, TypeError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the newest checkpoint", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+
+def run(options: argparse.Namespace) -> None:
+    config = load_config(options.config, options.overrides)
+    if uses_ray(options):
+        from seamless_pr.pipelines.ray_training import train_on_cluster
+
+        train_on_cluster(config, Path(options.output), options.storage)
+    else:
+        train(config, Path(options.output))
 
 
 def train(config: Config, output: Path) -> None:
@@ -95,7 +80,10 @@ def train(config: Config, output: Path) -> None:
         if rank() == 0:
             claim_run_folder(output, config)
         barrier()
-        trainer = build_trainer(config, output, device=device)
+        try:
+            trainer = build_trainer(config, output, device=device)
+        except TypeError as error:  # Of a network of timm, about model.backbone.options.
+            raise ValueError(str(error)) from error
         trainer.run()
         if rank() == 0:
             print(f"weights: {output / 'weights.safetensors'}", flush=True)
@@ -112,6 +100,17 @@ def default_output(config_path: str) -> Path:
         parts = parts[-1:]
     return Path("runs", *parts)
 
+
+STAGE = Stage(
+    doc=__doc__ or "",
+    add_options=add_options,
+    check=check,
+    run=run,
+    inputs=("config",),
+    outputs=("output", "storage"),
+    when_stopped="the same command goes on from the newest checkpoint",
+)
+main = STAGE.main
 
 if __name__ == "__main__":
     sys.exit(main())

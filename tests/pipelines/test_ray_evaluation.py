@@ -14,7 +14,8 @@ from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.image_evaluation import EvaluationSettings
 from seamless_pr.evaluation.results import evaluation_json
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
-from seamless_pr.pipelines.ray_support import map_in_tasks, ray_cluster
+from seamless_pr.pipelines.ray_support import ray_cluster
+from seamless_pr.pipelines.ray_tasks import map_in_tasks
 from seamless_pr.structures.faults import FaultyDataError
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import fuzz_image

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from seamless_pr.pipelines.ray_support import upload_sizes
+from seamless_pr.pipelines.upload import upload_sizes
 from seamless_pr.training.checkpoints import load_weights
 from seamless_pr.training.run_log import read_log
 from tests.support.processes import kill_all, wait_until

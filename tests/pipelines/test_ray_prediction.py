@@ -16,9 +16,9 @@ import torch
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.inference.folders import ImageOutcome, LabelledImage
 from seamless_pr.inference.image_list import ImageItem
-from seamless_pr.pipelines import predict
 from seamless_pr.pipelines.ray_prediction import network_resources, num_blocks
 from seamless_pr.pipelines.ray_stages import packed, unpacked
+from seamless_pr.pipelines.stage import ExitCode
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from tests.support.panoptic_files import write_png
@@ -104,7 +104,7 @@ def alone(job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("alone") / "out"
     command = [sys.executable, "pipelines/predict.py", *job, "--output", str(output)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), check=False)
-    assert done.returncode == predict.EXIT_SOME_FAILED
+    assert done.returncode == ExitCode.SOME_FAILED
     return output
 
 
@@ -141,7 +141,7 @@ def test_a_gpu_that_nobody_has_is_refused_at_once(job: list[str], tmp_path: Path
     done = subprocess.run(
         command, cwd=ROOT, env=hidden, capture_output=True, text=True, timeout=SECONDS
     )
-    assert done.returncode == predict.EXIT_ERROR
+    assert done.returncode == ExitCode.FAILED
     assert "Ray finds none on this machine; leave --device out" in done.stderr
 
 
@@ -181,7 +181,7 @@ def test_a_run_that_loses_workers_and_then_everything_ends_with_the_folder_of_a_
     assert 8 <= len(first) < NUM_IMAGES - 2
 
     again = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert again.returncode == predict.EXIT_SOME_FAILED, again.stderr
+    assert again.returncode == ExitCode.SOME_FAILED, again.stderr
     assert "images are finished and skipped" in again.stdout
     # No image was labelled twice.
     second = times_of_finished(output)

@@ -42,7 +42,7 @@ from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.files import write_json
 from seamless_pr.parallel import ItemMap, available_cores
-from seamless_pr.pipelines.ray_support import item_map
+from seamless_pr.pipelines.ray_tasks import item_map
 from seamless_pr.street_scenes.dataset import write_street_scenes
 from seamless_pr.training.checkpoints import save_weights
 from tools.measure.benchmark_evaluation import categories, draw_pairs
