@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seamless_pr.datasets import ade20k, cityscapes, coco, future3d, idd, vistas
-from seamless_pr.datasets.ade20k import open_ade20k, open_ade20k_folders
+from seamless_pr.datasets.ade20k import open_ade20k
 from seamless_pr.datasets.cityscapes import open_cityscapes, open_cityscapes_folder
 from seamless_pr.datasets.coco import open_coco
 from seamless_pr.datasets.folders import listed
@@ -70,9 +70,12 @@ def open_ground_truth_folder(
     folder = folder.absolute()
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; give the folder of the ground truth")
-    opened = _vistas_folder(folder) or _ade20k_folder(folder, stated_areas) or _coco_folder(folder)
-    if opened is not None:
-        return opened
+    if (vistas_split := vistas_split_of(folder)) is not None:
+        return open_vistas(*vistas_split)
+    if (ade20k_split := ade20k_split_of(folder)) is not None:
+        return open_ade20k(*ade20k_split, stated_areas=stated_areas)
+    if (coco_split := coco_split_of(folder)) is not None:
+        return open_coco(*coco_split)
     if (split := _split_with(folder, cityscapes.INSTANCE_IDS_SUFFIX)) is not None:
         return open_cityscapes_folder(folder, split)
     if (split := _split_with(folder, idd.POLYGONS_SUFFIX)) is not None:
@@ -101,34 +104,35 @@ def _split_with(folder: Path, suffix: str) -> str | None:
     return splits[0].name
 
 
-def _vistas_folder(folder: Path) -> OpenedSplit | None:
-    for depth in range(4):
-        split_dir = folder if depth == 0 else folder.parents[depth - 1]
+def vistas_split_of(folder: Path) -> tuple[Path, str, str | None] | None:
+    """(root, split, version) if the folder is a split of Vistas, or lies in one, by its names."""
+    places = [
+        f"{outer}panoptic/{name}"
+        for outer in ("", "v1.2/", "v2.0/")
+        for name in JSON_NAMES.values()
+    ]
+    for split_dir in (folder, *folder.parents[:3]):
         if split_dir.name not in SPLIT_NAMES:
             continue
-        inner = folder.relative_to(split_dir).parts
-        version = next((part.removeprefix("v") for part in inner if part.startswith("v")), None)
-        if any(sorted(split_dir.rglob(f"panoptic/{name}")) for name in JSON_NAMES.values()):
-            return open_vistas(split_dir.parent, split_dir.name, version)
+        if any((split_dir / place).is_file() for place in places):
+            inner = folder.relative_to(split_dir).parts
+            version = next((part[1:] for part in inner if part in ("v1.2", "v2.0")), None)
+            return split_dir.parent, split_dir.name, version
     return None
 
 
-def _ade20k_folder(folder: Path, stated_areas: bool) -> OpenedSplit | None:
+def ade20k_split_of(folder: Path) -> tuple[Path, str] | None:
+    """(root, split) if the folder is ADE20K's `annotations/<training or validation>`."""
     splits = {name: split for split, name in ade20k.FOLDERS.items()}
     if folder.parent.name != "annotations" or folder.name not in splits:
         return None
-    root = folder.parents[1]
-    for outer in (root, root.parent):
-        instances_dir = outer / "annotations_instance" / folder.name
-        if instances_dir.is_dir():
-            split = splits[folder.name]
-            return open_ade20k_folders(folder, instances_dir, split, stated_areas=stated_areas)
-    return open_ade20k(root, splits[folder.name])
+    return folder.parents[1], splits[folder.name]
 
 
-def _coco_folder(folder: Path) -> OpenedSplit | None:
+def coco_split_of(folder: Path) -> tuple[Path, str] | None:
+    """(root, split) if the folder is COCO's `panoptic_<split>2017`."""
     for split in coco.SPLITS:
         if folder.name == f"panoptic_{split}2017":
             inside = folder.parent.name == "annotations"
-            return open_coco(folder.parents[1] if inside else folder.parent, split)
+            return (folder.parents[1] if inside else folder.parent), split
     return None

@@ -40,6 +40,8 @@ IMAGE_ENDING = "_leftImg8bit"
 SPLITS = ("train", "val")
 PARTS = ("IDD_Segmentation", "idd20kII")
 OFFICIAL_SIZE = (720, 1280)
+# As the command lines name them, width first like the official tool.
+SIZES = {"native": None, "1280x720": OFFICIAL_SIZE}
 # A painted value from here on is level-3 id * 1000 + object number; below it is a level-3 id.
 FIRST_OBJECT_VALUE = 1000
 VOID_VALUE = 255

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,19 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
 from seamless_pr.datasets.batch_sampler import AspectRatioBatchSampler
-from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
-from seamless_pr.datasets.image_files import find_image_files
 from seamless_pr.datasets.images import read_image
 from seamless_pr.datasets.panoptic_records import (
     AnnotationRecord,
-    ImageId,
-    PanopticDataset,
-    SegmentRecord,
 )
+from seamless_pr.datasets.parts import AnnotatedImage, PanopticPart, read_parts
 from seamless_pr.datasets.transforms import Transform
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.ops.generators import keyed_generator
-from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -37,7 +31,7 @@ Batch = tuple[ImageBatch, list[PanopticTarget]]
 
 
 class PanopticImages(Dataset[Sample]):
-    """Images and targets of one part of a dataset.
+    """Images and targets of one split, made of one or several parts.
 
     Item `index`, or `(index, draw_key)` as the sampler gives it: the image [3, H, W] uint8 RGB and
     its `PanopticTarget`, whose segments are those of the JSON in their order and whose `image_key`
@@ -46,48 +40,47 @@ class PanopticImages(Dataset[Sample]):
 
     def __init__(
         self,
-        dataset: PanopticDataset,
-        png_dir: str | os.PathLike[str],
-        image_files: Mapping[ImageId, Path],
+        images: Sequence[AnnotatedImage],
         label_space: LabelSpace,
         transform: Transform,
         *,
         seed: int = 0,
     ) -> None:
-        """Checks that every segment has a class; pixels are read item by item.
+        """Pixels are read item by item.
 
         Args:
-            dataset: records of the JSON; images without an annotation are left out.
-            png_dir: folder of the id PNGs.
-            image_files: image_id -> RGB file, for every annotation.
+            images: whose segments all have a class of the label space; see `read_parts`.
             label_space: the network's classes.
             transform: applied to each image and its id map.
             seed: of the random changes.
-
-        Raises:
-            FaultyDataError: segments of categories that the label space lacks, annotations without
-                an image.
         """
         self.label_space = label_space
         self.transform = transform
         self.seed = seed
-        self.annotations = dataset.annotations
-        self.image_sizes = _image_sizes(dataset)
-        self._png_dir = Path(png_dir)
-        faults = [
-            *_category_faults(dataset, label_space),
-            *(
-                Fault(annotation.file_name, f"image {annotation.image_id!r} has no RGB file")
-                for annotation in dataset.annotations
-                if annotation.image_id not in image_files
-            ),
-        ]
-        if faults:
-            raise FaultyDataError(
-                f"the dataset does not fit the label space '{label_space.name}' or lacks images",
-                faults,
-            )
-        self._image_files = [image_files[annotation.image_id] for annotation in dataset.annotations]
+        self.annotations = tuple(image.annotation for image in images)
+        self.image_sizes = [image.size for image in images]
+        self._images = tuple(images)
+
+    @classmethod
+    def from_parts(
+        cls,
+        parts: Sequence[PanopticPart],
+        label_space: LabelSpace,
+        transform: Transform,
+        *,
+        seed: int = 0,
+    ) -> PanopticImages:
+        """Images of several parts in their order, such as IDD I and II, or train and val.
+
+        Args:
+            parts: at least one.
+            label_space, transform, seed: as in the constructor.
+
+        Raises:
+            FileNotFoundError: a JSON or a folder is missing.
+            FaultyDataError: everything that is wrong with all parts, in one list.
+        """
+        return cls(read_parts(parts, label_space), label_space, transform, seed=seed)
 
     @classmethod
     def from_files(
@@ -100,48 +93,25 @@ class PanopticImages(Dataset[Sample]):
         png_dir: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> PanopticImages:
-        """Reads the JSON and finds the image files.
-
-        Args:
-            json_path: COCO panoptic JSON.
-            images_dir: folder of the RGB images, searched with its sub-folders.
-            label_space, transform, seed: as in the constructor.
-            png_dir: folder of the id PNGs; None: see `find_png_folder`.
-
-        Raises:
-            FileNotFoundError: the JSON or a folder is missing.
-            FaultyDataError: everything that is wrong with them, in one list.
-        """
-        dataset = read_panoptic_json(json_path)
-        if png_dir is None:
-            names = (annotation.file_name for annotation in dataset.annotations)
-            png_dir = find_png_folder(Path(json_path), names)
-        png_dir = Path(png_dir)
-        if not png_dir.is_dir():
-            raise FileNotFoundError(
-                f"no folder {png_dir} with the id PNGs of {json_path}; convert the dataset again "
-                "with pipelines/prepare.py, it goes on where it stopped"
-            )
-        image_files, faults = find_image_files(dataset.images, images_dir)
-        if faults:
-            raise FaultyDataError(f"{json_path}: images are missing", faults)
-        return cls(dataset, png_dir, image_files, label_space, transform, seed=seed)
+        """As `from_parts` with the one part `PanopticPart(json_path, images_dir, png_dir)`."""
+        part = PanopticPart(json_path, images_dir, png_dir)
+        return cls.from_parts([part], label_space, transform, seed=seed)
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Sample:
         index, draw_key = (item, 0) if isinstance(item, int) else item
-        annotation = self.annotations[index]
-        png_path = self._png_dir / annotation.file_name
-        image = tv_tensors.Image(read_image(self._image_files[index]))
+        entry = self._images[index]
+        annotation, png_path = entry.annotation, entry.png_path
+        image = tv_tensors.Image(read_image(entry.image_file))
         id_map = torch.from_numpy(_number_segments(read_id_png(png_path), annotation, png_path))
         if image.shape[-2:] != id_map.shape:
             raise ValueError(
-                f"{self._image_files[index]} has size {tuple(image.shape[-2:])}, but {png_path} "
+                f"{entry.image_file} has size {tuple(image.shape[-2:])}, but {png_path} "
                 f"{tuple(id_map.shape)} (height, width); run pipelines/prepare.py verify"
             )
-        generator = keyed_generator("image", self.seed, draw_key, str(annotation.image_id))
+        generator = keyed_generator("image", self.seed, draw_key, entry.key)
         segments = annotation.segments
         train_ids = torch.tensor(
             [self.label_space.train_id_of[segment.category_id] for segment in segments],
@@ -235,32 +205,6 @@ def _start_worker(_: int) -> None:
     # Workers share the cores with each other and with the training process.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-
-
-def _image_sizes(dataset: PanopticDataset) -> list[tuple[int, int]]:
-    sizes = {image.image_id: (image.height, image.width) for image in dataset.images}
-    return [sizes[annotation.image_id] for annotation in dataset.annotations]
-
-
-def _category_faults(dataset: PanopticDataset, label_space: LabelSpace) -> list[Fault]:
-    """One fault per category that the label space lacks, at its first segment."""
-    names = {category.category_id: category.name for category in dataset.categories}
-    first: dict[int, tuple[AnnotationRecord, SegmentRecord]] = {}
-    counts: Counter[int] = Counter()
-    for annotation in dataset.annotations:
-        for segment in annotation.segments:
-            if segment.category_id not in label_space.train_id_of:
-                counts[segment.category_id] += 1
-                first.setdefault(segment.category_id, (annotation, segment))
-    return [
-        Fault(
-            annotation.file_name,
-            f"category {category_id} ('{names.get(category_id, 'unnamed')}') is not in the label "
-            f"space '{label_space.name}' ({counts[category_id]} segments; this is the first)",
-            segment.segment_id,
-        )
-        for category_id, (annotation, segment) in first.items()
-    ]
 
 
 def _number_segments(

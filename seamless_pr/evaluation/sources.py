@@ -1,9 +1,9 @@
 """Where ground truth and predictions come from.
 
-Ground truth is opened by the first reader of `GROUND_TRUTH_READERS` that recognises the path. To
-add a dataset as it is downloaded, write its `RawSplit` in datasets/ and add one `RawFolder` to that
-tuple: scoring, masks, label PNGs and the report go on from there, and the help and the errors name
-the new kind by its `description`. A source of another form is a class with the three members of
+Ground truth is opened by the first reader of `ground_truth_readers` that recognises the path. To
+add a dataset as it is downloaded, write its `RawSplit` in datasets/ and one `DatasetFolder` there:
+scoring, masks, label PNGs and the report go on from it, and the help and the errors name the new
+kind by its `description`. A source of another form is a class with the three members of
 `GroundTruthReader`.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 from seamless_pr.datasets.coco_panoptic import find_png_folder
 from seamless_pr.datasets.label_spaces import stuff_first
 from seamless_pr.datasets.panoptic_columns import NO_AREA, Annotation
+from seamless_pr.datasets.panoptic_files import PanopticFiles
 from seamless_pr.datasets.panoptic_reader import ParsedPanoptic, parse_panoptic_json
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
@@ -29,6 +30,9 @@ from seamless_pr.structures.label_space import LabelSpace
 
 # The file by which a folder of predictions is recognised.
 PREDICTION_JSON = "panoptic.json"
+# Cityscapes' folders hold polygons as well, and come first.
+CITYSCAPES_SUFFIX = "_gtFine_instanceIds.png"
+IDD_SUFFIX = "_gtFine_polygons.json"
 
 
 class GroundTruthReader(Protocol):
@@ -79,26 +83,28 @@ class CocoPanopticJson:
 
 
 @dataclass(frozen=True)
-class RawFolder:
+class DatasetFolder:
     """A folder of a dataset as it is downloaded, through that dataset's own reader.
 
     Attributes:
         description: as in `GroundTruthReader`.
-        suffix: a file below the folder whose name ends so tells the dataset.
+        is_one: whether a folder is of the dataset, by its names.
         open_split: folder -> split.
     """
 
     description: str
-    suffix: str
-    open_split: Callable[[Path], RawSplit]
+    is_one: Callable[[Path], bool]
+    open_split: Callable[[Path], RawSplit | PanopticFiles]
 
     def recognises(self, path: Path) -> bool:
-        return path.is_dir() and any(True for _ in _visible(path, self.suffix))
+        return path.is_dir() and self.is_one(path)
 
     def open(self, path: Path, png_dir: Path | None) -> Source:
         split = self.open_split(path)
         if split.faults:
             raise FaultyDataError(f"{path} cannot be used", split.faults)
+        if not isinstance(split, RawSplit):
+            return CocoPanopticJson().open(split.json_path, png_dir or split.png_dir)
         maps = tuple(
             MapFile(
                 image.image_id,
@@ -111,15 +117,88 @@ class RawFolder:
         return Source(str(path), maps, split.label_space, files)
 
 
-def _open_cityscapes(folder: Path) -> RawSplit:
-    # Brings PyTorch, which reading COCO files does without.
-    from seamless_pr.datasets.cityscapes import INSTANCE_IDS_SUFFIX, open_cityscapes_folder
+def ground_truth_readers(
+    *, idd_size: tuple[int, int] | None = None, stated_areas: bool = False
+) -> tuple[GroundTruthReader, ...]:
+    """All forms of ground truth.
 
-    splits = sorted({file.parent.parent for file in _visible(folder, INSTANCE_IDS_SUFFIX)})
+    Args:
+        idd_size: (height, width) that IDD's maps are resized to by the nearest pixel; None: their
+            own. The official evaluation takes 720 x 1280, with image ids of its own.
+        stated_areas: ADE20K's areas of stuff are those before things cover it, as in the JSON of
+            the usual conversion, not those of the map.
+    """
+    return (
+        CocoPanopticJson(),
+        DatasetFolder(
+            "a folder of Cityscapes annotations such as gtFine/val",
+            partial(_holds, suffix=CITYSCAPES_SUFFIX),
+            _open_cityscapes,
+        ),
+        DatasetFolder(
+            "a folder of IDD polygons such as gtFine/val",
+            partial(_holds, suffix=IDD_SUFFIX),
+            partial(_open_idd, size=idd_size),
+        ),
+        DatasetFolder("a split of Vistas such as validation", _is_vistas, _open_known),
+        DatasetFolder(
+            "a folder of ADE20K classes such as annotations/validation",
+            _is_ade20k,
+            partial(_open_known, stated_areas=stated_areas),
+        ),
+        DatasetFolder("COCO's panoptic_val2017", _is_coco, _open_known),
+    )
+
+
+def _holds(folder: Path, suffix: str) -> bool:
+    return any(True for _ in _visible(folder, suffix))
+
+
+# What follows brings PyTorch, which reading COCO files does without.
+
+
+def _is_vistas(folder: Path) -> bool:
+    from seamless_pr.datasets.catalog import vistas_split_of
+
+    return vistas_split_of(folder.absolute()) is not None
+
+
+def _is_ade20k(folder: Path) -> bool:
+    from seamless_pr.datasets.catalog import ade20k_split_of
+
+    return ade20k_split_of(folder.absolute()) is not None
+
+
+def _is_coco(folder: Path) -> bool:
+    from seamless_pr.datasets.catalog import coco_split_of
+
+    return coco_split_of(folder.absolute()) is not None
+
+
+def _open_known(folder: Path, stated_areas: bool = False) -> RawSplit | PanopticFiles:
+    from seamless_pr.datasets.catalog import open_ground_truth_folder
+
+    return open_ground_truth_folder(folder, stated_areas=stated_areas)
+
+
+def _open_idd(folder: Path, size: tuple[int, int] | None) -> RawSplit:
+    from seamless_pr.datasets.idd import open_idd_folder
+
+    return open_idd_folder(folder, _split_name(folder, IDD_SUFFIX), size=size)
+
+
+def _open_cityscapes(folder: Path) -> RawSplit:
+    from seamless_pr.datasets.cityscapes import open_cityscapes_folder
+
+    return open_cityscapes_folder(folder, _split_name(folder, CITYSCAPES_SUFFIX))
+
+
+def _split_name(folder: Path, suffix: str) -> str:
+    splits = sorted({file.parent.parent for file in _visible(folder, suffix)})
     if len(splits) > 1:
         names = ", ".join(map(str, splits))
         raise ValueError(f"{folder} holds several splits; give one of {names}")
-    return open_cityscapes_folder(folder, folder.name)
+    return splits[0].name
 
 
 def _visible(folder: Path, suffix: str) -> Iterator[Path]:
@@ -129,32 +208,29 @@ def _visible(folder: Path, suffix: str) -> Iterator[Path]:
             yield path
 
 
-GROUND_TRUTH_READERS: tuple[GroundTruthReader, ...] = (
-    CocoPanopticJson(),
-    RawFolder(
-        "a folder of Cityscapes annotations such as gtFine/val",
-        "_gtFine_instanceIds.png",
-        _open_cityscapes,
-    ),
-)
-
-
-def open_ground_truth(path: Path, png_dir: Path | None = None) -> Source:
-    """Opens ground truth of any form that `GROUND_TRUTH_READERS` knows.
+def open_ground_truth(
+    path: Path,
+    png_dir: Path | None = None,
+    *,
+    readers: tuple[GroundTruthReader, ...] | None = None,
+) -> Source:
+    """Opens ground truth of any known form.
 
     Args:
         path: a COCO panoptic JSON, or a folder of a dataset as downloaded.
         png_dir: folder of the JSON's PNGs; None: the folder named like the JSON, or its own.
+        readers: the known forms; None: those of `ground_truth_readers`.
 
     Raises:
         FileNotFoundError: nothing there, or nothing that a reader recognises.
         FaultyDataError: lists everything that is wrong.
     """
     _require_folder(png_dir, path)
-    for reader in GROUND_TRUTH_READERS:
+    readers = ground_truth_readers() if readers is None else readers
+    for reader in readers:
         if path.exists() and reader.recognises(path):
             return reader.open(path, png_dir)
-    expected = ", or ".join(reader.description for reader in GROUND_TRUTH_READERS)
+    expected = ", or ".join(reader.description for reader in readers)
     what = f"nothing in {path} is ground truth" if path.is_dir() else f"no file {path}"
     raise FileNotFoundError(f"{what}; give {expected}")
 

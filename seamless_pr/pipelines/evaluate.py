@@ -31,6 +31,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from seamless_pr.datasets.idd import SIZES as IDD_SIZES
 from seamless_pr.evaluation.compare import (
     baseline_table,
     compare_evaluations,
@@ -52,6 +53,7 @@ from seamless_pr.evaluation.results import (
 from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
 from seamless_pr.evaluation.sources import (
     PREDICTION_JSON,
+    ground_truth_readers,
     open_ground_truth,
     open_predictions,
 )
@@ -81,7 +83,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--ground-truth",
         type=Path,
         metavar="G",
-        help="COCO panoptic JSON, or a folder of Cityscapes annotations such as gtFine/val",
+        help="COCO panoptic JSON, or a folder as downloaded: gtFine/val of Cityscapes or IDD, "
+        "validation of Vistas, annotations/validation of ADE20K, panoptic_val2017 of COCO",
+    )
+    parser.add_argument(
+        "--idd-size",
+        choices=IDD_SIZES,
+        default="native",
+        help="of IDD's maps from polygons; 1280x720: as the official evaluation, with its ids",
+    )
+    parser.add_argument(
+        "--ade20k-areas",
+        choices=("counted", "stated"),
+        default="counted",
+        help="stated: areas of stuff before things cover it, as the usual conversion states them",
     )
     parser.add_argument(
         "--predictions",
@@ -188,7 +203,10 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
     baseline = read_evaluation_json(options.baseline) if options.baseline else None
     if options.cross_check:
         check_installed(options.ground_truth)
-    gt = open_ground_truth(options.ground_truth, options.ground_truth_dir)
+    readers = ground_truth_readers(
+        idd_size=IDD_SIZES[options.idd_size], stated_areas=options.ade20k_areas == "stated"
+    )
+    gt = open_ground_truth(options.ground_truth, options.ground_truth_dir, readers=readers)
     pred = open_predictions(options.predictions, options.predictions_dir)
     work = {
         "num_workers": options.workers,

@@ -23,7 +23,8 @@ from seamless_pr.datasets.catalog import DATASETS, OpenedSplit
 from seamless_pr.datasets.conversion import PreparedSplit, convert_splits
 from seamless_pr.datasets.custom import open_custom
 from seamless_pr.datasets.custom_description import read_custom_yaml
-from seamless_pr.datasets.idd import OFFICIAL_SIZE, open_idd
+from seamless_pr.datasets.idd import SIZES as IDD_SIZES
+from seamless_pr.datasets.idd import open_idd
 from seamless_pr.datasets.manifest import check_manifest
 from seamless_pr.datasets.panoptic_files import PanopticFiles
 from seamless_pr.datasets.raw_splits import RawSplit
@@ -34,8 +35,6 @@ from seamless_pr.pipelines.ray_support import add_ray_option
 from seamless_pr.pipelines.ray_tasks import item_map
 from seamless_pr.pipelines.stage import ExitCode, Stage
 from seamless_pr.structures.faults import Fault
-
-IDD_SIZES = {"native": None, f"{OFFICIAL_SIZE[1]}x{OFFICIAL_SIZE[0]}": OFFICIAL_SIZE}
 
 
 def check(_: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
 from seamless_pr.datasets.conversion import convert_split
 from seamless_pr.datasets.idd import OFFICIAL_SIZE, open_idd
+from seamless_pr.datasets.image_files import find_image_files
 from seamless_pr.datasets.verification import verify_dataset
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.structures.faults import FaultyDataError
@@ -113,6 +114,15 @@ def test_the_official_size_takes_the_nearest_pixel_and_the_official_names(tmp_pa
     columns = (2 * np.arange(1280) + 1) * 1920 // 2560
     rows = (2 * np.arange(720) + 1) * 1080 // 1440
     np.testing.assert_array_equal(official, native[rows[:, None], columns])
+
+
+def test_pictures_of_the_official_json_are_found_by_drive_and_frame(tmp_path: Path) -> None:
+    for drive in ("0", "201"):
+        write_frame(tmp_path, drive, "000001", SCENE)
+    images = read_panoptic_json(convert(tmp_path, size=OFFICIAL_SIZE)).images
+    files, faults = find_image_files(images, tmp_path / "leftImg8bit" / "train")
+    assert faults == []
+    assert [path.parent.name for path in files.values()] == ["0", "201"]
 
 
 def test_everything_that_is_wrong_is_listed_at_once(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from seamless_pr.datasets.loader import (
     make_eval_loader,
     make_train_loader,
 )
+from seamless_pr.datasets.parts import PanopticPart
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform
 from seamless_pr.id_maps.id_png_files import write_id_png
 from seamless_pr.structures.faults import FaultyDataError
@@ -182,3 +183,38 @@ def test_cityscapes_images_are_found_by_their_id(tmp_path: Path) -> None:
     assert image.dtype == torch.uint8
     assert target.image_key == "ulm_000000_000019"
     assert target.num_segments > 0
+
+
+def write_part(folder: Path, names: tuple[str, ...]) -> PanopticPart:
+    id_map = np.zeros((24, 32), np.int32)
+    id_map[:12], id_map[12:] = 7, 26
+    id_map[20:, 20:] = 23
+    maps = dict.fromkeys(names, id_map)
+    json_path = write_panoptic_dataset(folder, maps, {7: 7, 26: 26, 23: 23})
+    return PanopticPart(json_path, folder / "images")
+
+
+def test_parts_follow_each_other_and_ids_may_repeat_between_them(tmp_path: Path) -> None:
+    first = write_part(tmp_path / "one", ("a", "b"))
+    second = write_part(tmp_path / "two", ("b", "c"))
+    images = PanopticImages.from_parts([first, second], LABEL_SPACE, RANDOM)
+    alone = PanopticImages.from_files(second.json_path, second.images_dir, LABEL_SPACE, RANDOM)
+    assert [annotation.image_id for annotation in images.annotations] == ["a", "b", "b", "c"]
+    assert len(images.image_sizes) == len(images) == 4
+    assert [images[index][1].image_key for index in range(4)] == ["a", "b", "b", "c"]
+    # What is done to an image of the first part does not depend on the others.
+    assert torch.equal(
+        PanopticImages.from_parts([second, first], LABEL_SPACE, RANDOM)[0][0], alone[0][0]
+    )
+
+
+def test_faults_of_all_parts_are_listed_together(tmp_path: Path) -> None:
+    first = write_part(tmp_path / "one", ("a", "b"))
+    second = write_part(tmp_path / "two", ("b", "c"))
+    (tmp_path / "one" / "images" / "a.png").unlink()
+    (tmp_path / "two" / "images" / "c.png").unlink()
+    with pytest.raises(FaultyDataError) as error:
+        PanopticImages.from_parts([first, second], LABEL_SPACE, RANDOM)
+    assert [fault.message[:9] for fault in error.value.faults] == ["image 'a'", "image 'c'"]
+    with pytest.raises(ValueError, match="needs at least one part; got none"):
+        PanopticImages.from_parts([], LABEL_SPACE, RANDOM)
