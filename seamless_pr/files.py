@@ -14,6 +14,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -117,15 +118,15 @@ def writing(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[IO[b
 def writing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new folder to fill, which takes its name when the block ends without an error.
 
-    An older folder of that name is there until then. The files in it are to be written by the
-    functions of this module, which wait for the disk.
+    An older folder of that name is there until then; the folder above must exist. The files in it
+    are to be written by the functions of this module, which wait for the disk.
     """
     path = Path(path)
     partial = _partial_path(path)
     with naming(path):
         if partial.exists():
             shutil.rmtree(partial)
-        partial.mkdir(parents=True)
+        partial.mkdir()
     try:
         yield partial
         with naming(path):
@@ -194,6 +195,58 @@ def is_unused(folder: Path, *ignored: str) -> bool:
         path.name in ignored or (path.name.startswith(".") and path.suffix == _PARTIAL_SUFFIX)
         for path in folder.iterdir()
     )
+
+
+def check_writable(folder: Path, num_bytes: int, content: str) -> None:
+    """Makes a folder, and finds out before the work whether its results will have a place.
+
+    Args:
+        folder: where to.
+        num_bytes: how much is to come at once.
+        content: what that is, for the message.
+
+    Raises:
+        WriteError: read-only, or not enough space; names the folder.
+    """
+    write_whole(folder / ".write_test", b"x")
+    remove_file(folder / ".write_test")
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        room = f"{free / 1e6:.1f} MB are free, {content} takes {num_bytes / 1e6:.1f} MB"
+        raise _named(OSError(errno.ENOSPC, f"No space left on device ({room})"), folder)
+
+
+@contextmanager
+def locked(path: Path, purpose: str) -> Iterator[None]:
+    """Holds a lock file while the block runs; whoever ends, also by a kill, gives the lock back.
+
+    Args:
+        path: the lock file, which stays.
+        purpose: what may be done by one process at a time, for the message.
+
+    Raises:
+        ValueError: another process holds the lock; the message says which.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")  # noqa: SIM115
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ValueError(
+                f"{holder} is {purpose} right now; wait for its end, stop it, or choose another "
+                "output folder"
+            ) from error
+        except OSError:
+            pass  # A file system without locks.
+        with naming(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        yield
 
 
 @contextmanager

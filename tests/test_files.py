@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
+import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO
 
 import cv2
@@ -21,8 +22,10 @@ from seamless_pr import files
 from seamless_pr.files import (
     WriteError,
     append_line,
+    check_writable,
     is_unused,
     link_whole,
+    locked,
     remove_file,
     remove_folder,
     remove_partials,
@@ -33,7 +36,9 @@ from seamless_pr.files import (
     writing,
     writing_folder,
 )
+from tests.support.disks import size_limit
 from tests.support.kills import is_killed, listing
+from tests.support.processes import wait_until
 
 
 def test_folder_is_created_and_nothing_else_is_left_beside_the_file(tmp_path: Path) -> None:
@@ -178,17 +183,6 @@ def test_a_disk_without_locks_is_written_all_the_same(tmp_path: Path, monkeypatc
     assert listing(tmp_path) == ["a"]
 
 
-@contextmanager
-def size_limit(num_bytes: int) -> Iterator[None]:
-    """No file may grow beyond this: a disk that is full, as the writer sees it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize(
     "fill",
     [
@@ -234,6 +228,45 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
         write_whole(tmp_path / "a" / "b", b"x")
     with pytest.raises(WriteError, match=r"cannot write .*none/log: No such file .* removed"):
         append_line(tmp_path / "none" / "log", "x")
+
+
+def test_too_little_space_is_told_before_the_work(tmp_path: Path, monkeypatch) -> None:
+    check_writable(tmp_path / "new", 1000, "a checkpoint")
+    assert listing(tmp_path) == ["new"]
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: SimpleNamespace(free=2_000_000))
+    check_writable(tmp_path, 2_000_000, "a checkpoint")
+    message = (
+        r"cannot write .*: No space .* \(2.0 MB are free, a checkpoint takes 2.1 MB\); make sp"
+    )
+    with pytest.raises(WriteError, match=message):
+        check_writable(tmp_path, 2_100_000, "a checkpoint")
+
+
+def test_a_lock_is_for_one_process_and_falls_with_it(tmp_path: Path) -> None:
+    lock = tmp_path / "run" / ".lock"
+
+    def hold() -> None:
+        with locked(lock, "training"):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+
+    holder = os.fork()
+    if holder == 0:
+        hold()
+        os._exit(0)
+    try:
+        wait_until((tmp_path / "held").exists, 30, "the lock")
+        with pytest.raises(
+            ValueError, match=f"^process {holder} on .* is training right now; wait"
+        ):
+            with locked(lock, "training"):
+                pytest.fail("the lock was given twice")
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    for _ in range(2):
+        with locked(lock, "training"):
+            assert str(os.getpid()) in lock.read_text()
 
 
 # Names that files give

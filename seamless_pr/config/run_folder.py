@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
 from seamless_pr.config.load import config_differences, load_config, save_config
 from seamless_pr.config.schema import ClusterConfig, Config
-from seamless_pr.files import is_unused
+from seamless_pr.files import is_unused, locked
 
-CONFIG_NAME = "config.yaml"
+CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 
 # These change neither weights nor scores, so a run may be continued with others.
 _FREE_KEYS = (
@@ -18,6 +20,21 @@ _FREE_KEYS = (
     "training.checkpoint_interval_steps",
     *(f"cluster.{field.name}" for field in fields(ClusterConfig)),
 )
+
+
+@contextmanager
+def run_folder(folder: str | Path, config: Config) -> Iterator[None]:
+    """Claims the folder and keeps other trainings out of it while the block runs.
+
+    Raises:
+        ValueError: as `claim_run_folder`, or another process trains into the folder.
+    """
+    folder = Path(folder)
+    if folder.exists() and not is_unused(folder, LOCK_NAME) and not (folder / CONFIG_NAME).exists():
+        raise _foreign(folder)  # No lock file for somebody else's folder.
+    with locked(folder / LOCK_NAME, f"training into {folder}"):
+        claim_run_folder(folder, config)
+        yield
 
 
 def claim_run_folder(folder: str | Path, config: Config) -> None:
@@ -35,12 +52,16 @@ def claim_run_folder(folder: str | Path, config: Config) -> None:
     path = folder / CONFIG_NAME
     if path.is_file():
         _check_same(path, config)
-    elif not is_unused(folder):
-        raise ValueError(
-            f"output folder {folder} is not empty and holds no {CONFIG_NAME} of a run; "
-            "choose another output folder"
-        )
+    elif not is_unused(folder, LOCK_NAME):
+        raise _foreign(folder)
     save_config(config, path)
+
+
+def _foreign(folder: Path) -> ValueError:
+    return ValueError(
+        f"output folder {folder} is not empty and holds no {CONFIG_NAME} of a run; "
+        "choose another output folder"
+    )
 
 
 def _check_same(path: Path, config: Config) -> None:

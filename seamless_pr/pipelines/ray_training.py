@@ -13,7 +13,7 @@ import torch
 
 from seamless_pr.build.runs import build_trainer
 from seamless_pr.config.load import config_from_dict, config_to_dict
-from seamless_pr.config.run_folder import claim_run_folder
+from seamless_pr.config.run_folder import run_folder
 from seamless_pr.config.schema import ClusterConfig, Config
 from seamless_pr.files import writing
 from seamless_pr.pipelines.paths import with_absolute_paths
@@ -54,8 +54,11 @@ def train_on_cluster(config: Config, output: Path, storage: str | None) -> None:
         os.environ.setdefault(name, value)
     cluster = config.cluster
     wanted = (cluster.min_workers or cluster.num_workers) * cluster.cpus_per_worker
-    with ray_cluster(wanted_cpus=wanted, dashboard=True), cluster_failures():
-        claim_run_folder(output, config)
+    with (
+        ray_cluster(wanted_cpus=wanted, dashboard=True),
+        cluster_failures(),
+        run_folder(output, config),
+    ):
         result = _fit(config, output, storage)
         weights = output / WEIGHTS_NAME
         if not weights.exists():

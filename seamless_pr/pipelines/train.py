@@ -26,11 +26,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from seamless_pr.build.runs import build_trainer
 from seamless_pr.config.load import load_config
-from seamless_pr.config.run_folder import claim_run_folder
+from seamless_pr.config.run_folder import run_folder
 from seamless_pr.config.schema import Config
 from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
 from seamless_pr.pipelines.stage import Stage
@@ -77,14 +78,13 @@ def train(config: Config, output: Path) -> None:
     """Trains in this process, alone or as a worker of torchrun."""
     device = join_torchrun()
     try:
-        if rank() == 0:
-            claim_run_folder(output, config)
-        barrier()
-        try:
-            trainer = build_trainer(config, output, device=device)
-        except TypeError as error:  # Of a network of timm, about model.backbone.options.
-            raise ValueError(str(error)) from error
-        trainer.run()
+        with run_folder(output, config) if rank() == 0 else nullcontext():
+            barrier()
+            try:
+                trainer = build_trainer(config, output, device=device)
+            except TypeError as error:  # Of a network of timm, about model.backbone.options.
+                raise ValueError(str(error)) from error
+            trainer.run()
         if rank() == 0:
             print(f"weights: {output / 'weights.safetensors'}", flush=True)
     finally:

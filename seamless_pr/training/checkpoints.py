@@ -26,6 +26,7 @@ from seamless_pr.files import (
     writing,
     writing_folder,
 )
+from seamless_pr.ops.finite import names_not_finite
 
 WEIGHTS_NAME = "weights.safetensors"
 STATE_NAME = "state.pt"
@@ -67,7 +68,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is truncated or not of this format.
+        ValueError: the file is truncated, not of this format, or holds NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,6 +83,11 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is not a complete safetensors file ({path.stat().st_size} bytes: {error}); "
             "copy it again from its source, or use another checkpoint of the run"
         ) from error
+    if bad := names_not_finite(tensors):
+        raise ValueError(
+            f"{path} holds NaN or infinity in {len(bad)} of {len(tensors)} tensors "
+            f"({', '.join(bad[:3])}): its training had failed; use another checkpoint"
+        )
     return tensors, metadata
 
 
@@ -150,6 +156,9 @@ class CheckpointFolder:
             WriteError: the disk is full or read-only; the older checkpoint is still there.
         """
         target = self.folder / f"step_{step:08d}"
+        with naming(target):
+            # Without its parents: a run folder that was removed must not come back without config.
+            self.folder.mkdir(exist_ok=True)
         with writing_folder(target) as folder:
             save_weights(folder / WEIGHTS_NAME, weights, {**metadata, "step": step})
             with writing(folder / STATE_NAME) as file:

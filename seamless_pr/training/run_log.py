@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seamless_pr.files import append_line, write_whole
+from seamless_pr.files import append_line, naming, write_whole
 
 LOG_NAME = "log.jsonl"
 
@@ -35,11 +35,13 @@ class RunLog:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / LOG_NAME
+        self._path, self._board_folder = folder / LOG_NAME, folder / "tensorboard"
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         _drop_later_lines(self._path, first_step)
         self._num_steps = num_steps
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        with naming(self._board_folder):
+            self._board = SummaryWriter(str(self._board_folder), purge_step=first_step + 1)
         self._started = time.monotonic()
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -52,8 +54,9 @@ class RunLog:
         """
         record = {"kind": kind, "step": step, **values}
         append_line(self._path, json.dumps(record, ensure_ascii=False))
-        for name, number in _numbers(values, kind):
-            self._board.add_scalar(name, number, step)
+        with naming(self._board_folder):
+            for name, number in _numbers(values, kind):
+                self._board.add_scalar(name, number, step)
 
     def show_progress(
         self, step: int, values: Mapping[str, float], seconds_per_step: float
@@ -72,11 +75,13 @@ class RunLog:
 
     def draw(self, step: int, pictures: Mapping[str, Tensor]) -> None:
         """Adds pictures ([3, H, W] uint8 RGB each) to TensorBoard."""
-        for name, picture in pictures.items():
-            self._board.add_image(f"validation/{name}", picture, step)
+        with naming(self._board_folder):
+            for name, picture in pictures.items():
+                self._board.add_image(f"validation/{name}", picture, step)
 
     def close(self) -> None:
-        self._board.close()
+        with naming(self._board_folder):
+            self._board.close()
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:

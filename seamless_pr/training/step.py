@@ -139,6 +139,11 @@ class OptimizerStep:
         """What is needed to go on, besides the weights."""
         return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
 
+    def state_bytes(self) -> int:
+        """About the size of `state_dict` after the first step."""
+        copies = 2 if self._settings.kind == "adamw" else 1
+        return copies * sum(parameter.nbytes for parameter in self.parameters)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._optimizer.load_state_dict(state["optimizer"])
         self._scaler.load_state_dict(state["scaler"])

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seamless_pr.files import check_writable
+from seamless_pr.ops.finite import names_not_finite
 from seamless_pr.structures.training_settings import (
     OptimizerSettings,
     ScheduleSettings,
@@ -148,12 +150,18 @@ class Trainer:
             Metrics of the last validation; empty without one.
 
         Raises:
-            FloatingPointError: a loss or the gradient is not finite; names the loss and the images.
+            FloatingPointError: a loss, the gradient or a weight is not finite; names the step, the
+                losses and, for a loss, the images.
+            WriteError: the disk is full or read-only; names the path.
             ValueError: the network returns other losses than those with a weight.
         """
         self._started = time.monotonic()
         log = None
         if rank() == 0:
+            if self._steps_done < self._training.steps:
+                weights = list(self.network.state_dict().values())
+                num_bytes = sum(tensor.nbytes for tensor in weights) + self._step.state_bytes()
+                check_writable(self.folder, num_bytes, "a checkpoint")
             log = RunLog(self.folder, self._training.steps, self._steps_done)
             if self._steps_done:
                 log.say(f"going on after step {self._steps_done}")
@@ -176,6 +184,7 @@ class Trainer:
             if stream is None:
                 stream = iter(self._batches_from(self._steps_done))
             window.records.append(self._step(stream, self._steps_done, position))
+            last_losses = window.records[-1].losses
             self._steps_done += 1
             done = self._steps_done
             position = self._position()
@@ -184,10 +193,13 @@ class Trainer:
                 self._report(window, log)
                 window = _Window()
             evaluates = self.hooks.evaluate is not None and settings.evaluation_interval_steps > 0
-            if evaluates and (is_last or done % settings.evaluation_interval_steps == 0):
+            evaluates = evaluates and (is_last or done % settings.evaluation_interval_steps == 0)
+            saves = is_last or done % settings.checkpoint_interval_steps == 0
+            if evaluates or saves:
+                self._check_weights(last_losses)
+            if evaluates:
                 self._evaluate(log)
-            is_best = self._best_step == done
-            if is_last or is_best or done % settings.checkpoint_interval_steps == 0:
+            if saves or self._best_step == done:
                 self._save()
 
     def _position(self) -> float:
@@ -229,6 +241,21 @@ class Trainer:
         )
         shown = {"loss": total, "lr": last.lr, "images/s": images_per_second}
         log.show_progress(self._steps_done, shown, seconds)
+
+    def _check_weights(self, losses: Mapping[str, float]) -> None:
+        """Weights that are not finite are neither judged nor saved over good ones."""
+        weights = self.network.state_dict()
+        bad = names_not_finite(weights)
+        if not bad:
+            return
+        shown = ", ".join(f"{name} = {value:.4g}" for name, value in losses.items())
+        newest = self._checkpoints.latest()
+        raise FloatingPointError(
+            f"weights not finite after step {self._steps_done}: {', '.join(bad[:3])} "
+            f"({len(bad)} of {len(weights)} tensors), with the losses {shown}; they are not saved, "
+            f"the newest checkpoint is {newest or 'none'}; train with a lower optimizer.lr or with "
+            "optimizer.clip_grad_norm, in another folder"
+        )
 
     def _evaluate(self, log: RunLog | None) -> None:
         """Runs validation and notes whether the weights are the best so far."""

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from seamless_pr.config.load import config_from_dict, load_config
-from seamless_pr.config.run_folder import claim_run_folder
+from seamless_pr.config.run_folder import claim_run_folder, run_folder
 from tests.config.test_load import smallest
+from tests.support.kills import is_killed, listing
 
 CONFIG = config_from_dict(smallest(), "test")
 
@@ -49,3 +50,35 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ValueError, match=r"is not empty and holds no config\.yaml"):
         claim_run_folder(tmp_path, CONFIG)
+
+
+def test_two_trainings_into_one_folder_are_told_apart(tmp_path: Path) -> None:
+    with run_folder(tmp_path / "run", CONFIG):
+        with pytest.raises(ValueError, match=rf"is training into {tmp_path}/run right now; wait"):
+            with run_folder(tmp_path / "run", CONFIG):
+                pytest.fail("two at once")
+    with run_folder(tmp_path / "run", CONFIG):
+        assert load_config(tmp_path / "run/config.yaml") == CONFIG
+
+
+def test_no_lock_is_put_into_a_folder_of_other_files(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ValueError, match=r"is not empty and holds no config\.yaml"):
+        with run_folder(tmp_path, CONFIG):
+            pytest.fail("not ours")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_kill_while_a_folder_is_claimed_does_not_spoil_it(tmp_path: Path) -> None:
+    def claim() -> None:
+        with run_folder(tmp_path, CONFIG):
+            pass
+
+    operation = 0
+    while is_killed(claim, tmp_path, operation):
+        claim()
+        assert listing(tmp_path) == [".lock", "config.yaml"], operation
+        for path in tmp_path.iterdir():
+            path.unlink()
+        operation += 1
+    assert operation > 3

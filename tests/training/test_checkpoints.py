@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from seamless_pr.files import WriteError
 from seamless_pr.training.checkpoints import (
     CheckpointFolder,
     load_checkpoint,
     load_weights,
     save_weights,
 )
+from tests.support.disks import size_limit
+from tests.support.kills import listing
 
 
 def test_weights_and_metadata_come_back_as_they_were(tmp_path: Path) -> None:
@@ -54,6 +57,15 @@ def test_a_truncated_weights_file_is_named_with_the_fix(tmp_path: Path, size: in
         load_weights(path)
 
 
+def test_weights_with_nan_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, {"good": torch.zeros(3), "bad": torch.tensor([0.0, float("nan")])}, {})
+    with pytest.raises(
+        ValueError, match=r"w\.safetensors holds NaN or infinity in 1 of 2 tensors \(bad\)"
+    ):
+        load_weights(path)
+
+
 def test_a_missing_weights_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.safetensors does not exist"):
         load_weights(tmp_path / "nothing.safetensors")
@@ -80,6 +92,27 @@ def test_a_save_that_fails_leaves_the_older_checkpoint_and_no_rubbish(tmp_path: 
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert checkpoints.latest() == tmp_path / "step_00000001"
     assert load_weights(tmp_path / "best.safetensors")[0]["a"].sum() == 0
+
+
+@pytest.mark.parametrize("weights, momenta, file", [(9000, 9, "weights"), (9, 9000, "state")])
+def test_a_disk_that_is_full_at_either_file_is_named_and_the_older_checkpoint_stays(
+    tmp_path: Path, weights: int, momenta: int, file: str
+) -> None:
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    arguments = ({"a": torch.zeros(weights)}, {}, {"m": torch.zeros(momenta)}, True)
+    checkpoints.save(1, *arguments)
+    before = listing(tmp_path)
+    with (
+        size_limit(8000),
+        pytest.raises(
+            WriteError,
+            match=rf"cannot write .*/checkpoints/.step_00000002.*/{file}\..*: File too large",
+        ),
+    ):
+        checkpoints.save(2, *arguments)
+    assert listing(tmp_path) == before
+    checkpoints.save(2, *arguments)
+    assert len(listing(tmp_path)) == len(before)
 
 
 def test_only_the_newest_checkpoints_are_kept_and_best_stays(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from seamless_pr.files import WriteError
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.training.checkpoints import load_checkpoint, load_weights
 from seamless_pr.training.run_log import read_log
@@ -78,6 +80,55 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(FloatingPointError, match=r"gradient not finite .* at step 1"):
         make_trainer(tmp_path, RootAtZero()).run()
+
+
+def test_weights_that_are_not_finite_are_neither_judged_nor_saved_over_good_ones(
+    tmp_path: Path,
+) -> None:
+    class Poisoned(TinyNetwork):
+        """Statistics are no part of losses and gradients."""
+
+        def losses(self, batch, targets, generators):
+            if targets[0].image_key == "image-7-0":
+                self.norm.running_var[2] = float("inf")
+            return super().losses(batch, targets, generators)
+
+    def evaluate(network: nn.Module) -> dict[str, dict[str, float]]:
+        assert all(value.isfinite().all() for value in network.state_dict().values())
+        return {"all": {"pq": 0.5}}
+
+    hooks = TrainingHooks(evaluate=evaluate)
+    message = (
+        r"after step 10: norm\.running_var \(1 of 7 tensors\), with the losses first = .*, "
+        r"second = .* the newest checkpoint is .*step_00000005; train with a lower"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        make_trainer(tmp_path, Poisoned(), hooks=hooks, training__evaluation_interval_steps=5).run()
+    for name in ("last", "best"):
+        assert load_weights(tmp_path / f"checkpoints/{name}.safetensors")[1]["step"] == 5
+
+    # The step is the last one, and no checkpoint is there.
+    changes = {"training__steps": 8, "training__checkpoint_interval_steps": 100}
+    with pytest.raises(FloatingPointError, match=r"after step 8: .* the newest checkpoint is none"):
+        make_trainer(tmp_path / "short", Poisoned(), **changes).run()
+
+
+def test_a_run_folder_that_is_removed_meanwhile_can_be_started_again(tmp_path: Path) -> None:
+    def batches_until_somebody_cleans_up(first_batch: int):
+        yield from itertools.islice(endless_batches(first_batch), 7)
+        shutil.rmtree(tmp_path / "run")
+        yield from endless_batches(first_batch + 7)
+
+    # The log comes first at step 10; without it, the checkpoint.
+    for interval in (5, 1000):
+        changes = {"training__log_interval_steps": interval, "training__steps": 12}
+        with pytest.raises(WriteError, match=r"cannot write .*removed meanwhile: give the same"):
+            make_trainer(
+                tmp_path / "run", batches_from=batches_until_somebody_cleans_up, **changes
+            ).run()
+        assert not (tmp_path / "run").exists()
+        make_trainer(tmp_path / "run", **changes).run()
+        shutil.rmtree(tmp_path / "run")
 
 
 @pytest.mark.parametrize("weights", [{"first": 1.0}, {"first": 1.0, "second": 1.0, "third": 1.0}])
