@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +26,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ITEMS_PER_MESSAGE = 4
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class ItemMap(Protocol):
@@ -109,12 +111,22 @@ def _start_worker() -> None:
     # Ctrl-C reaches the whole group; the parent says what happened and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """Ends this process when its parent is gone, whatever ended that."""
+def end_with_parent() -> None:
+    """Ends this worker process as soon as the one that started it is gone, by a kill too.
+
+    Without it a worker that waits for work, or for room in a pipe, would wait for ever.
+    """
+    threading.Thread(target=_outlive_no_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _outlive_no_parent(parent_pid: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
-        os._exit(1)
+    else:  # Started by another program, as torchrun.
+        while os.getppid() == parent_pid:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)

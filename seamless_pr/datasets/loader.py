@@ -22,6 +22,8 @@ from seamless_pr.datasets.parts import AnnotatedImage, PanopticPart, read_parts
 from seamless_pr.datasets.transforms import Transform
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.ops.generators import keyed_generator
+from seamless_pr.parallel import end_with_parent
+from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -202,6 +204,7 @@ def _make_loader(
 
 
 def _start_worker(_: int) -> None:
+    end_with_parent()
     # Workers share the cores with each other and with the training process.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

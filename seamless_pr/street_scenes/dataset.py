@@ -25,6 +25,7 @@ import numpy as np
 
 from seamless_pr.datasets.label_spaces import load_labels
 from seamless_pr.files import write_whole
+from seamless_pr.parallel import end_with_parent
 from seamless_pr.progress import Progress
 from seamless_pr.street_scenes.camera import Array
 from seamless_pr.street_scenes.layout import lay_out_scene
@@ -192,11 +193,16 @@ def write_street_scenes(
                 bar.update()
         else:
             context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
+            with ProcessPoolExecutor(workers, context, _start_worker) as pool:
                 for future in as_completed([pool.submit(_write_one, *job) for job in jobs]):
                     future.result()
                     bar.update()
     return len(jobs)
+
+
+def _start_worker() -> None:
+    end_with_parent()
+    cv2.setNumThreads(1)
 
 
 def _write_one(root: str, split: str, index: int, size: tuple[int, int], seed: int) -> None:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from seamless_pr.parallel import end_with_parent
 from seamless_pr.structures.image_batch import ImageBatch
 
 
@@ -33,6 +34,7 @@ def join_torchrun() -> torch.device:
     if on_gpu:
         torch.cuda.set_device(device)
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized():
+        end_with_parent()
         dist.init_process_group("nccl" if on_gpu else "gloo")
     return device
 
