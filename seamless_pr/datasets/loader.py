@@ -23,7 +23,6 @@ from seamless_pr.datasets.transforms import Transform
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.ops.generators import keyed_generator
 from seamless_pr.parallel import end_with_parent
-from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_target import PanopticTarget
