@@ -6,13 +6,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
+from seamless_pr.datasets.instance_results import InstanceResult
 from seamless_pr.datasets.panoptic_records import ImageId
-from seamless_pr.evaluation.image_evaluation import (
+from seamless_pr.evaluation.image_counts import (
     EvaluationSettings,
     ImageOutcome,
+    ImageWork,
     SetCounts,
-    evaluate_image,
+)
+from seamless_pr.evaluation.image_evaluation import evaluate_image
+from seamless_pr.evaluation.instances import (
+    ImageInstances,
+    InstanceScores,
+    instances_by_image,
+    score_instances,
 )
 from seamless_pr.evaluation.map_files import Source
 from seamless_pr.evaluation.pairing import (
@@ -20,6 +29,7 @@ from seamless_pr.evaluation.pairing import (
     require_label_space,
     require_same_classes,
 )
+from seamless_pr.evaluation.semantic_pngs import find_label_pngs
 from seamless_pr.metrics.boundary import compute_boundary_iou
 from seamless_pr.metrics.panoptic_quality import (
     PanopticScores,
@@ -70,6 +80,7 @@ class Evaluation:
         counts: sums over all images.
         images: counts of each image, in the order of the ground truth.
         notes: oddities of the input that did not stop the evaluation.
+        instances: AP, if it was asked for.
     """
 
     label_space: LabelSpace
@@ -77,6 +88,7 @@ class Evaluation:
     counts: SetCounts
     images: tuple[ImageCounts, ...]
     notes: tuple[str, ...]
+    instances: InstanceScores | None = None
 
     @property
     def panoptic(self) -> PanopticScores:
@@ -94,6 +106,20 @@ class Evaluation:
     def semantic(self) -> SemanticScores:
         """IoU of the classes of the panoptic map."""
         return compute_semantic_scores(self.counts.confusion)
+
+    @property
+    def semantic_pngs(self) -> SemanticScores | None:
+        """IoU of the classes of the label PNGs, if they were given."""
+        counts = self.counts.semantic_pngs
+        return None if counts is None else compute_semantic_scores(counts.confusion)
+
+    @property
+    def semantic_pngs_as_stuff(self) -> PanopticScores | None:
+        """PQ of the label PNGs with every class as stuff."""
+        counts = self.counts.semantic_pngs
+        if counts is None:
+            return None
+        return compute_panoptic_scores(counts.as_stuff, self.label_space.num_classes)
 
     @property
     def boundary_iou(self) -> tuple[float | None, ...] | None:
@@ -139,15 +165,36 @@ def evaluate(
     label_space = require_label_space(gt)
     settings = settings or EvaluationSettings()
     require_same_classes(gt, pred)
-    pairs, notes = pair_images(gt, pred)
+    work, notes = _work(gt, pred, settings)
     outcomes = map_items(
         partial(evaluate_image, label_space=label_space, settings=settings),
-        pairs,
+        work,
         num_workers=num_workers,
         title="evaluate",
         show_progress=show_progress,
     )
     return gather(outcomes, label_space, settings, notes)
+
+
+def _work(
+    gt: Source, pred: Source, settings: EvaluationSettings
+) -> tuple[list[ImageWork], list[str]]:
+    """The files of each true image, and notes on what was unusual."""
+    pairs, notes = pair_images(gt, pred)
+    label_pngs: list[Path | None] = [None] * len(pairs)
+    if settings.label_png_folder is not None:
+        label_pngs = find_label_pngs(settings.label_png_folder, gt)
+    by_image: dict[ImageId, list[InstanceResult]] = {}
+    if settings.instances_json is not None:
+        by_image, more_notes = instances_by_image(
+            settings.instances_json, gt, require_label_space(gt), is_lenient=settings.is_lenient
+        )
+        notes += more_notes
+    work = [
+        ImageWork(pair, tuple(by_image.get(pair.gt.image_id, ())), label_png)
+        for pair, label_png in zip(pairs, label_pngs)
+    ]
+    return work, notes
 
 
 def gather(
@@ -163,6 +210,7 @@ def gather(
     """
     counts = SetCounts.zeros(label_space.num_classes, settings)
     images: list[ImageCounts] = []
+    instances: list[ImageInstances] = []
     faults: list[Fault] = []
     oddities: Counter[str] = Counter()
     for outcome in outcomes:
@@ -171,10 +219,13 @@ def gather(
         if outcome.counts is not None:
             counts = counts + outcome.counts
             images.append(ImageCounts(outcome.image_id, class_counts(outcome.counts.pq)))
+        if outcome.instances is not None:
+            instances.append(outcome.instances)
     if faults:
         raise FaultyDataError("the images cannot be scored", faults)
     lines = [*notes, *(f"{number} {kind}" for kind, number in oddities.items())]
-    return Evaluation(label_space, settings, counts, tuple(images), tuple(lines))
+    scores = score_instances(instances, label_space) if instances else None
+    return Evaluation(label_space, settings, counts, tuple(images), tuple(lines), scores)
 
 
 def class_counts(counts: PQCounts) -> tuple[ClassCounts, ...]:

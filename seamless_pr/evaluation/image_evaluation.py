@@ -2,124 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from seamless_pr.datasets.panoptic_columns import NO_AREA
-from seamless_pr.datasets.panoptic_records import ImageId
+from seamless_pr.evaluation.image_counts import (
+    EvaluationSettings,
+    ImageOutcome,
+    ImageWork,
+    SemanticCounts,
+    SetCounts,
+)
+from seamless_pr.evaluation.instances import ImageInstances, count_image_instances
 from seamless_pr.evaluation.map_files import LoadedMap, MapFile
 from seamless_pr.evaluation.pairing import ImagePair
+from seamless_pr.evaluation.semantic_pngs import overlap_with_label_png
 from seamless_pr.id_maps.id_png import PngError
 from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_of_runs
 from seamless_pr.metrics.boundary import (
-    BoundaryIoUCounts,
     boundary_overlap,
     count_boundary_iou,
     count_trimaps,
 )
-from seamless_pr.metrics.panoptic_quality import PQCounts, count_matches
+from seamless_pr.metrics.panoptic_quality import count_matches
 from seamless_pr.metrics.segment_confusion import count_segment_confusion
 from seamless_pr.metrics.segment_matching import match_segments, rules_named
 from seamless_pr.metrics.segment_table import SegmentTable
-from seamless_pr.metrics.semantic_iou import ConfusionCounts, count_confusion
+from seamless_pr.metrics.semantic_iou import count_confusion
+from seamless_pr.metrics.semantic_pq import count_as_stuff
 from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import LabelSpace
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What is counted, and how.
-
-    Attributes:
-        rules: name of one of `segment_matching.PQ_RULES`.
-        is_lenient: a missing prediction counts as empty, and listed segments without a pixel as
-            absent; both are noted.
-        boundary_ratio: width of the bands of Boundary PQ and Boundary IoU as a share of the image's
-            diagonal;
-            None: not computed.
-        trimap_widths: widths in pixels for trimap mIoU.
-    """
-
-    rules: str = "official"
-    is_lenient: bool = False
-    boundary_ratio: float | None = None
-    trimap_widths: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        rules_named(self.rules)
-        if self.boundary_ratio is not None and not 0 < self.boundary_ratio < 1:
-            raise ValueError(f"boundary_ratio must be in (0, 1); got {self.boundary_ratio}")
-        if any(width < 1 for width in self.trimap_widths):
-            raise ValueError(f"trimap_widths are pixels, at least 1; got {self.trimap_widths}")
-
-
-@dataclass(frozen=True)
-class SetCounts:
-    """Everything that adds up over images.
-
-    Attributes:
-        pq: by the chosen rules.
-        confusion: of the classes of the panoptic maps.
-        segments: [K + 1, K + 1] found, mistaken, missed and invented segments.
-        boundary_pq, boundary_iou: None unless asked for.
-        trimaps: one per width.
-    """
-
-    pq: PQCounts
-    confusion: ConfusionCounts
-    segments: NDArray[np.int64]
-    boundary_pq: PQCounts | None = None
-    boundary_iou: BoundaryIoUCounts | None = None
-    trimaps: tuple[ConfusionCounts, ...] = ()
-
-    def __add__(self, other: SetCounts) -> SetCounts:
-        return SetCounts(
-            self.pq + other.pq,
-            self.confusion + other.confusion,
-            self.segments + other.segments,
-            _optional_sum(self.boundary_pq, other.boundary_pq),
-            _optional_sum(self.boundary_iou, other.boundary_iou),
-            tuple(a + b for a, b in zip(self.trimaps, other.trimaps)),
-        )
-
-    @classmethod
-    def zeros(cls, num_classes: int, settings: EvaluationSettings) -> SetCounts:
-        """The sum over no image."""
-        has_boundary = settings.boundary_ratio is not None
-        return cls(
-            PQCounts.zeros(num_classes),
-            ConfusionCounts.zeros(num_classes),
-            np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64),
-            PQCounts.zeros(num_classes) if has_boundary else None,
-            BoundaryIoUCounts.zeros(num_classes) if has_boundary else None,
-            tuple(ConfusionCounts.zeros(num_classes) for _ in settings.trimap_widths),
-        )
-
-
-def _optional_sum(a: Any, b: Any) -> Any:
-    return None if a is None or b is None else a + b
-
-
-@dataclass(frozen=True)
-class ImageOutcome:
-    """What became of one image.
-
-    Attributes:
-        image_id: of the ground truth.
-        counts: None if there are faults.
-        faults: what makes the image unusable.
-        notes: (kind, number) of oddities that do not.
-    """
-
-    image_id: ImageId
-    counts: SetCounts | None = None
-    faults: tuple[Fault, ...] = ()
-    notes: dict[str, int] = field(default_factory=dict)
-
 
 NOTE_MISSING = "images have no prediction and count as empty"
 NOTE_NO_PIXEL = "predicted segments have no pixel and are left out"
@@ -131,22 +45,28 @@ NOTE_GT_UNLISTED = "regions of the true PNGs are not in the JSON; they belong to
 
 
 def evaluate_image(
-    pair: ImagePair, label_space: LabelSpace, settings: EvaluationSettings
+    work: ImageWork, label_space: LabelSpace, settings: EvaluationSettings
 ) -> ImageOutcome:
-    """Reads both maps of an image, checks them and counts.
+    """Reads the maps of an image, checks them and counts.
 
     Args:
-        pair: the files.
+        work: the files.
         label_space: classes of the ground truth.
         settings: what to count.
     """
+    pair = work.pair
     check = _ImageCheck(pair, settings)
     gt, pred = check.load(pair.gt), check.load_prediction()
-    if gt is None or (pred is None and not check.prediction_is_empty):
+    if gt is None:
         return check.outcome(None)
-    if pred is None:
-        pred = LoadedMap.empty(gt.runs.image_size)
     gt_table = check.table(pair.gt.path, gt, label_space)
+    semantic = instances = None
+    if gt_table is not None:
+        semantic = check.count_label_png(work, gt, gt_table, label_space)
+        instances = check.count_instances(work, gt, gt_table, label_space)
+    if pred is None and not check.prediction_is_empty:
+        return check.outcome(None)
+    pred = pred or LoadedMap.empty(gt.runs.image_size)
     pred_table = check.table(check.pred_path, pred, label_space)
     if not check.sizes_agree(gt, pred):
         return check.outcome(None)
@@ -162,7 +82,7 @@ def evaluate_image(
     except ValueError as error:  # a stated area that cannot be
         check.fault(pair.gt.path, str(error))
         return check.outcome(None)
-    return check.outcome(counts)
+    return check.outcome(replace(counts, semantic_pngs=semantic), instances)
 
 
 def count_image(
@@ -222,8 +142,11 @@ class _ImageCheck:
         if number:
             self.notes[kind] = self.notes.get(kind, 0) + number
 
-    def outcome(self, counts: SetCounts | None) -> ImageOutcome:
-        return ImageOutcome(self.pair.gt.image_id, counts, tuple(self.faults), self.notes)
+    def outcome(
+        self, counts: SetCounts | None, instances: ImageInstances | None = None
+    ) -> ImageOutcome:
+        image_id = self.pair.gt.image_id
+        return ImageOutcome(image_id, counts, tuple(self.faults), self.notes, instances)
 
     def load(self, file: MapFile) -> LoadedMap | None:
         try:
@@ -265,6 +188,38 @@ class _ImageCheck:
             is_crowd == 1,
             None if NO_AREA in areas else np.ascontiguousarray(areas),
         )
+
+    def count_label_png(
+        self, work: ImageWork, gt: LoadedMap, gt_table: SegmentTable, label_space: LabelSpace
+    ) -> SemanticCounts | None:
+        folder = self.settings.label_png_folder
+        if folder is None:
+            return None
+        if work.label_png is None:
+            self.fault(folder, "no PNG of that name")
+            return None
+        try:
+            overlap, labels = overlap_with_label_png(work.label_png, gt, label_space)
+        except ValueError as error:
+            self.fault(work.label_png, str(error))
+            return None
+        num_classes = label_space.num_classes
+        return SemanticCounts(
+            count_confusion(overlap, gt_table, labels, num_classes),
+            count_as_stuff(overlap, gt_table, labels, num_classes),
+        )
+
+    def count_instances(
+        self, work: ImageWork, gt: LoadedMap, gt_table: SegmentTable, label_space: LabelSpace
+    ) -> ImageInstances | None:
+        path = self.settings.instances_json
+        if path is None:
+            return None
+        try:
+            return count_image_instances(work.instances, gt, gt_table, label_space)
+        except ValueError as error:
+            self.fault(path, str(error))
+            return None
 
     def sizes_agree(self, gt: LoadedMap, pred: LoadedMap) -> bool:
         gt_size, pred_size = gt.runs.image_size, pred.runs.image_size

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
+from seamless_pr.datasets.instance_results import InstanceResult, read_instance_results
 from seamless_pr.datasets.panoptic_records import ImageId
-from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
-from seamless_pr.evaluation.results import class_keys
-from seamless_pr.id_maps.id_png import PngError
-from seamless_pr.metrics.coco_ap import compute_coco_ap
+from seamless_pr.evaluation.map_files import LoadedMap, Source
 from seamless_pr.metrics.instance_ap import (
     InstanceMasks,
     InstanceOverlaps,
@@ -25,215 +20,179 @@ from seamless_pr.metrics.instance_ap import (
     count_instances,
 )
 from seamless_pr.metrics.segment_table import SegmentTable
-from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
 
 @dataclass(frozen=True)
-class _Work:
-    """One image: the true map and the instances predicted in it."""
+class ImageInstances:
+    """What AP needs of one image.
 
-    index: int
-    gt: MapFile
-    instances: list[dict[str, Any]]
+    Attributes:
+        truths: the thing segments as COCO annotations, without image.
+        results: the instances as COCO results, without image.
+        overlaps: for the rules of Cityscapes.
+        image_size: (height, width).
+    """
+
+    truths: tuple[dict[str, Any], ...]
+    results: tuple[dict[str, Any], ...]
+    overlaps: InstanceOverlaps
+    image_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    truths: list[dict[str, Any]]
-    overlaps: InstanceOverlaps | None
-    faults: list[Fault]
-    size: tuple[int, int] = (0, 0)
+class InstanceScores:
+    """AP of the thing classes, each value in [0, 1], None without ground truth.
+
+    Attributes:
+        coco: means by the names of `coco_ap.STATS`.
+        coco_per_thing: (AP, AP50) in the order of the things.
+        cityscapes: "ap" and "ap50".
+        cityscapes_per_thing: as `coco_per_thing`.
+    """
+
+    coco: dict[str, float | None]
+    coco_per_thing: tuple[tuple[float | None, float | None], ...]
+    cityscapes: dict[str, float | None]
+    cityscapes_per_thing: tuple[tuple[float | None, float | None], ...]
 
 
-def evaluate_instances(
-    gt: Source,
-    label_space: LabelSpace,
-    instances_json: Path,
-    *,
-    num_workers: int | None = 1,
-    show_progress: bool = False,
-    map_items: ItemMap = map_in_processes,
-) -> dict[str, Any]:
-    """AP by the rules of COCO and of Cityscapes.
+def instances_by_image(
+    path: Path, gt: Source, label_space: LabelSpace, *, is_lenient: bool
+) -> tuple[dict[ImageId, list[InstanceResult]], list[str]]:
+    """Reads COCO results and finds the true image of each; stuff is left out.
 
     Args:
-        gt: ground truth; its thing segments are the objects, crowd segments the groups.
+        path: list of COCO results with image_id, category_id, score, segmentation.
+        gt: ground truth; an id that matches none is tried once more as text.
         label_space: its classes.
-        instances_json: list of COCO results with image_id, category_id, score, segmentation.
-        num_workers: processes; None: one per core.
-        show_progress: draw a bar with the time left.
-        map_items: what spreads the images; by default over processes of this machine.
+        is_lenient: instances of other images are left out and noted; False: they are faults, as for
+            the official evaluator.
 
     Returns:
-        "coco" and "cityscapes", each with ap, ap50 and per_category.
-
-    Raises:
-        FaultyDataError: lists every fault of the file and of the maps.
-    """
-    by_image = read_instances(instances_json, gt, label_space)
-    work = [
-        _Work(index + 1, file, by_image.get(file.image_id, []))
-        for index, file in enumerate(gt.maps)
-    ]
-    outcomes = list(
-        map_items(
-            partial(_count_image, label_space=label_space, file=str(instances_json)),
-            work,
-            num_workers=num_workers,
-            title="instances",
-            show_progress=show_progress,
-        )
-    )
-    faults = [fault for outcome in outcomes for fault in outcome.faults]
-    if faults:
-        raise FaultyDataError("the instances cannot be scored", faults)
-    things = label_space.thing_categories
-    coco = compute_coco_ap(
-        [outcome.size for outcome in outcomes],
-        [category.category_id for category in things],
-        [truth for outcome in outcomes for truth in outcome.truths],
-        [dict(entry, image_id=item.index) for item in work for entry in item.instances],
-    )
-    cityscapes = compute_cityscapes_ap(
-        [outcome.overlaps for outcome in outcomes if outcome.overlaps is not None],
-        label_space.num_stuff,
-        label_space.num_classes,
-    )
-    keys = class_keys(things)
-    coco_scores = [coco.per_category[category.category_id] for category in things]
-    cityscapes_scores = [scores or (None, None) for scores in cityscapes.per_class]
-    return {
-        "coco": {**coco.means, "per_category": _by_class(keys, coco_scores)},
-        "cityscapes": {
-            "ap": cityscapes.ap,
-            "ap50": cityscapes.ap50,
-            "per_category": _by_class(keys, cityscapes_scores),
-        },
-    }
-
-
-def _by_class(
-    keys: Sequence[str], scores: Sequence[tuple[float | None, float | None]]
-) -> dict[str, dict[str, float | None]]:
-    return {key: {"ap": ap, "ap50": ap50} for key, (ap, ap50) in zip(keys, scores, strict=True)}
-
-
-def read_instances(
-    path: Path, gt: Source, label_space: LabelSpace
-) -> dict[ImageId, list[dict[str, Any]]]:
-    """Reads and checks COCO results; only things of images of the ground truth are kept.
+        image id of the ground truth -> its instances; notes.
 
     Raises:
         FileNotFoundError: no such file.
         FaultyDataError: lists every fault.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; give COCO instance results (a JSON list)")
-    try:
-        entries = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FaultyDataError(f"{path} is not JSON", [Fault(str(path), str(error))]) from error
-    if not isinstance(entries, list):
-        message = f"expected a list of COCO results; got a {type(entries).__name__}"
-        raise FaultyDataError(f"{path} cannot be used", [Fault(str(path), message)])
-    text_ids = {str(file.image_id): file.image_id for file in gt.maps}
-    known = set(text_ids.values())
-    by_image: dict[ImageId, list[dict[str, Any]]] = defaultdict(list)
+    of_text: dict[str, ImageId] = {str(file.image_id): file.image_id for file in gt.maps}
+    known = set(of_text.values())
+    by_image: dict[ImageId, list[InstanceResult]] = {}
     faults: list[Fault] = []
-    for index, entry in enumerate(entries):
-        message = _entry_fault(entry, label_space)
-        if message:
-            faults.append(Fault(str(path), f"entry {index}: {message}"))
-            continue
-        image_id = entry["image_id"]
+    unknown: Counter[ImageId] = Counter()
+    for index, result in enumerate(read_instance_results(path)):
+        train_id = label_space.train_id_of.get(result.category_id)
+        image_id = result.image_id
         if image_id not in known:
-            image_id = text_ids.get(str(image_id))
-        train_id = label_space.train_id_of[entry["category_id"]]
-        if image_id is not None and label_space.is_thing(train_id):
-            by_image[image_id].append(
-                {
-                    "category_id": entry["category_id"],
-                    "score": float(entry["score"]),
-                    "segmentation": _compressed(entry["segmentation"]),
-                }
+            image_id = of_text.get(str(image_id), image_id)
+        if train_id is None:
+            message = f"category {result.category_id} is not among those of the ground truth"
+            faults.append(Fault(str(path), f"entry {index}: {message}"))
+        elif image_id not in known:
+            unknown[image_id] += 1
+        elif label_space.is_thing(train_id):
+            by_image.setdefault(image_id, []).append(result)
+    notes = []
+    if is_lenient and unknown:
+        notes.append(f"{unknown.total()} instances are of no image of the ground truth")
+    elif unknown:
+        faults += [
+            Fault(
+                str(path),
+                f"image {image_id!r} of {number} instances is none of {gt.name} "
+                "(--lenient leaves them out)",
             )
+            for image_id, number in unknown.items()
+        ]
     if faults:
-        raise FaultyDataError(f"{path} is not a valid list of COCO results", faults)
-    return by_image
+        raise FaultyDataError(f"{path} does not fit {gt.name}", faults)
+    return by_image, notes
 
 
-def _compressed(run_lengths: dict[str, Any]) -> dict[str, Any]:
-    """Run lengths as pycocotools wants them everywhere; JSON may hold them as a plain list."""
-    if isinstance(run_lengths["counts"], list):
-        return coco_mask.frPyObjects(run_lengths, *run_lengths["size"])
-    return run_lengths
+def count_image_instances(
+    instances: Sequence[InstanceResult],
+    loaded: LoadedMap,
+    gt: SegmentTable,
+    label_space: LabelSpace,
+) -> ImageInstances:
+    """Counts how the instances of one image fit its objects.
 
-
-def _entry_fault(entry: Any, label_space: LabelSpace) -> str:
-    if not isinstance(entry, dict):
-        return f"expected an object; got {entry!r:.60}"
-    if not isinstance(entry.get("image_id"), int | str):
-        return f"'image_id' must be an integer or a text; got {entry.get('image_id')!r}"
-    score, segmentation = entry.get("score"), entry.get("segmentation")
-    if not isinstance(score, int | float) or isinstance(score, bool) or score != score:
-        return f"'score' must be a number; got {score!r}"
-    if entry.get("category_id") not in label_space.train_id_of:
-        return f"category {entry.get('category_id')!r} is not among those of the ground truth"
-    if not isinstance(segmentation, dict) or not {"size", "counts"} <= segmentation.keys():
-        return "'segmentation' must be run lengths: an object with 'size' and 'counts'"
-    return ""
-
-
-def _count_image(work: _Work, label_space: LabelSpace, file: str) -> _Outcome:
-    try:
-        loaded = work.gt.load()
-    except (PngError, OSError) as error:
-        return _Outcome([], None, [Fault(str(work.gt.path), str(error))])
-    segment_ids, category_ids, _, is_crowd = loaded.segments.T
-    train_ids = [label_space.train_id_of.get(value, -1) for value in category_ids.tolist()]
-    if -1 in train_ids:
-        message = f"image {work.gt.image_id!r}: a category is not among the categories of the file"
-        return _Outcome([], None, [Fault(str(work.gt.path), message)])
-    gt = SegmentTable(np.ascontiguousarray(segment_ids), np.array(train_ids), is_crowd == 1)
-    height, width = loaded.id_map.shape
-    wrong = [e for e in work.instances if list(e["segmentation"]["size"]) != [height, width]]
-    if wrong:
-        message = (
-            f"image {work.gt.image_id!r}: masks are {wrong[0]['segmentation']['size']} pixels "
-            f"(height, width), the ground truth {[height, width]}"
-        )
-        return _Outcome([], None, [Fault(file, message)])
-    overlaps = count_instances(
-        loaded.id_map,
-        gt,
-        _decode(work.instances, label_space),
-        label_space.num_stuff,
-        loaded.ignored_objects,
+    Raises:
+        ValueError: masks of another size than the ground truth.
+    """
+    height, width = loaded.runs.image_size
+    for instance in instances:
+        if instance.segmentation["size"] != [height, width]:
+            raise ValueError(
+                f"masks are {instance.segmentation['size']} pixels (height, width), the ground "
+                f"truth {[height, width]}"
+            )
+    masks = _decode(instances, label_space)
+    return ImageInstances(
+        truths=tuple(_coco_truths(loaded, gt, label_space)),
+        results=tuple(
+            {
+                "category_id": instance.category_id,
+                "score": instance.score,
+                "segmentation": instance.segmentation,
+            }
+            for instance in instances
+        ),
+        overlaps=count_instances(
+            loaded.id_map, gt, masks, label_space.num_stuff, loaded.ignored_objects
+        ),
+        image_size=(height, width),
     )
-    truths = _coco_truths(work.index, loaded, gt, label_space)
-    return _Outcome(truths, overlaps, [], (height, width))
 
 
-def _decode(instances: list[dict[str, Any]], label_space: LabelSpace) -> InstanceMasks:
+def score_instances(images: Sequence[ImageInstances], label_space: LabelSpace) -> InstanceScores:
+    """AP by the rules of COCO and of Cityscapes over all images."""
+    # Brings a plotting library, which an evaluation without masks does without.
+    from seamless_pr.metrics.coco_ap import compute_coco_ap
+
+    things = label_space.thing_categories
+    numbered = list(enumerate(images, start=1))
+    coco = compute_coco_ap(
+        [image.image_size for image in images],
+        [category.category_id for category in things],
+        [dict(truth, image_id=number) for number, image in numbered for truth in image.truths],
+        [dict(result, image_id=number) for number, image in numbered for result in image.results],
+    )
+    cityscapes = compute_cityscapes_ap(
+        [image.overlaps for image in images], label_space.num_stuff, label_space.num_classes
+    )
+    return InstanceScores(
+        coco.means,
+        tuple(coco.per_category[category.category_id] for category in things),
+        {"ap": cityscapes.ap, "ap50": cityscapes.ap50},
+        tuple(scores or (None, None) for scores in cityscapes.per_class),
+    )
+
+
+def _decode(instances: Sequence[InstanceResult], label_space: LabelSpace) -> InstanceMasks:
+    from pycocotools import mask as coco_mask
+
     masks = []
-    for entry in instances:
-        run_lengths = entry["segmentation"]
+    for instance in instances:
+        run_lengths = instance.segmentation
         left, top, width, height = (int(value) for value in coco_mask.toBbox(run_lengths))
         mask = coco_mask.decode(run_lengths)[top : top + height, left : left + width]
         masks.append(((top, left), mask.astype(bool)))
     return InstanceMasks(
-        np.array([label_space.train_id_of[e["category_id"]] for e in instances], dtype=np.int64),
-        np.array([e["score"] for e in instances], dtype=np.float64),
+        np.array([label_space.train_id_of[i.category_id] for i in instances], dtype=np.int64),
+        np.array([instance.score for instance in instances], dtype=np.float64),
         masks,
     )
 
 
 def _coco_truths(
-    image_id: int, loaded: LoadedMap, gt: SegmentTable, label_space: LabelSpace
+    loaded: LoadedMap, gt: SegmentTable, label_space: LabelSpace
 ) -> list[dict[str, Any]]:
     """The thing segments of one image as COCO annotations."""
+    from pycocotools import mask as coco_mask
+
     truths = []
     for segment_id, train_id, is_crowd in zip(
         gt.segment_ids.tolist(), gt.train_ids.tolist(), gt.is_crowd.tolist()
@@ -244,7 +203,6 @@ def _coco_truths(
         run_lengths = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
         truths.append(
             {
-                "image_id": image_id,
                 "category_id": label_space.categories[train_id].category_id,
                 "segmentation": run_lengths,
                 "area": int(coco_mask.area(run_lengths)),

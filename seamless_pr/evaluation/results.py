@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from seamless_pr.evaluation.class_names import GROUPS, unique_names
 from seamless_pr.evaluation.evaluate import Evaluation, ImageCounts
+from seamless_pr.evaluation.instances import InstanceScores
 from seamless_pr.files import write_whole
 from seamless_pr.metrics.panoptic_quality import COUNT_NAMES, MeanScores, PanopticScores, PQCounts
 from seamless_pr.metrics.semantic_iou import SemanticScores
@@ -45,6 +46,13 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
             {"width_pixels": width, **semantic_json(scores, label_space)}
             for width, scores in evaluation.trimaps.items()
         ]
+    if evaluation.instances is not None:
+        values["instances"] = _instances_json(evaluation.instances, label_space)
+    if evaluation.semantic_pngs is not None:
+        values["semantic_pngs"] = {
+            **semantic_json(evaluation.semantic_pngs, label_space),
+            "as_stuff": _as_stuff_json(evaluation),
+        }
     values["confusion"] = {
         "category_ids": [category.category_id for category in label_space.categories],
         "pixels": evaluation.counts.confusion.pixels.tolist(),
@@ -111,19 +119,20 @@ def count_cube(values: dict[str, Any], order: dict[str, Any] | None = None) -> N
 def _panoptic_means(scores: PanopticScores) -> dict[str, Any]:
     groups: dict[str, MeanScores] = {name: getattr(scores, name) for name in GROUPS}
     return {
-        **{
-            name: {
-                "pq": means.pq,
-                "sq": means.sq,
-                "rq": means.rq,
-                "num_categories": means.num_categories,
-            }
-            for name, means in groups.items()
-        },
+        **{name: _means_json(means) for name, means in groups.items()},
         "pq_dagger": {
             **{name: means.pq_dagger for name, means in groups.items()},
             "num_categories": {name: means.num_dagger_categories for name, means in groups.items()},
         },
+    }
+
+
+def _means_json(means: MeanScores) -> dict[str, Any]:
+    return {
+        "pq": means.pq,
+        "sq": means.sq,
+        "rq": means.rq,
+        "num_categories": means.num_categories,
     }
 
 
@@ -168,8 +177,35 @@ def semantic_json(scores: SemanticScores, label_space: LabelSpace) -> dict[str, 
     return {
         "mean_iou": scores.mean_iou,
         "pixel_accuracy": scores.pixel_accuracy,
+        "scene_parsing": scores.scene_parsing,
         "num_categories": sum(iou is not None for iou in scores.per_class),
         "iou": dict(zip(class_keys(label_space.categories), scores.per_class, strict=True)),
+    }
+
+
+def _instances_json(scores: InstanceScores, label_space: LabelSpace) -> dict[str, Any]:
+    keys = class_keys(label_space.thing_categories)
+
+    def by_class(per_thing: Sequence[tuple[float | None, float | None]]) -> dict[str, Any]:
+        return {key: {"ap": ap, "ap50": ap50} for key, (ap, ap50) in zip(keys, per_thing)}
+
+    return {
+        "coco": {**scores.coco, "per_category": by_class(scores.coco_per_thing)},
+        "cityscapes": {**scores.cityscapes, "per_category": by_class(scores.cityscapes_per_thing)},
+    }
+
+
+def _as_stuff_json(evaluation: Evaluation) -> dict[str, Any]:
+    """PQ of the label PNGs with every class as stuff."""
+    scores = evaluation.semantic_pngs_as_stuff
+    assert scores is not None
+    keys = class_keys(evaluation.label_space.categories)
+    return {
+        **_means_json(scores.all),
+        "per_category": {
+            key: of_class.pq if of_class.is_counted else None
+            for key, of_class in zip(keys, scores.per_class)
+        },
     }
 
 

@@ -71,7 +71,8 @@ def other_lines(evaluation: dict[str, Any]) -> list[str]:
     semantic = evaluation["semantic"]
     lines = [
         f"mean IoU {percent(semantic['mean_iou'])} over {semantic['num_categories']} classes, "
-        f"pixel accuracy {percent(semantic['pixel_accuracy'])}"
+        f"pixel accuracy {percent(semantic['pixel_accuracy'])}, "
+        f"mean of both {percent(semantic.get('scene_parsing'))}"
     ]
     if evaluation.get("boundary"):
         boundary = evaluation["boundary"]
@@ -87,7 +88,12 @@ def other_lines(evaluation: dict[str, Any]) -> list[str]:
         lines.append(f"AP ({name} rules) {percent(scores['ap'])}, AP50 {percent(scores['ap50'])}")
     if evaluation.get("semantic_pngs"):
         of_pngs = evaluation["semantic_pngs"]
-        lines.append(f"mean IoU of the semantic PNGs {percent(of_pngs['mean_iou'])}")
+        lines.append(
+            f"semantic PNGs: mean IoU {percent(of_pngs['mean_iou'])}, pixel accuracy "
+            f"{percent(of_pngs['pixel_accuracy'])}, mean of both "
+            f"{percent(of_pngs['scene_parsing'])}, PQ with every class as stuff "
+            f"{percent(of_pngs['as_stuff']['pq'])}"
+        )
     return lines
 
 

@@ -74,6 +74,13 @@ class SemanticScores:
     pixel_accuracy: float | None
     per_class: tuple[float | None, ...]
 
+    @property
+    def scene_parsing(self) -> float | None:
+        """The score of the scene parsing challenge (ADE20K): mean of the two above."""
+        if self.mean_iou is None or self.pixel_accuracy is None:
+            return None
+        return (self.pixel_accuracy + self.mean_iou) / 2
+
 
 def compute_semantic_scores(counts: ConfusionCounts) -> SemanticScores:
     """IoU = TP / (TP + FP + FN).

@@ -39,18 +39,14 @@ from seamless_pr.evaluation.compare import (
     comparison_table,
 )
 from seamless_pr.evaluation.evaluate import evaluate
-from seamless_pr.evaluation.image_evaluation import EvaluationSettings
-from seamless_pr.evaluation.instances import evaluate_instances
+from seamless_pr.evaluation.image_counts import EvaluationSettings
 from seamless_pr.evaluation.map_files import Source
-from seamless_pr.evaluation.pairing import require_label_space
 from seamless_pr.evaluation.report import write_report
 from seamless_pr.evaluation.results import (
     evaluation_json,
     read_evaluation_json,
-    semantic_json,
     write_evaluation_json,
 )
-from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
 from seamless_pr.evaluation.sources import (
     PREDICTION_JSON,
     ground_truth_readers,
@@ -287,15 +283,10 @@ def evaluation(
         is_lenient=options.lenient,
         boundary_ratio=options.boundary,
         trimap_widths=tuple(options.trimap),
+        instances_json=options.instances,
+        label_png_folder=options.semantic_pngs,
     )
-    label_space = require_label_space(gt)
-    values = evaluation_json(evaluate(gt, pred, settings, **work))
-    if options.instances is not None:
-        values["instances"] = evaluate_instances(gt, label_space, options.instances, **work)
-    if options.semantic_pngs is not None:
-        scores = evaluate_semantic_pngs(gt, label_space, options.semantic_pngs, **work)
-        values["semantic_pngs"] = semantic_json(scores, label_space)
-    return values
+    return evaluation_json(evaluate(gt, pred, settings, **work))
 
 
 def show(values: dict[str, Any]) -> None:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from seamless_pr.evaluation.instances import evaluate_instances
+from seamless_pr.evaluation.evaluate import evaluate
+from seamless_pr.evaluation.image_counts import EvaluationSettings
 from seamless_pr.evaluation.map_files import Source
+from seamless_pr.evaluation.results import evaluation_json
 from seamless_pr.evaluation.sources import open_ground_truth
 from seamless_pr.structures.faults import FaultyDataError
 from tests.evaluation.files import CAR, PERSON, ROAD, PanopticFiles, street
@@ -69,13 +71,19 @@ def _write(images: list[tuple[NDArray[np.uint16], list[Instance]]], folder: Path
     return open_ground_truth(city)
 
 
+def _score(gt: Source, path: Path, *, is_lenient: bool = True) -> dict[str, Any]:
+    """AP of the instances; the panoptic map has no prediction."""
+    settings = EvaluationSettings(is_lenient=is_lenient, instances_json=path)
+    pred = gt if not is_lenient else Source("nothing", ())
+    return evaluation_json(evaluate(gt, pred, settings))["instances"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_ap_equals_that_of_the_official_cityscapes_evaluator(seed: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
     images = [_fuzz(rng) for _ in range(12)]
     gt = _write(images, tmp_path)
-    assert gt.label_space is not None
-    scores = evaluate_instances(gt, gt.label_space, tmp_path / "instances.json")["cityscapes"]
+    scores = _score(gt, tmp_path / "instances.json")["cityscapes"]
     official = official_instance_ap(images, tmp_path)
     assert scores["ap"] == pytest.approx(official["allAp"], abs=1e-12)
     assert scores["ap50"] == pytest.approx(official["allAp50%"], abs=1e-12)
@@ -96,8 +104,7 @@ def _person_map() -> NDArray[np.uint16]:
 def test_a_perfect_instance_has_ap_one_by_both_rules(tmp_path: Path) -> None:
     values = _person_map()
     gt = _write([(values, [(values == 24000, 24, 0.9)])], tmp_path)
-    assert gt.label_space is not None
-    scores = evaluate_instances(gt, gt.label_space, tmp_path / "instances.json")
+    scores = _score(gt, tmp_path / "instances.json")
     for rules in ("coco", "cityscapes"):
         assert scores[rules]["ap"] == pytest.approx(1.0)
         assert scores[rules]["per_category"]["person"]["ap50"] == pytest.approx(1.0)
@@ -108,16 +115,14 @@ def test_half_of_two_objects_found_is_half_the_ap(tmp_path: Path) -> None:
     values = _person_map()
     values[40:55, 40:60] = 24001
     gt = _write([(values, [(values == 24000, 24, 0.9)])], tmp_path)
-    assert gt.label_space is not None
-    scores = evaluate_instances(gt, gt.label_space, tmp_path / "instances.json")
+    scores = _score(gt, tmp_path / "instances.json")
     assert scores["cityscapes"]["ap"] == pytest.approx(0.5)
     assert scores["coco"]["ap"] == pytest.approx(0.5, abs=0.01)
 
 
 def test_no_instance_at_all_is_ap_zero(tmp_path: Path) -> None:
     gt = _write([(_person_map(), [])], tmp_path)
-    assert gt.label_space is not None
-    scores = evaluate_instances(gt, gt.label_space, tmp_path / "instances.json")
+    scores = _score(gt, tmp_path / "instances.json")
     assert scores["cityscapes"]["ap"] == 0.0
     assert scores["coco"]["ap"] == 0.0
 
@@ -125,8 +130,7 @@ def test_no_instance_at_all_is_ap_zero(tmp_path: Path) -> None:
 def test_ground_truth_without_objects_has_no_ap(tmp_path: Path) -> None:
     values = np.full(SIZE, 7, np.uint16)
     gt = _write([(values, [(values == 7, 24, 0.9)])], tmp_path)
-    assert gt.label_space is not None
-    scores = evaluate_instances(gt, gt.label_space, tmp_path / "instances.json")
+    scores = _score(gt, tmp_path / "instances.json")
     assert scores["cityscapes"]["ap"] is None
     assert scores["coco"]["ap"] is None
 
@@ -159,29 +163,45 @@ def test_faults_of_the_instances_are_named(tmp_path: Path, entries: Any, message
     gt = open_ground_truth(PanopticFiles(tmp_path, street()).gt_json)
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(entries))
-    assert gt.label_space is not None
     with pytest.raises(FaultyDataError) as caught:
-        evaluate_instances(gt, gt.label_space, path)
+        _score(gt, path)
     assert message in str(caught.value)
 
 
-def test_stuff_and_instances_of_other_images_are_left_out(tmp_path: Path) -> None:
+def test_stuff_is_left_out_and_instances_of_other_images_only_where_asked_for(
+    tmp_path: Path,
+) -> None:
     gt = open_ground_truth(PanopticFiles(tmp_path, street()).gt_json)
-    assert gt.label_space is not None
     path = tmp_path / "instances.json"
     path.write_text(json.dumps([_entry()]))
-    expected = evaluate_instances(gt, gt.label_space, path)
-    path.write_text(
-        json.dumps([_entry(), _entry(category_id=ROAD), _entry(image_id="x", category_id=CAR)])
-    )
-    assert evaluate_instances(gt, gt.label_space, path) == expected
+    expected = _score(gt, path)
+    others = [_entry(image_id="x", category_id=CAR), _entry(image_id="x"), _entry(image_id=7)]
+    path.write_text(json.dumps([_entry(), _entry(category_id=ROAD), *others]))
+    assert _score(gt, path) == expected
+    with pytest.raises(FaultyDataError) as caught:
+        _score(gt, path, is_lenient=False)
+    assert [fault.message for fault in caught.value.faults] == [
+        f"image {image_id!r} of {number} instances is none of {gt.name} (--lenient leaves them out)"
+        for image_id, number in (("x", 2), (7, 1))
+    ]
+
+
+def test_a_faulty_instance_is_named_beside_a_missing_prediction(tmp_path: Path) -> None:
+    gt = open_ground_truth(PanopticFiles(tmp_path, street()).gt_json)
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps([_entry(segmentation=_run_lengths(np.ones((2, 2), bool)))]))
+    settings = EvaluationSettings(instances_json=path)
+    with pytest.raises(FaultyDataError) as caught:
+        evaluate(gt, Source("nothing", ()), settings)
+    messages = [str(fault) for fault in caught.value.faults]
+    assert "no prediction for this image" in messages[0]
+    assert messages[1].startswith(f"{path}: image 'image_0': masks are [2, 2] pixels")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     gt = open_ground_truth(PanopticFiles(tmp_path, street()).gt_json)
-    assert gt.label_space is not None
     with pytest.raises(FileNotFoundError, match=r"no file .*nothing\.json"):
-        evaluate_instances(gt, gt.label_space, tmp_path / "nothing.json")
+        _score(gt, tmp_path / "nothing.json")
 
 
 @pytest.mark.parametrize("void_columns, is_forgiven", [(10, False), (12, True)])
@@ -194,8 +214,7 @@ def test_a_false_instance_is_forgiven_when_more_than_half_of_it_lies_on_void(
     false_mask[40:60, 40:60] = True
     images = [(values, [(values == 24000, 24, 0.5), (false_mask, 24, 0.9)])]
     gt = _write(images, tmp_path)
-    assert gt.label_space is not None
-    scores = evaluate_instances(gt, gt.label_space, tmp_path / "instances.json")["cityscapes"]
+    scores = _score(gt, tmp_path / "instances.json")["cityscapes"]
     official = official_instance_ap(images, tmp_path)
     assert scores["ap50"] == pytest.approx(official["allAp50%"])
     assert (scores["ap50"] == 1.0) == is_forgiven

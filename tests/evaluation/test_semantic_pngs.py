@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from seamless_pr.evaluation.semantic_pngs import evaluate_semantic_pngs
+from seamless_pr.evaluation.evaluate import Evaluation, evaluate
+from seamless_pr.evaluation.image_counts import EvaluationSettings
+from seamless_pr.evaluation.map_files import Source
 from seamless_pr.evaluation.sources import open_ground_truth
 from seamless_pr.metrics.semantic_iou import SemanticScores
 from seamless_pr.structures.faults import FaultyDataError
@@ -33,7 +35,8 @@ def test_label_pngs_score_as_the_official_pixel_evaluator_scores_them(tmp_path: 
         np.add.at(confusion, (gt_labels.ravel(), pred.ravel()), 1)
     gt = open_ground_truth(city)
     assert gt.label_space is not None
-    scores = evaluate_semantic_pngs(gt, gt.label_space, tmp_path / "labels")
+    scores = _evaluate(gt, tmp_path / "labels").semantic_pngs
+    assert scores is not None
     official = official_label_ious(confusion)
     present = [iou for iou in official.values() if not np.isnan(iou)]
     assert scores.mean_iou == pytest.approx(float(np.mean(present)), abs=1e-12)
@@ -43,10 +46,16 @@ def test_label_pngs_score_as_the_official_pixel_evaluator_scores_them(tmp_path: 
             assert iou == pytest.approx(official[category.name], abs=1e-12)
 
 
+def _evaluate(gt: Source, folder: Path) -> Evaluation:
+    """Without panoptic predictions."""
+    settings = EvaluationSettings(is_lenient=True, label_png_folder=folder)
+    return evaluate(gt, Source("nothing", ()), settings)
+
+
 def _score(tmp_path: Path) -> SemanticScores:
-    gt = open_ground_truth(tmp_path / "gt.json")
-    assert gt.label_space is not None
-    return evaluate_semantic_pngs(gt, gt.label_space, tmp_path / "labels")
+    scores = _evaluate(open_ground_truth(tmp_path / "gt.json"), tmp_path / "labels").semantic_pngs
+    assert scores is not None
+    return scores
 
 
 def test_category_zero_is_a_class(tmp_path: Path) -> None:
@@ -76,8 +85,8 @@ def test_missing_and_misfit_pictures_are_all_listed(tmp_path: Path) -> None:
     assert messages == [
         "image 'image_0': no PNG of that name",
         "image 'image_1': the PNG is 3x5 pixels (height x width), the ground truth 3x4",
-        "image 'image_2': expected one channel of category ids; got 3 channels",
-        "image 'image_3': expected one channel of category ids; got no picture",
+        "image 'image_2': expected one channel of category ids; got 3 channels of uint8",
+        "image 'image_3': expected one channel of category ids; got no whole picture",
     ]
 
 
@@ -85,3 +94,31 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     PanopticFiles(tmp_path, street())
     with pytest.raises(FileNotFoundError, match=r"no folder .*labels"):
         _score(tmp_path)
+
+
+def test_palette_pictures_are_read_as_indices(tmp_path: Path) -> None:
+    PanopticFiles(tmp_path, street())
+    (tmp_path / "labels").mkdir()
+    for index in range(2):
+        labels = np.full((3, 4), 23, np.uint8)
+        labels[2] = 7
+        picture = Image.fromarray(labels, "P")
+        picture.putpalette([channel for value in range(256) for channel in (255 - value, 3, 7)])
+        picture.save(tmp_path / "labels" / f"image_{index}.png")
+    assert _score(tmp_path).per_class[0] == 1.0
+
+
+def test_files_of_the_operating_system_are_no_label_pngs(tmp_path: Path) -> None:
+    PanopticFiles(tmp_path, street())
+    (tmp_path / "labels" / ".cache").mkdir(parents=True)
+    for index in range(2):
+        (tmp_path / "labels" / f"._image_{index}.png").write_bytes(b"x")
+        (tmp_path / "labels" / ".cache" / f"image_{index}.png").write_bytes(b"x")
+    with pytest.raises(FaultyDataError, match="no PNG of that name"):
+        _score(tmp_path)
+
+
+def test_the_scene_parsing_score_is_the_mean_of_accuracy_and_iou() -> None:
+    scores = SemanticScores(mean_iou=0.4, pixel_accuracy=0.7, per_class=())
+    assert scores.scene_parsing == pytest.approx(0.55)
+    assert SemanticScores(None, None, ()).scene_parsing is None
