@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.datasets.polygons import MAX_PIXELS, read_json
+from seamless_pr.datasets.run_lengths import read_run_lengths
 from seamless_pr.structures.faults import Fault
 
 MIN_POLYGON_NUMBERS = 6
@@ -166,11 +167,17 @@ def paint_instances(
 def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_] | str:
     """The mask [H, W] of a COCO segmentation, or what is wrong with it.
 
-    Run lengths are decoded here and checked against the size: the C code of pycocotools trusts
-    them. Polygons are painted by pycocotools, whose rule for border pixels is COCO's.
+    Run lengths are checked against the size. Polygons are painted by pycocotools, whose rule for
+    border pixels is COCO's.
     """
     if isinstance(segmentation, Mapping):
-        return _decode_run_lengths(segmentation, size)
+        try:
+            read = read_run_lengths(segmentation)
+        except ValueError as error:
+            return str(error)
+        if read.size != size:
+            return f"run lengths of size {[*read.size]}; the image has {[*size]}"
+        return read.mask()
     if not isinstance(segmentation, list) or not segmentation:
         return f"'segmentation' must be polygons or run lengths; got {str(segmentation)[:60]}"
     for polygon in segmentation:
@@ -187,43 +194,3 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
     runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
     decoded: NDArray[np.bool_] = coco_mask.decode(runs).astype(bool)
     return decoded
-
-
-def _decode_run_lengths(
-    segmentation: Mapping[str, Any], size: tuple[int, int]
-) -> NDArray[np.bool_] | str:
-    counts = segmentation.get("counts")
-    if segmentation.get("size") != [*size]:
-        return f"run lengths of size {segmentation.get('size')}; the image has {[*size]}"
-    if isinstance(counts, str):
-        lengths = _expand_counts(counts)
-    elif isinstance(counts, list) and all(type(count) is int for count in counts):
-        lengths = np.array(counts, np.int64)
-    else:
-        return "'counts' must be a text or a list of numbers"
-    if lengths is None or (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
-        return "run lengths do not add up to the size of the image"
-    values = np.arange(len(lengths)) % 2 == 1
-    # Column by column, as COCO counts.
-    return np.ascontiguousarray(np.repeat(values, lengths).reshape(size[1], size[0]).T)
-
-
-def _expand_counts(text: str) -> NDArray[np.int64] | None:
-    """COCO's compressed counts: five bits a character, differences to the count before last."""
-    try:
-        codes = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.int64) - 48
-    except UnicodeEncodeError:
-        return None
-    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return None
-    ends = np.flatnonzero(codes & 32 == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    places = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    if places.max() > 10:
-        return None
-    values = np.add.reduceat((codes & 31) << (5 * places), starts)
-    is_negative = codes[ends] & 16 > 0
-    values -= np.where(is_negative, np.int64(1) << (5 * (ends - starts + 1)), 0)
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
