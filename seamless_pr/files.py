@@ -66,7 +66,12 @@ def write_whole(path: str | os.PathLike[str], content: bytes, *, sync: bool = Tr
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Writes JSON in UTF-8, whole or not at all."""
-    write_whole(path, json.dumps(content, ensure_ascii=False).encode())
+    write_whole(path, json_bytes(content))
+
+
+def json_bytes(content: Any) -> bytes:
+    """JSON in UTF-8; bytes of a file name that are no UTF-8, which Linux allows, as escapes."""
+    return json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace")
 
 
 def write_picture(
@@ -375,6 +380,10 @@ def _fault_of_name(name: str) -> str | None:
         return "is no text"
     if "\0" in name:
         return "holds a NUL"
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return "holds half of a letter"
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if not posix.parts:
         return "is empty"

@@ -15,11 +15,27 @@ from torch import Tensor
 
 from seamless_pr.datasets.remote_files import is_uri, read_uri
 
-SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
+_SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
+_STRIP_ROWS = 64
 WIDE_PILLOW_MODES = ("I", "F")
+# What is opened, by its first bytes, whatever the file is called: decoders of other formats are
+# seldom tried ones, and Pillow's for EPS starts another program.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+_BEGINNINGS = (
+    b"BM",
+    b"GIF8",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+)
+# Small files may hold pictures of any size; this one needs 2 GB in prediction.
+MAX_PIXELS = 64_000_000
 
 
-def read_image(path: str | os.PathLike[str]) -> Tensor:
+def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Reads an image file as it is meant to be looked at.
 
     Grey becomes three equal channels, an alpha channel is dropped, 16 bit is scaled to 8 bit
@@ -27,7 +43,8 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     and PNG; torchvision's decoders are about to be removed); what it refuses goes to Pillow.
 
     Args:
-        path: JPEG, PNG, WebP, TIFF, BMP or anything else that OpenCV or Pillow reads; also a URI.
+        path: JPEG, PNG, WebP, TIFF, BMP or GIF, whatever its name; also a URI.
+        max_pixels: larger pictures are refused before they take memory.
 
     Returns:
         [3, H, W] uint8 RGB, contiguous.
@@ -35,9 +52,10 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     Raises:
         FileNotFoundError: no such file.
         OSError: the storage of a URI cannot be reached.
-        ValueError: the file is empty, truncated or not an image; the message names it.
+        ValueError: the file is empty, truncated, too large or not an image; the message names it.
     """
     data = read_bytes(path)
+    _check_header(data, path, max_pixels)
     pixels = _decode_fast(data)
     if pixels is None:
         pixels = _decode_with_pillow(data, path)
@@ -55,6 +73,26 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     if not data:
         raise ValueError(f"{path} is empty; copy or create the file again")
     return data
+
+
+def _check_header(data: bytes, path: str | os.PathLike[str], max_pixels: int) -> None:
+    """Refuses other formats and pictures that are too large, before anything is decoded."""
+    if not data.startswith(_BEGINNINGS) and not (
+        data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+    ):
+        raise _unreadable(path, f"unknown format; expected one of {', '.join(FORMATS)}")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} has too many pixels ({error}); make it smaller") from error
+    except Exception:
+        return  # The decoders tell why.
+    if width * height > max_pixels:
+        raise ValueError(
+            f"{path} has {width} x {height} pixels, more than {max_pixels / 1e6:g} million; "
+            "make it smaller, or allow more where the memory suffices"
+        )
 
 
 def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
@@ -87,29 +125,38 @@ def looks_complete(data: bytes) -> bool:
 
 def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> NDArray[np.generic]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             upright = ImageOps.exif_transpose(image)
             if upright.mode in WIDE_PILLOW_MODES:  # converting them to RGB would clip, not scale
                 raise ValueError("32 bits a pixel; expected 8 or 16 bit integers")
             if upright.mode.startswith("I;16"):
                 return np.repeat(np.asarray(upright)[..., None], 3, axis=2)
             return np.asarray(upright.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to.
         # Pillow's own text names the memory address of the data.
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "unknown format" if unknown else str(error)
-        raise ValueError(
-            f"{path} cannot be read as an image ({reason}); it is damaged or of another kind: "
-            "copy it again, convert it to PNG or leave it out"
-        ) from error
+        reason = "unknown format" if unknown else str(error) or type(error).__name__
+        raise _unreadable(path, reason) from error
+
+
+def _unreadable(path: str | os.PathLike[str], reason: str) -> ValueError:
+    return ValueError(
+        f"{path} cannot be read as an image ({reason}); it is damaged or of another kind: "
+        "copy it again, convert it to PNG or leave it out"
+    )
 
 
 def _to_eight_bit(pixels: NDArray[np.generic], path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     if pixels.dtype == np.uint8:
-        return pixels.astype(np.uint8)
+        return pixels.astype(np.uint8, copy=False)
     if pixels.dtype == np.uint16:
-        half = SIXTEEN_TO_EIGHT_BIT // 2
-        return ((pixels.astype(np.uint32) + half) // SIXTEEN_TO_EIGHT_BIT).astype(np.uint8)
+        narrow = np.empty(pixels.shape, np.uint8)
+        # In strips: the sums need 32 bits.
+        for top in range(0, len(pixels), _STRIP_ROWS):
+            wide = pixels[top : top + _STRIP_ROWS].astype(np.uint32)
+            wide += _SIXTEEN_TO_EIGHT_BIT // 2
+            narrow[top : top + _STRIP_ROWS] = wide // _SIXTEEN_TO_EIGHT_BIT
+        return narrow
     raise ValueError(
         f"{path} has {pixels.dtype} pixels; expected 8 or 16 bit integers: "
         "convert it to PNG or JPEG"

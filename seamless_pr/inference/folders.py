@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seamless_pr.datasets.images import read_image
+from seamless_pr.datasets.images import MAX_PIXELS, read_image
 from seamless_pr.drawing.panoptic import draw_panoptic
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
@@ -82,6 +82,7 @@ def predict_folder(
     *,
     instances: bool = False,
     overlays: bool = False,
+    max_pixels: int = MAX_PIXELS,
     num_threads: int = 2,
     on_start: Callable[[int, int], None] | None = None,
     on_image: Callable[[ImageOutcome], None] | None = None,
@@ -98,6 +99,7 @@ def predict_folder(
         output: the folder; must be new, empty, or made by the same weights and settings.
         instances: also write `instances.json`, COCO results with run lengths for AP.
         overlays: also write a coloured picture of each image.
+        max_pixels: larger images are recorded as failures.
         num_threads: threads for reading, and as many for writing.
         on_start: called once with the number of images to do and of those already finished.
         on_image: called after each image.
@@ -107,7 +109,7 @@ def predict_folder(
     Raises:
         ValueError: the folder belongs to another run.
     """
-    folder = PredictionFolder(output, instances=instances, overlays=overlays)
+    folder = PredictionFolder(output, instances=instances, overlays=overlays, max_pixels=max_pixels)
     folder.open(predictor.describe())
     unfinished = [item for item in items if not folder.is_finished(item)]
     if on_start is not None:
@@ -167,9 +169,9 @@ def load_image(
         The image, or why it cannot be read.
     """
     try:
-        image = read_image(item.path)
+        image = read_image(item.path, max_pixels=folder.max_pixels)
         resized = resize_to_sides(image, *sides)
-    except (OSError, ValueError, MemoryError) as error:
+    except Exception as error:  # Whatever it is, it is about this image; the others are done.
         return ImageOutcome(item, str(error) or type(error).__name__)
     size = (image.shape[-2], image.shape[-1])
     return LoadedImage(item, resized, size, image if folder.overlays else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +13,12 @@ from pathlib import Path, PurePosixPath
 from seamless_pr.datasets.image_files import IMAGE_SUFFIXES, find_image_files, list_image_files
 from seamless_pr.datasets.panoptic_records import ImageRecord
 from seamless_pr.datasets.remote_files import Location, as_location, is_uri, list_uri
+from seamless_pr.files import safe_join
 
 LIST_EXTENSIONS = (".txt", ".lst")
+# Of a file or folder name; file systems take 255, and results have extensions.
+MAX_NAME_BYTES = 240
+DIGEST_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -126,9 +131,12 @@ def _item_of_path(path: Location, root: Location, id_from: str, remove_suffix: s
         # As with files outside the list's folder, ids keep the whole path.
         relative = path[len(str(root)) + 1 :] if inside else path.partition("://")[2]
         stem = PurePosixPath(relative).with_suffix("").as_posix().lstrip("/")
+        safe_join("OUTPUT", stem, path)
     name = PurePosixPath(stem).name if id_from == "name" else stem
-    name = name.removesuffix(remove_suffix)
-    return ImageItem(path, name, name)
+    without = name.removesuffix(remove_suffix)
+    # A name that is nothing but the suffix keeps it.
+    image_id = name if not without or without.endswith("/") else without
+    return ImageItem(path, image_id, _result_name(image_id))
 
 
 def _relative_stem(path: Path, root: Path) -> str:
@@ -154,18 +162,33 @@ def _items_of_json(json_path: Path, images_dir: str) -> list[ImageItem]:
             f"{len(faults)} of {len(records)} images of {json_path} cannot be found in "
             f"{images_dir}; give the folder that holds all of them; first: {faults[0]}"
         )
-    items = [
-        ImageItem(files[record.image_id], record.image_id, _result_name(record))
-        for record in records
-    ]
+    items = [_item_of_record(record, files[record.image_id], json_path) for record in records]
     return sorted(items, key=lambda item: str(item.path))
 
 
-def _result_name(record: ImageRecord) -> str:
+def _item_of_record(record: ImageRecord, path: Path, json_path: Path) -> ImageItem:
     """Ids in words name the files of the results; numbers are left to the image's own name."""
+    name = str(PurePosixPath(record.file_name.replace("\\", "/")).with_suffix(""))
     if isinstance(record.image_id, str):
-        return record.image_id
-    return Path(record.file_name).with_suffix("").as_posix()
+        name = record.image_id
+    # Results follow the name into folders, but never out of the output.
+    name = _result_name(name)
+    safe_join("OUTPUT", name, json_path)
+    return ImageItem(path, record.image_id, name)
+
+
+def _result_name(name: str) -> str:
+    """A name that still fits the disk with the extension of a result; long parts are cut."""
+    return "/".join(_shortened(part) for part in name.split("/"))
+
+
+def _shortened(part: str) -> str:
+    data = part.encode(errors="surrogatepass")
+    if len(data) <= MAX_NAME_BYTES:
+        return part
+    # Of names with one beginning each keeps its own file.
+    digest = hashlib.sha256(data).hexdigest()[:DIGEST_DIGITS]
+    return f"{data[: MAX_NAME_BYTES - DIGEST_DIGITS - 1].decode(errors='ignore')}_{digest}"
 
 
 def _read_json_images(json_path: Path) -> list[ImageRecord]:

@@ -13,8 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.datasets.coco_results import to_coco, to_coco_instances
+from seamless_pr.datasets.images import MAX_PIXELS
 from seamless_pr.datasets.remote_files import location_name
-from seamless_pr.files import is_unused, remove_file, write_json, write_picture, write_whole
+from seamless_pr.files import (
+    WriteError,
+    is_unused,
+    json_bytes,
+    remove_file,
+    write_json,
+    write_picture,
+    write_whole,
+)
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.label_space import LabelSpace
@@ -45,17 +54,30 @@ class PredictionFolder:
     `join` makes `panoptic.json`, `instances.json` and `errors.jsonl` of the records.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, instances: bool, overlays: bool) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        instances: bool,
+        overlays: bool,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         """Names the folder and the results that every image shall have.
 
         Args:
             root: the folder; `open` creates it.
             instances: keep the detections of each image too.
             overlays: keep a coloured picture of each image too.
+            max_pixels: of an image; larger ones are not read.
         """
         self.root = Path(root)
         self.instances = instances
         self.overlays = overlays
+        self.max_pixels = max_pixels
+
+    @property
+    def run_file(self) -> Path:
+        return self.root / "run.json"
 
     @property
     def panoptic_json(self) -> Path:
@@ -74,7 +96,7 @@ class PredictionFolder:
         Raises:
             ValueError: the folder belongs to another run, or is no prediction folder.
         """
-        run_file = self.root / "run.json"
+        run_file = self.run_file
         wanted = json.loads(json.dumps(dict(settings)))
         if run_file.is_file():
             found = json.loads(run_file.read_text(encoding="utf-8"))
@@ -122,7 +144,11 @@ class PredictionFolder:
             segmentation: at the size of the file.
             detections: in pixels of the file; needed when the folder keeps instances.
             overlay: [H, W, 3] uint8 RGB; needed when the folder keeps overlays.
+
+        Raises:
+            WriteError: the disk is full, or somebody removed the folder meanwhile.
         """
+        self._check_open()
         picture, segments_info = to_coco(segmentation)
         height, width = segmentation.image_size
         record: dict[str, Any] = {
@@ -153,6 +179,7 @@ class PredictionFolder:
 
     def write_failure(self, item: ImageItem, reason: str) -> None:
         """Records why an image has no result; the next run tries it again."""
+        self._check_open()
         write_json(self._record_file(item), {"error": reason})
 
     def join(self, items: Sequence[ImageItem], label_space: LabelSpace) -> FolderSummary:
@@ -164,7 +191,9 @@ class PredictionFolder:
 
         Raises:
             ValueError: an image has no record yet.
+            WriteError: as `write`.
         """
+        self._check_open()
         images, annotations, instances, failures = [], [], [], []
         for item in items:
             record = self._read_record(item)
@@ -190,16 +219,21 @@ class PredictionFolder:
         reasons = tuple((str(item.path), reason) for item, reason in failures)
         return FolderSummary(len(images), reasons, self.panoptic_json)
 
+    def _check_open(self) -> None:
+        """Nobody writes into a folder that has gone: it would come back without its run.json."""
+        if not self.run_file.is_file():
+            raise WriteError(
+                f"{self.root} was removed or emptied while its predictions were made; delete what "
+                "is left of it and give the same command again"
+            )
+
     def _write_errors(self, failures: Iterable[tuple[ImageItem, str]]) -> None:
         lines = [
-            json.dumps(
-                {"image_id": item.image_id, "file": str(item.path), "reason": reason},
-                ensure_ascii=False,
-            )
+            json_bytes({"image_id": item.image_id, "file": str(item.path), "reason": reason})
             for item, reason in failures
         ]
         if lines:
-            write_whole(self.errors_file, ("\n".join(lines) + "\n").encode())
+            write_whole(self.errors_file, b"\n".join([*lines, b""]))
         else:
             remove_file(self.errors_file)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from fsspec import filesystem
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from torch import Tensor
 
-from seamless_pr.datasets.images import read_image, read_label_image
+from seamless_pr.datasets.images import FORMATS, read_image, read_label_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 EXIF_ORIENTATION = 0x0112
@@ -150,3 +150,68 @@ def test_coloured_or_truncated_label_picture_is_refused(tmp_path: Path) -> None:
     (tmp_path / "half.png").write_bytes(data[:-20])
     with pytest.raises(ValueError, match=r"half\.png is truncated"):
         read_label_image(tmp_path / "half.png")
+
+
+Image.init()
+# Written by Pillow, so that each is a good file of its kind; an MPO is a JPEG, a DIB half a BMP.
+OTHER_FORMATS = sorted(Image.SAVE.keys() - {*FORMATS, "MPO", "BUFR", "GRIB", "HDF5", "WMF"})
+
+
+@pytest.mark.parametrize("kind", OTHER_FORMATS)
+def test_other_formats_are_refused_whatever_the_file_is_called(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("a program was run"))
+    path = tmp_path / "a.png"
+    for mode in ("RGB", "L", "1"):
+        try:
+            Image.fromarray(PICTURE).convert(mode).save(path, kind)
+            break
+        except (OSError, ValueError, KeyError):  # It writes other modes.
+            continue
+    assert path.stat().st_size > 0
+    with pytest.raises(ValueError, match=r"a\.png cannot be read as an image \(unknown format"):
+        read_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Of Pillow, about the damage.
+@pytest.mark.parametrize("kind", FORMATS)
+def test_damaged_files_are_named_and_no_decoder_has_its_way(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.kron(PICTURE, np.ones((4, 4, 1), np.uint8))).save(path, kind)
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    generator = np.random.default_rng(0)
+    refused = read = 0
+    for _ in range(150):
+        damaged = whole.copy()
+        places = generator.integers(4, len(whole), generator.integers(1, 9))
+        damaged[places] = generator.integers(0, 256, len(places))
+        path.write_bytes(damaged[: generator.integers(len(whole) // 2, len(whole) + 1)].tobytes())
+        try:
+            image = read_image(path, max_pixels=10**6)
+        except ValueError as error:
+            refused += str(path) in str(error)
+            continue
+        assert image.dtype == torch.uint8
+        read += len(image) == 3
+    # Each is read or refused by name.
+    assert refused + read == 150
+    assert refused > 50
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG"])
+def test_a_picture_that_is_too_large_is_refused_before_it_takes_memory(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (1000, 700)).save(tmp_path / "a.png", kind)
+    assert read_image(tmp_path / "a.png", max_pixels=700_000).shape == (3, 700, 1000)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match=r"a\.png has 1000 x 700 pixels, more than 0\.69 million"):
+        read_image(tmp_path / "a.png", max_pixels=690_000)
+
+
+def test_every_sixteen_bit_value_is_rounded_to_the_nearest_eight_bit_one(tmp_path: Path) -> None:
+    values = np.arange(1 << 16, dtype=np.uint16).reshape(512, 128)
+    cv2.imwrite(str(tmp_path / "a.png"), values)
+    expected = np.rint(values / 257).astype(np.uint8)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0].numpy(), expected)

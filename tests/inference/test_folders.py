@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.files import WriteError
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.inference.folders import ImageOutcome, predict_folder, predict_images
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
 from tests.support.color_network import BLUE, GREEN, RED, TOY_SPACE, ColorNetwork
+from tests.support.kills import is_killed, listing
 
 
 def write_image(path: Path, height: int = 32, width: int = 64) -> None:
@@ -93,6 +98,82 @@ def test_broken_images_are_listed_and_the_others_done(images: Path, tmp_path: Pa
     predict_folder(make_predictor(), list_images(images), output, on_image=seen.append)
     assert [outcome.item.image_id for outcome in seen] == ["broken"]
     assert not (output / "errors.jsonl").exists()
+
+
+def test_one_bad_file_of_any_kind_stops_nothing(images: Path, tmp_path: Path) -> None:
+    good = (images / "a.png").read_bytes()
+    kinds = ("DDS", "EPS", "PDF", "ICO", "PPM", "TGA", "SGI", "PCX")
+    for kind in kinds:
+        Image.new("RGB", (20, 20)).save(images / f"b_{kind}.png", kind)
+    # A header that no decoder of DDS knows what to do with.
+    (images / "b_odd.png").write_bytes(b"DDS " + bytes(range(124)))
+    os.mkfifo(images / "b_pipe.png")
+    names = ["l" * 251, "ß" * 125, "half letter \udcff"]
+    for name in names:
+        (images / f"{name}.png").write_bytes(good)
+    items = list_images(images)
+    output = tmp_path / "out"
+    summary = predict_folder(make_predictor(batch_size=2), items, output, overlays=True)
+    assert summary.num_images == 3 + len(names)
+    bad = sorted(Path(file).stem for file, _ in summary.failures)
+    assert bad == [*(f"b_{kind}" for kind in sorted(kinds)), "b_odd", "b_pipe"]
+    lines = (output / "errors.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [Path(json.loads(line)["file"]).stem for line in lines] == bad
+    content = json.loads((output / "panoptic.json").read_text(encoding="utf-8"))
+    assert {*names} <= {image["id"] for image in content["images"]}
+    for annotation in content["annotations"]:
+        assert read_id_png(output / "panoptic" / annotation["file_name"]).shape in (
+            (32, 64),
+            (48, 40),
+        )
+    # All of it is known to be finished.
+    predict_folder(make_predictor(), items[:3], output, overlays=True)
+    assert all(
+        PredictionFolder(output, instances=False, overlays=True).is_finished(item)
+        for item in items
+        if Path(item.path).stem not in bad
+    )
+
+
+def test_a_folder_that_is_removed_meanwhile_is_told_with_advice_that_works(
+    images: Path, tmp_path: Path
+) -> None:
+    output, items = tmp_path / "out", list_images(images)
+    predictor = make_predictor()
+    predict = predictor.predict_resized
+
+    def predict_while_somebody_cleans_up(*arguments):
+        shutil.rmtree(output, ignore_errors=True)
+        return predict(*arguments)
+
+    predictor.predict_resized = predict_while_somebody_cleans_up  # type: ignore[method-assign]
+    with pytest.raises(WriteError, match=r"out was removed .* delete what is left .* same command"):
+        predict_folder(predictor, items, output)
+    shutil.rmtree(output, ignore_errors=True)
+    assert predict_folder(make_predictor(), items, output).num_images == 3
+
+
+def test_a_kill_at_any_file_operation_costs_no_result_and_leaves_no_rubbish(
+    images: Path, tmp_path: Path
+) -> None:
+    items = list_images(images)[:2]
+    (images / "broken.png").touch()
+    items += [item for item in list_images(images) if item.image_id == "broken"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def predict(output: Path) -> None:
+        predict_folder(make_predictor(), items, output, instances=True, num_threads=1)
+
+    predict(whole)
+    operation = 0
+    while is_killed(lambda: predict(killed), killed, operation):
+        predict(killed)
+        assert listing(killed) == listing(whole), operation
+        for path in whole.rglob("*.*"):
+            assert (killed / path.relative_to(whole)).read_bytes() == path.read_bytes()
+        shutil.rmtree(killed)
+        operation += 4
+    assert operation > 40
 
 
 def test_killed_run_continues_with_the_images_not_finished(images: Path, tmp_path: Path) -> None:

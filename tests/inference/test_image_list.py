@@ -191,3 +191,34 @@ def test_storage_without_images_or_backend_is_refused_with_a_reason(
     (tmp_path / "val.json").write_text(json.dumps({"images": [{"id": 1, "file_name": "a.png"}]}))
     with pytest.raises(ValueError, match="memory://bucket is a URI: mount it"):
         list_images(bucket, id_from=str(tmp_path / "val.json"))
+
+
+def test_a_suffix_that_is_the_whole_name_stays(tmp_path: Path) -> None:
+    touch(tmp_path, "ulm/_leftImg8bit.png", "ulm/a_leftImg8bit.png")
+    for id_from, folder in (("name", ""), ("path", "ulm/")):
+        found = ids(tmp_path, id_from=id_from, remove_suffix="_leftImg8bit")
+        assert found == [f"{folder}_leftImg8bit", f"{folder}a"]
+
+
+def test_long_names_get_result_files_that_fit_the_disk_and_keep_their_ids(tmp_path: Path) -> None:
+    names = ["n" * 250 + letter for letter in "ab"] + ["ß" * 124 + "a"]
+    touch(tmp_path, *(f"{name}.png" for name in names))
+    items = list_images(tmp_path)
+    assert [item.image_id for item in items] == sorted(names)
+    results = [item.name for item in items]
+    assert len(set(results)) == 3
+    assert all(len(name.encode()) <= 240 for name in results)
+    # The same on every run.
+    assert [item.name for item in list_images(tmp_path)] == results
+
+
+@pytest.mark.parametrize("image_id", ["../../evil", "/etc/evil", "a\0b", "C:\\evil", ""])
+def test_ids_that_would_leave_the_output_are_refused_with_their_file(
+    tmp_path: Path, image_id: str
+) -> None:
+    touch(tmp_path, "images/a.png")
+    (tmp_path / "gt.json").write_text(
+        json.dumps({"images": [{"id": image_id, "file_name": "a.png"}]})
+    )
+    with pytest.raises(ValueError, match=r"gt\.json names .*, which must lie below OUTPUT"):
+        list_images(tmp_path / "images", id_from=str(tmp_path / "gt.json"))
