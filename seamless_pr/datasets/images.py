@@ -131,7 +131,7 @@ def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> NDArray[np
                 raise ValueError("32 bits a pixel; expected 8 or 16 bit integers")
             if upright.mode.startswith("I;16"):
                 return np.repeat(np.asarray(upright)[..., None], 3, axis=2)
-            return np.asarray(upright.convert("RGB"))
+            return np.array(upright.convert("RGB"))  # A writable copy, as torch wants it.
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to.
         # Pillow's own text names the memory address of the data.
         unknown = isinstance(error, UnidentifiedImageError)

@@ -163,7 +163,7 @@ def test_other_formats_are_refused_whatever_the_file_is_called(
 ) -> None:
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("a program was run"))
     path = tmp_path / "a.png"
-    for mode in ("RGB", "L", "1"):
+    for mode in ("RGB", "L", "1", "P"):
         try:
             Image.fromarray(PICTURE).convert(mode).save(path, kind)
             break
