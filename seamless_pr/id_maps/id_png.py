@@ -17,7 +17,7 @@ from typing import Any
 import deflate
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from seamless_pr.id_maps.jit import compiled
 
@@ -30,12 +30,21 @@ COLOR_NAMES = {
     COLOR_GREY_ALPHA: "greyscale with alpha",
     COLOR_RGBA: "RGBA",
 }
+BIT_DEPTHS = {
+    COLOR_GREY: (1, 2, 4, 8, 16),
+    COLOR_RGB: (8, 16),
+    COLOR_PALETTE: (1, 2, 4, 8),
+    COLOR_GREY_ALPHA: (8, 16),
+    COLOR_RGBA: (8, 16),
+}
 BYTES_PER_PIXEL = {COLOR_RGB: 3, COLOR_RGBA: 4}
 HEADER_LENGTH = 13
 # Room that is tried first; street scenes have some ten to sixty runs a row.
 USUAL_RUNS_PER_ROW = 128
 # Kinds of row filters.
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
+# Deflate cannot expand further: a copy of 258 bytes takes at least two bits.
+MAX_EXPANSION = 1032
 # An image side beyond this is a broken or hostile header, not a photograph.
 MAX_PIXELS = 1 << 30
 
@@ -116,7 +125,7 @@ def decode_id_runs(data: bytes) -> IdRuns:
         PngError: not a PNG, truncated, damaged, or of a kind that holds no 24-bit ids.
     """
     header, compressed = _read_chunks(data)
-    if header.color_type not in (COLOR_RGB, COLOR_RGBA, COLOR_PALETTE) or header.bit_depth > 8:
+    if header.color_type not in (COLOR_RGB, COLOR_RGBA, COLOR_PALETTE) or header.bit_depth == 16:
         raise PngError(
             "expected an 8-bit RGB PNG with ids as R + 256 G + 65536 B; "
             f"got {header.bit_depth}-bit {COLOR_NAMES[header.color_type]}; write the ids as RGB"
@@ -168,16 +177,24 @@ def _read_header(data: bytes) -> _PngHeader:
         raise PngError("not a PNG file" if data else "empty file")
     if data[start + 4 : start + 8] != b"IHDR" or len(data) < start + 8 + HEADER_LENGTH:
         raise PngError("truncated PNG: no complete header")
-    width, height, bit_depth, color_type, _, _, interlace = struct.unpack_from(
+    width, height, bit_depth, color_type, compression, filtering, interlace = struct.unpack_from(
         ">IIBBBBB", data, start + 8
     )
-    if color_type not in COLOR_NAMES or not 0 < height * width <= MAX_PIXELS:
-        raise PngError(f"damaged PNG header: {height}x{width} pixels, colour type {color_type}")
+    if (
+        bit_depth not in BIT_DEPTHS.get(color_type, ())
+        or not 0 < height * width <= MAX_PIXELS
+        or (compression, filtering) != (0, 0)
+        or interlace > 1
+    ):
+        raise PngError(
+            f"damaged PNG header: {height}x{width} pixels, colour type {color_type}, "
+            f"{bit_depth} bits, methods {compression}, {filtering}, {interlace}"
+        )
     return _PngHeader(height, width, bit_depth, color_type, interlace != 0)
 
 
 def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
-    """The header and the joined image data, with every checksum verified."""
+    """The header and the joined image data; checksums of all chunks that matter are verified."""
     header = _read_header(data)
     view = memoryview(data)
     parts: list[memoryview] = []
@@ -190,9 +207,11 @@ def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
         end = start + 8 + length
         if end + 4 > len(data):
             raise PngError(f"truncated PNG: the file ends inside chunk {kind!r}")
+        is_critical = kind[:1].isupper()
+        checksum = int.from_bytes(view[end : end + 4], "big")
+        if is_critical and zlib.crc32(view[start + 4 : end]) != checksum:
+            raise PngError(f"damaged PNG: checksum of chunk {kind.decode('ascii', 'replace')}")
         if kind == b"IDAT":
-            if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-                raise PngError("damaged PNG: checksum of the image data does not fit")
             parts.append(view[start + 8 : end])
         elif kind == b"IEND":
             break
@@ -201,6 +220,8 @@ def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
 
 
 def _inflate(compressed: bytes, length: int) -> Any:
+    if length > MAX_EXPANSION * len(compressed):  # before room for it is taken
+        raise PngError(f"damaged PNG: too little image data for {length} bytes of pixels")
     try:
         filtered = deflate.zlib_decompress(compressed, length)
     except deflate.DeflateError as error:
@@ -215,7 +236,7 @@ def _decode_with_pillow(data: bytes) -> NDArray[np.uint32]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return pack_ids(np.asarray(image.convert("RGB")))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PngError(f"damaged PNG: {error}") from error
 
 
@@ -264,17 +285,29 @@ def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_star
             left, up_left = value, up
             # Columns where nothing can change are passed over.
             column += 1
-            if kind == NONE or (kind == AVERAGE and left != up) or (kind == UP and delta != 0):
+            if (kind == AVERAGE and left != up) or (kind in (NONE, UP) and delta != 0):
                 continue
             byte += bytes_per_pixel
             if next_byte < byte:
                 next_byte = _next_nonzero(filtered, words, byte, end_byte)
-            if kind != SUB and first_byte + above_change * bytes_per_pixel <= next_byte:
-                column = above_change
-            elif bytes_per_pixel == 3:  # dividing by a constant is much faster
-                column = (next_byte - first_byte) // 3
+            if bytes_per_pixel == 3:  # dividing by a constant is much faster
+                stop = (next_byte - first_byte) // 3
             else:
-                column = (next_byte - first_byte) // bytes_per_pixel
+                stop = (next_byte - first_byte) // bytes_per_pixel
+            if left == up and kind in (UP, PAETH):
+                # In step with the row above until then: the row goes on as a copy of it.
+                while above_change < stop:
+                    above += 1
+                    left = ids[above]
+                    starts[num_runs], ids[num_runs] = above_change, left
+                    num_runs += 1
+                    above_change = starts[above + 1] if above + 1 < above_end else width
+                up = up_left = left
+                column = stop
+            elif kind > SUB and above_change < stop:
+                column = above_change
+            else:
+                column = stop
         row_starts[row + 1] = num_runs
     return -1
 
@@ -323,6 +356,11 @@ def _next_nonzero(filtered, words, byte, end_byte):  # type: ignore[no-untyped-d
             return byte
         byte += 1
     word, end_word = byte >> 3, end_byte >> 3
+    while (
+        word + 4 <= end_word
+        and (words[word] | words[word + 1] | words[word + 2] | words[word + 3]) == 0
+    ):
+        word += 4
     while word < end_word and words[word] == 0:
         word += 1
     byte = max(byte, word << 3)
