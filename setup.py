@@ -42,6 +42,7 @@ REQUIRED = [
     # What .gitignore and .rayignore mean.
     "pathspec>=0.12",
     "jinja2>=3.1",
+    "tabulate>=0.9",
 ]
 
 # Linter, formatter and type checker are pinned: another version finds other faults.
@@ -55,12 +56,14 @@ TEST = [
     "setuptools>=68",
     # A second, independent PQ implementation to compare with.
     "vernier==0.5.4",
+    # A third one, from files to scores.
+    "hotcoco==1.3.0",
     # Drives a headless Chromium for the tests of the HTML report; they skip without a browser.
     "selenium>=4.20",
 ]
 
 # What tools/measure/benchmark_evaluation.py compares with.
-BENCH = ["torchmetrics==1.9.0", "kornia-rs>=0.1.9", "vernier==0.5.4"]
+BENCH = ["torchmetrics==1.9.0", "kornia-rs>=0.1.9", "vernier==0.5.4", "hotcoco==1.3.0"]
 
 EXTRAS = {
     # Backends of fsspec, for images at s3:// and gs://.

@@ -29,7 +29,15 @@ RAY_ROOM = "pipelines"
 FORBIDDEN = {"pipelines", "tools", "tests"}
 
 # Only inside the function that needs them: nobody has to install them.
-OPTIONAL = {"inplace_abn", "detectron2", "panopticapi", "vernier", "torchmetrics", "pytest"}
+OPTIONAL = {
+    "inplace_abn",
+    "detectron2",
+    "panopticapi",
+    "vernier",
+    "hotcoco",
+    "torchmetrics",
+    "pytest",
+}
 
 
 @dataclass(frozen=True)

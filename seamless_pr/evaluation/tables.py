@@ -99,14 +99,7 @@ def other_lines(evaluation: dict[str, Any]) -> list[str]:
 
 def plain_text(table: TextTable) -> str:
     """Aligned columns for a console of any width; nothing is cut."""
-    rows = (table.heading, *table.rows)
-    widths = [max(len(row[index]) for row in rows) for index in range(len(table.heading))]
-
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])])
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(table.heading), rule, *map(line, table.rows)]) + "\n"
+    return _tabulated(table.heading, table.rows, "simple")
 
 
 def csv_text(table: TextTable) -> str:
@@ -120,35 +113,23 @@ def csv_text(table: TextTable) -> str:
 
 def markdown_text(table: TextTable) -> str:
     """A Markdown table, columns aligned for readers of the source."""
-    rows = [tuple(cell.replace("|", "\\|") for cell in row) for row in (table.heading, *table.rows)]
-    widths = [max(3, *(len(row[index]) for row in rows)) for index in range(len(table.heading))]
-
-    def line(cells: Sequence[str]) -> str:
-        first = cells[0].ljust(widths[0])
-        return "| " + " | ".join([first, *map(str.rjust, cells[1:], widths[1:])]) + " |"
-
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])]) + "\n"
+    heading, *rows = (
+        [cell.replace("|", r"\|") for cell in row] for row in (table.heading, *table.rows)
+    )
+    return _tabulated(heading, rows, "pipe")
 
 
 def latex_text(table: TextTable) -> str:
     """A LaTeX tabular for the booktabs package."""
-    escapes = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "†": r"$^\dagger$", DASH: "--"}
+    text = _tabulated(table.heading, table.rows, "latex_booktabs")
+    return text.replace("†", r"$^\dagger$").replace(DASH, "--")
 
-    def line(cells: Sequence[str]) -> str:
-        texts = ["".join(escapes.get(letter, letter) for letter in cell) for cell in cells]
-        return "  " + " & ".join(texts) + r" \\"
 
-    lines = [
-        r"\begin{tabular}{l" + "r" * (len(table.heading) - 1) + "}",
-        r"  \toprule",
-        line(table.heading),
-        r"  \midrule",
-        *(line(row) for row in table.rows),
-        r"  \bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
+def _tabulated(heading: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
+    from tabulate import tabulate
+
+    columns = ["left", *["right"] * (len(heading) - 1)]
+    return tabulate(rows, heading, form, colalign=columns, disable_numparse=True) + "\n"
 
 
 WRITERS: dict[str, Callable[[TextTable], str]] = {
