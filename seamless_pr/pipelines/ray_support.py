@@ -11,6 +11,7 @@ import math
 import os
 import secrets
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,23 +94,32 @@ def lock_own_cluster() -> None:
     # Also where the user's shell says otherwise, for the sake of a cluster elsewhere.
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if "ray" in sys.modules:
+        # It has read what these variables were.
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _init(**options: Any) -> None:
-    """`ray.init` that leaves SIGTERM to the stage."""
+    """`ray.init` that leaves SIGTERM to the stage, and errors in words."""
     import ray
+    from ray.exceptions import RayError
 
-    if threading.current_thread() is not threading.main_thread():
-        ray.init(**options)
-        return
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
     except SystemExit as end:
         # While Ray starts, its own handler answers SIGTERM, and by this.
         raise Terminated from end
+    except (RayError, RuntimeError) as error:
+        where = os.environ.get("RAY_ADDRESS") or "this machine"
+        reason = str(error).strip().splitlines()[0]
+        raise ConnectionError(f"no connection to Ray at {where}: {reason}") from error
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

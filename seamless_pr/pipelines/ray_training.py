@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -93,12 +95,26 @@ def _fit(config: Config, output: Path, storage: str) -> Any:
         ),
     )
     try:
-        return trainer.fit()
+        return _in_thread(trainer.fit)
     except TrainingFailedError as error:
         raise OSError(
             f"training failed and {cluster.max_failures} restarts (cluster.max_failures) did not "
             f"help; the same command goes on from the last checkpoint\n{error}"
         ) from error
+
+
+def _in_thread(call: Callable[[], Any]) -> Any:
+    """Calls in another thread, where Ray cannot take Ctrl-C over (and then ends the process)."""
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return outcome.result()
 
 
 def worker_settings(config: Config, output: Path) -> dict[str, Any]:

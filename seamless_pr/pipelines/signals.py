@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -13,17 +13,23 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises `Terminated` in the main thread for the time of the context."""
+def sigterm_raises() -> Iterator[Callable[[], bool]]:
+    """SIGTERM raises `Terminated` in the main thread for the time of the context.
+
+    Yields:
+        Whether SIGTERM has come: Ray raises a KeyboardInterrupt of its own in place of any other.
+    """
+    received: list[int] = []
+
+    def terminate(number: int, _: object) -> None:
+        received.append(number)
+        raise Terminated
+
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: False
         return
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    previous = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        yield lambda: bool(received)
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _terminate(*_: object) -> None:
-    raise Terminated

@@ -76,7 +76,7 @@ class Stage:
             arguments: of the command line; None: those of this process.
             prog: see `parser`.
         """
-        with tolerant_console(), sigterm_raises():
+        with tolerant_console(), sigterm_raises() as is_terminated:
             parser = self.parser(prog)
             # Options may stand between arguments, which argparse grants without sub-commands only.
             parse = parser.parse_args if self.has_commands else parser.parse_intermixed_args
@@ -89,9 +89,8 @@ class Stage:
             except EXPECTED_ERRORS as error:
                 print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
                 return ExitCode.FAILED
-            except Terminated:
-                print(f"stopped by SIGTERM; {self.when_stopped}", file=sys.stderr)
-                return ExitCode.TERMINATED
-            except KeyboardInterrupt:
-                print(f"stopped by Ctrl-C; {self.when_stopped}", file=sys.stderr)
-                return ExitCode.INTERRUPTED
+            except KeyboardInterrupt as stop:
+                terminated = isinstance(stop, Terminated) or is_terminated()
+                reason = "SIGTERM" if terminated else "Ctrl-C"
+                print(f"stopped by {reason}; {self.when_stopped}", file=sys.stderr)
+                return ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED

@@ -19,6 +19,7 @@ from seamless_pr.pipelines.upload import upload_sizes
 from seamless_pr.training.checkpoints import load_weights
 from seamless_pr.training.run_log import read_log
 from tests.support.processes import kill_all, wait_until
+from tests.support.ray_token import WITH_TOKEN
 from tests.support.tiny_run import write_tiny_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -78,7 +79,7 @@ def server() -> Iterator[JobServer]:
     variables = {
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "disabled",
+        **WITH_TOKEN,
         # A busy machine takes its time to start workers.
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",

@@ -23,6 +23,7 @@ from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from tests.support.panoptic_files import write_png
 from tests.support.processes import kill_all, kill_one, wait_until
+from tests.support.ray_token import WITH_TOKEN
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +33,7 @@ SECONDS = 900
 
 def environment() -> dict[str, str]:
     free = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return {**free, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    return {**free, **WITH_TOKEN, "OMP_NUM_THREADS": "1"}
 
 
 def options(**changes: object) -> argparse.Namespace:

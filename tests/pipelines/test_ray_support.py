@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -87,12 +88,17 @@ def test_each_cluster_file_is_complete_and_says_how_to_use_it(path: Path) -> Non
         assert "kubectl apply -f configs/clusters/kuberay.yaml" in text
         groups = content["spec"]["rayClusterSpec"]["workerGroupSpecs"]
         assert groups[0]["minReplicas"] <= groups[0]["replicas"] <= groups[0]["maxReplicas"]
+        assert content["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
         return
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(content))
     assert f"ray up configs/clusters/{path.name}" in text
-    assert f"ray submit configs/clusters/{path.name} pipelines/" in text
+    assert re.search(rf"ray (submit|exec) configs/clusters/{path.name} (pipelines/|\"RAY)", text)
+    assert "disabled" not in text
+    starts = [*content["head_start_ray_commands"], *content["worker_start_ray_commands"]]
+    for command in (command for command in starts if "ray start" in command):
+        assert "RAY_AUTH_MODE=token ray start" in command
 
 
 def test_cluster_files_are_found() -> None:

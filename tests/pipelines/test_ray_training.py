@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from seamless_pr.config.schema import ClusterConfig
+from seamless_pr.pipelines.ray_support import lock_own_cluster
 from seamless_pr.training.run_log import read_log
 from tests.support.processes import kill_one
+from tests.support.ray_token import WITH_TOKEN
 from tests.support.training_runs import (
     STEPS,
     differing,
@@ -29,8 +31,9 @@ def cluster() -> Iterator[Any]:
     """A head without cores, and two nodes of one core each; nodes may be killed and added."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in {**WITH_TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}.items():
+            patch.setenv(name, value)
+        lock_own_cluster()
         from ray.cluster_utils import Cluster
 
         # The default takes half a minute to notice that a node is gone.

@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import platform
+import secrets
 import shutil
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.files import write_json
 from seamless_pr.parallel import ItemMap, available_cores
+from seamless_pr.pipelines.ray_support import lock_own_cluster
 from seamless_pr.pipelines.ray_tasks import item_map
 from seamless_pr.street_scenes.dataset import write_street_scenes
 from seamless_pr.training.checkpoints import save_weights
@@ -57,6 +59,8 @@ PAIR_SIZE = (1024, 2048)
 NUM_DRAWN = 8
 # Share of the pairs after which the rate counts.
 STARTING_SHARE = 0.1
+# Of the clusters of this process, which obey nobody else.
+TOKEN = secrets.token_hex(32)
 PLAIN, RAY, ONE_NETWORK = "plain loop", "Ray", "Ray, one network on all cores"
 PLAIN_PROCESSES = ", plain processes"
 
@@ -331,6 +335,7 @@ def measure_nodes(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]
 def simulated_cluster(num_nodes: int) -> Iterator[str]:
     """A head without cores and nodes of one core each, all on this machine; yields the address."""
     os.environ.update(environment())
+    lock_own_cluster()
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 300 * 2**20}
@@ -363,7 +368,7 @@ def environment(**variables: str) -> dict[str, str]:
     """The variables of a fresh shell: threads and cluster are the pipelines' own choice."""
     dropped = ("RAY_ADDRESS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    quiet = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    quiet = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     return {**kept, **quiet, **variables}
 
 
