@@ -123,6 +123,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lenient", action="store_true", help="a missing prediction counts as an empty one"
     )
+    _add_more_scores(parser)
+
+
+def _add_more_scores(parser: argparse.ArgumentParser) -> None:
+    """Options that ask for more than PQ."""
     parser.add_argument(
         "--boundary",
         type=float,
