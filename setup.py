@@ -25,8 +25,8 @@ REQUIRED = [
     "numba>=0.60",
     # libdeflate: inflates label PNGs many times faster than zlib.
     "deflate>=0.7",
-    # 2.3 cannot merge into frozen dataclasses, nor keep tuples.
-    "omegaconf>=2.4",
+    "pydantic>=2.10",
+    "annotated-types>=0.7",
     "pyyaml>=6.0",
     "pycocotools>=2.0.8",
     "cityscapesscripts>=2.2.4",

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seamless_pr.build.runs import load_predictor
+    from seamless_pr.build.predictor import load_predictor
     from seamless_pr.datasets.coco_results import to_coco
     from seamless_pr.drawing.panoptic import draw_panoptic
 
@@ -15,7 +15,7 @@ __all__ = ["draw_panoptic", "load_predictor", "to_coco"]
 
 _HOMES = {
     "draw_panoptic": "seamless_pr.drawing.panoptic",
-    "load_predictor": "seamless_pr.build.runs",
+    "load_predictor": "seamless_pr.build.predictor",
     "to_coco": "seamless_pr.datasets.coco_results",
 }
 

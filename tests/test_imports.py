@@ -71,7 +71,7 @@ def test_an_import_upward_or_to_a_sibling_is_found(tmp_path: Path, importer: str
         ("models/necks/fpn.py", "from seamless_pr.models import rpn"),
         ("training/trainer.py", "from seamless_pr.structures.settings import RPNSettings"),
         ("build.py", "from seamless_pr.models.necks.fpn import FPN"),
-        ("__init__.py", "from seamless_pr.build.runs import load_predictor"),
+        ("__init__.py", "from seamless_pr.build.predictor import load_predictor"),
         ("training/checkpoint.py", "from seamless_pr import __version__"),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import seamless_pr
-from seamless_pr.build.runs import load_predictor
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.training.checkpoints import load_weights, save_weights
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
@@ -103,7 +103,7 @@ def test_other_classes_than_demanded_are_refused(weights: Path) -> None:
 
 def test_weights_that_do_not_fit_their_config_are_refused(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leave out overrides that change the network"):
-        load_predictor(weights, overrides=["model.fpn.channels=24"])
+        load_predictor(weights, overrides=["model.neck.channels=24"])
     tensors, metadata = load_weights(weights)
     removed = sorted(tensors)[0]
     del tensors[removed]

@@ -13,13 +13,16 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
 
-from seamless_pr.config.load import load_config
+from seamless_pr.build.configs import load_config
 from tests.import_rules import FORBIDDEN, OPTIONAL, Import, read_imports
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-RUN_CONFIGS = [path for path in CONFIGS if "clusters" not in path.parts]
+FRAGMENT_FOLDERS = {"networks", "datasets", "schedules"}
+FRAGMENTS = [path for path in CONFIGS if path.parent.name in FRAGMENT_FOLDERS]
+RUN_CONFIGS = [path for path in CONFIGS if path not in FRAGMENTS and "clusters" not in path.parts]
 TEXTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 TEXT_SUFFIXES = {".py", ".md", ".sh", ".yaml", ".yml", ".toml", ".cfg", ".txt", ".csv", ".html", ""}
 
@@ -41,7 +44,25 @@ def config_header_faults(text: str) -> list[str]:
     """What the comment at the top of a run's config lacks."""
     header = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     wanted = {"command": "pipelines/train.py", "machines and hours": "Machines:"}
+    expected = header.partition("Expected:")[2]
+    is_published = re.search(r"\d\d\.\d", expected) and "checkpoints/" not in expected
+    if is_published and "no published number" not in expected:
+        wanted["paper of the expected numbers, with table"] = "Table"
     return [name for name, sign in wanted.items() if sign not in header]
+
+
+def fragment_faults(text: str) -> list[str]:
+    """What a part of runs lacks, or has and should not have."""
+    faults = [] if text.startswith("# ") else ["a comment at the top"]
+    return faults + [f"no {key}" for key in ("base",) if re.search(rf"^{key}:", text, re.M)]
+
+
+def bases_of(path: Path) -> list[Path]:
+    """The files that a config is laid over."""
+    names = yaml.safe_load(path.read_text(encoding="utf-8")).get("base", [])
+    return [
+        (path.parent / name).resolve() for name in (names if isinstance(names, list) else [names])
+    ]
 
 
 def missing_links(text: str, folder: Path) -> list[str]:
@@ -146,7 +167,8 @@ def text_files() -> list[Path]:
 
 
 def test_the_configs_are_found():
-    assert len(RUN_CONFIGS) >= 10
+    assert len(RUN_CONFIGS) >= 27
+    assert len(FRAGMENTS) >= 20
 
 
 @pytest.mark.parametrize("path", RUN_CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -159,8 +181,27 @@ def test_each_config_loads_and_says_how_to_run_it(path: Path):
     assert str(path.relative_to(ROOT)) in text, "the command in the header names another config"
 
 
+@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_fragment_says_what_it_is_and_is_part_of_a_run(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert fragment_faults(text) == []
+    assert command_faults(text, ROOT) == []
+    assert any(path in bases_of(run) for run in RUN_CONFIGS), "no run needs it"
+
+
+def test_runs_are_laid_over_fragments_and_not_over_each_other():
+    others = {path: set(bases_of(path)) - set(FRAGMENTS) for path in RUN_CONFIGS}
+    assert {path: found for path, found in others.items() if found} == {}
+
+
+def test_a_fragment_without_a_comment_or_with_a_base_is_found():
+    assert fragment_faults("base: x.yaml\n") == ["a comment at the top", "no base"]
+
+
 def test_a_config_without_a_header_is_found():
     assert config_header_faults("training:\n  steps: 1\n") == ["command", "machines and hours"]
+    text = "# Command:  pipelines/train.py\n# Machines: 1\n# Expected: PQ 50.1 (paper)\n"
+    assert config_header_faults(text) == ["paper of the expected numbers, with table"]
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

@@ -15,6 +15,9 @@ examples:
   # weights trained here, for the released code
   python tools/convert_weights.py to-seamseg runs/cityscapes/seamless_r50 seamless_r50.tar
 
+  # a weights file, run or YAML config of version 0.1 of this package
+  python tools/convert_weights.py update runs/old/checkpoints/best.safetensors new.safetensors
+
   # does an ImageNet file fit a backbone? (training reads it directly: model.backbone.weights)
   python tools/convert_weights.py backbone resnet50.pth resnet50.safetensors --name resnet50
 
@@ -38,16 +41,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from seamless_pr.build.networks import build_model, build_norm_act
+from seamless_pr.build.configs import config_from_dict, load_config
+from seamless_pr.build.networks import build_network, build_norm_act
 from seamless_pr.build.runs import run_metadata
-from seamless_pr.config.load import config_from_dict, load_config
-from seamless_pr.config.schema import Config, NormActConfig
+from seamless_pr.build.updates import update_config, update_weights
+from seamless_pr.config.networks import ABNSettings
+from seamless_pr.config.schema import Config
 from seamless_pr.datasets.label_spaces import LABEL_SPACE_NAMES, load_label_space
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.training.checkpoints import find_weights, load_weights, save_weights
 from seamless_pr.weights.imagenet import fit_backbone
 from seamless_pr.weights.key_report import fit_keys
+from seamless_pr.weights.legacy import check_names
 from seamless_pr.weights.seamseg import our_name, our_tensor, seamseg_name
 from seamless_pr.weights.seamseg_config import config_values
 from seamless_pr.weights.seamseg_snapshot import (
@@ -104,7 +110,7 @@ def import_snapshot(
     classes = read_classes(metadata) if metadata is not None else None
     label_space = _label_space(snapshot, label_space_name, classes)
     config = load_config(config_path) if config_path else _snapshot_config(snapshot, path)
-    network = build_model(config.model, label_space)
+    network = build_network(config.model, label_space)
     state, report = fit_keys(snapshot.weights, network.state_dict(), our_name, our_tensor)
     report.check(str(path), allowed)
     metadata_values = {**run_metadata(config, label_space), SEAMSEG_CONFIG: snapshot.config}
@@ -116,13 +122,14 @@ def export_snapshot(source: Path, output: Path) -> str:
     """Weights file of this package -> snapshot of the released code."""
     path = find_weights(source)
     weights, metadata = load_weights(path)
+    check_names(weights, str(path))
     names = {name: seamseg_name(name) for name in weights}
     strange = [name for name, theirs in names.items() if theirs is None]
     if strange:
         raise ValueError(
             f"{path} has {len(strange)} tensors that the released code has no layer for, such as "
-            f"{', '.join(strange[:3])}; only networks with mask_head.kind=conv, "
-            "semantic_head.refinement=none and a ResNet backbone can be exported"
+            f"{', '.join(strange[:3])}; only networks of instances.kind=mask_rcnn, "
+            "semantics.kind=mini_dl without points, and a ResNet backbone can be exported"
         )
     tensors = {str(names[name]): our_tensor(name, tensor) for name, tensor in weights.items()}
     write_snapshot(output, Snapshot(tensors, metadata.get(SEAMSEG_CONFIG, "")))
@@ -131,7 +138,7 @@ def export_snapshot(source: Path, output: Path) -> str:
 
 def convert_backbone(source: Path, output: Path, name: str, allowed: Sequence[str] = ()) -> str:
     """ImageNet file of torchvision, timm or seamseg -> backbone weights under timm's names."""
-    backbone = TimmBackbone(name, build_norm_act(NormActConfig()))
+    backbone = TimmBackbone(name, build_norm_act(ABNSettings()))
     state, report = fit_backbone(read_tensors(source), backbone.state_dict())
     report.check(str(source), allowed)
     save_weights(output, state, {"backbone": name, "source": source.name})
@@ -146,8 +153,9 @@ def _snapshot_config(snapshot: Snapshot, path: Path) -> Config:
         )
     values: dict[str, Any] = config_values(snapshot.config, f"the config in {path}")
     model = values.setdefault("model", {})
-    model["mask_head"] = {"kind": "conv", "norm_rois": "sampled"}
-    model.setdefault("semantic_head", {})["refinement"] = "none"
+    model["kind"] = "two_branch"
+    model.setdefault("instances", {}).update(kind="mask_rcnn", mask={"norm_rois": "sampled"})
+    model.setdefault("semantics", {}).update(kind="mini_dl", points=None)
     model.setdefault("fusion", {})["size"] = "network"
     values.setdefault("data", {}).update(train=NO_DATA, val=NO_DATA)
     values["loss_weights"] = dict.fromkeys(SEAMSEG_LOSSES, 1.0)
@@ -221,6 +229,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     backbone.add_argument("output", type=Path, help=".safetensors to write")
     backbone.add_argument("--name", default="resnet50", help="model name in timm")
     backbone.add_argument("--allow", **allow)
+    update = commands.add_parser("update", help="weights or a YAML config of version 0.1")
+    update.add_argument("source", type=Path, help=".safetensors, the folder of a run, or .yaml")
+    update.add_argument("output", type=Path, help="file to write")
     return parser.parse_args(arguments)
 
 
@@ -228,6 +239,9 @@ def convert(options: argparse.Namespace) -> str:
     """Runs the command that was asked for."""
     if options.command == "to-seamseg":
         return export_snapshot(options.source, options.output)
+    if options.command == "update":
+        is_config = options.source.suffix in (".yaml", ".yml")
+        return (update_config if is_config else update_weights)(options.source, options.output)
     if options.command == "backbone":
         return convert_backbone(options.source, options.output, options.name, options.allow)
     return import_snapshot(

@@ -25,12 +25,13 @@ from pathlib import Path
 # Run from a clone, from any folder: the package beside this script needs no installation.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from seamless_pr.build.networks import build_model
+from seamless_pr.build.configs import config_from_dict
+from seamless_pr.build.networks import build_network
 from seamless_pr.build.runs import run_metadata
-from seamless_pr.config.load import config_from_dict
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.training.checkpoints import save_weights
-from seamless_pr.weights.detectron2 import fit_zoo_weights, read_zoo_file, zoo_config_values
+from seamless_pr.weights.detectron2 import fit_zoo_weights, read_zoo_file
+from seamless_pr.weights.detectron2_config import zoo_config_values
 
 EXIT_ERROR = 1
 
@@ -41,7 +42,7 @@ def import_zoo_file(source: Path, output: Path, overrides: Sequence[str] = ()) -
     Args:
         source: .pkl of the model zoo, or .pth that detectron2 trained.
         output: .safetensors to write.
-        overrides: changes of the imported config, as `model.box.max_detections=300`.
+        overrides: changes of the imported config, as `model.instances.box.max_detections=300`.
 
     Returns:
         A report of all names.
@@ -53,12 +54,15 @@ def import_zoo_file(source: Path, output: Path, overrides: Sequence[str] = ()) -
     values = zoo_config_values(tensors)
     config = config_from_dict(values, f"the config read off {source}", overrides)
     label_space = load_label_space(config.data.label_space)
-    network = build_model(config.model, label_space)
+    network = build_network(config.model, label_space)
     state, report = fit_zoo_weights(tensors, network.state_dict())
     report.check(str(source))
     save_weights(output, state, run_metadata(config, label_space))
-    branches = f"{config.model.backbone.name}, branches: {config.model.branches}"
-    return f"{source} -> {output} ({label_space.name}, {branches}): {report.summary()}"
+    kinds = [
+        part.kind for part in (config.model.instances, config.model.semantics) if part is not None
+    ]
+    parts = ", ".join([config.model.backbone.name, *kinds])
+    return f"{source} -> {output} ({label_space.name}, {parts}): {report.summary()}"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

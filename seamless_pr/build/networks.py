@@ -1,218 +1,357 @@
-"""Networks from their config: here config meets the classes of `models` and `layers`."""
+"""Networks from their settings: every kind that a config may name stands in one dictionary here.
+
+A new head is one file in `models`, one settings class in `config`, and one entry here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from seamless_pr.config.schema import ModelConfig, NormActConfig
+from torch import nn
+
+from seamless_pr.config.networks import (
+    ABNSettings,
+    BatchNormSettings,
+    BiasSettings,
+    DeepLabSettings,
+    FPNSettings,
+    FrozenBatchNormSettings,
+    GroupNormSettings,
+    MaskRCNNSettings,
+    MiniDLSettings,
+    PanopticFPNSettings,
+    PointRendSettings,
+    SemanticSettings,
+    SeparateSettings,
+    TimmBackboneSettings,
+    TwoBranchSettings,
+)
 from seamless_pr.layers.abn import NormActFactory, make_norm_act
+from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
+from seamless_pr.models.fusion.by_score import ScoreFusion
 from seamless_pr.models.instances.box_branch import BoxHead
-from seamless_pr.models.instances.mask_rcnn import MaskHead
+from seamless_pr.models.instances.branch import InstanceBranch
+from seamless_pr.models.instances.mask_rcnn import ConvMasks, MaskHead
+from seamless_pr.models.instances.point_rend import CoarseMaskHead, PointRendMasks
 from seamless_pr.models.instances.rpn import RPNHead
+from seamless_pr.models.instances.two_stage import MaskPart, TwoStageBranch
 from seamless_pr.models.necks.fpn import FPN
+from seamless_pr.models.networks.network import Network, PixelNormalization
 from seamless_pr.models.networks.separate import SeparateNets
-from seamless_pr.models.networks.two_branch import PanopticNet
-from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
+from seamless_pr.models.networks.trunk import Trunk
+from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.models.semantics.branch import SemanticBranch
 from seamless_pr.models.semantics.deeplab import DeepLabV3Head
-from seamless_pr.models.semantics.mini_dl import SemanticHead, num_semantic_classes
+from seamless_pr.models.semantics.mini_dl import MiniDLHead
 from seamless_pr.models.semantics.panoptic_fpn import SemanticFPNHead
+from seamless_pr.models.semantics.pixels import PixelSemantics, num_semantic_classes
+from seamless_pr.models.semantics.points import PointSemantics
+from seamless_pr.structures.kinds import Kinded
 from seamless_pr.structures.label_space import LabelSpace
 
 NUM_STAGES = 4
 
 
-def build_network(config: ModelConfig, label_space: LabelSpace) -> PanopticNet | SeparateNets:
-    """The network, or the pair of networks, with random weights.
+@dataclass(frozen=True)
+class Kind:
+    """One kind of a group.
 
-    Args:
-        config: architecture and settings; `branches` decides which.
+    Attributes:
+        settings: class of its settings, the keys of the config.
+        build: makes the part; takes the settings, and what parts of this place get besides.
+    """
+
+    settings: type[Kinded]
+    build: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a branch is built for.
+
+    Attributes:
+        channels: of each level, finest first.
+        strides: input pixels per cell of each level.
+        norm_act: norm and activation of the heads.
         label_space: decides the number of outputs.
     """
-    if config.branches != "separate":
-        return build_model(config, label_space)
-    # Levels beyond P5 are for large boxes; the semantic branch has no use for them.
-    semantic_fpn = replace(config.fpn, num_extra_levels=0)
-    return SeparateNets(
-        build_model(replace(config, branches="instance"), label_space),
-        build_model(replace(config, branches="semantic", fpn=semantic_fpn), label_space),
-    )
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    norm_act: NormActFactory
+    label_space: LabelSpace
 
 
-def build_model(config: ModelConfig, label_space: LabelSpace) -> PanopticNet:
-    """One network with random weights; `backbone.num_frozen` parts do not train.
+@dataclass(frozen=True)
+class Neck:
+    """A built neck, and what it hands to the branches."""
+
+    module: nn.Module
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def build_network(settings: Kinded, label_space: LabelSpace) -> Network:
+    """A network with random weights.
 
     Args:
-        config: architecture and settings.
+        settings: of one of `KINDS["networks"]`.
         label_space: decides the number of outputs.
     """
-    channels = config.fpn.channels
-    backbone = TimmBackbone(
-        config.backbone.name,
-        build_norm_act(config.norm_act),
-        stride_in_1x1=config.backbone.stride_in_1x1,
-        output_stride=config.backbone.output_stride,
-        multi_grid=config.backbone.multi_grid,
-        **config.backbone.options,
-    )
-    backbone.freeze(config.backbone.num_frozen)
-    norm_act = build_norm_act(_or_same(config.head_norm_act, config.norm_act))
-    coarsest = backbone.strides[-1]
-    extra_strides = [coarsest * 2**level for level in range(1, config.fpn.num_extra_levels + 1)]
-    has_instances = config.branches != "semantic"
-    mask_head, point_head = (
-        _build_mask_heads(config, label_space, norm_act) if has_instances else (None, None)
-    )
-    has_semantics = config.branches != "instance"
-    return PanopticNet(
-        label_space=label_space,
-        backbone=backbone,
-        fpn=_build_fpn(config, backbone, norm_act),
-        rpn_head=RPNHead(
-            channels, len(config.rpn.anchor_ratios), norm_act, config.rpn_head.hidden_channels
-        )
-        if has_instances
-        else None,
-        box_head=BoxHead(
-            channels,
-            label_space.num_things,
-            norm_act,
-            config.box_head.hidden_channels,
-            config.roi.size,
-            config.box_head.pooling,
-        )
-        if has_instances
-        else None,
-        mask_head=mask_head,
-        point_head=point_head,
-        semantic_head=_build_semantic_head(config, label_space, backbone)
-        if has_semantics
-        else None,
-        semantic_point_head=(
-            _build_semantic_point_head(config, label_space, backbone) if has_semantics else None
-        ),
-        level_strides=(*backbone.strides, *extra_strides),
-        rpn=config.rpn,
-        roi=config.roi,
-        box=config.box,
-        points=config.points,
-        semantic=config.semantic,
-        fusion=config.fusion,
-        pixel_mean=config.pixel_mean,
-        pixel_std=config.pixel_std,
-        size_divisor=config.size_divisor,
-    )
+    network: Network = _build("networks", settings, label_space)
+    return network
 
 
-def _or_same(part: NormActConfig, rest: NormActConfig) -> NormActConfig:
-    return rest if part.kind == "same" else part
+def _build(place: str, settings: Kinded, *arguments: Any) -> Any:
+    return KINDS[place][settings.kind].build(settings, *arguments)
 
 
-def build_norm_act(config: NormActConfig) -> NormActFactory:
-    """The norm + activation layer of the network."""
+# Normalisation and activation
+
+
+def build_norm_act(settings: Kinded) -> NormActFactory:
+    """The norm + activation layer of a part."""
+    norm_act: NormActFactory = _build("norm_acts", settings)
+    return norm_act
+
+
+def _norm_act(settings: ABNSettings | BatchNormSettings) -> NormActFactory:
     return make_norm_act(
-        config.kind,
-        slope=config.slope,
-        eps=config.eps,
-        momentum=config.momentum,
-        sync=config.sync,
-        num_groups=config.num_groups,
+        settings.kind,
+        slope=settings.slope,
+        eps=settings.eps,
+        momentum=settings.momentum,
+        sync=settings.sync,
     )
 
 
-def _reads_stages(config: ModelConfig) -> bool:
-    """Whether the heads read the stages of the backbone, without a pyramid."""
-    return config.branches == "semantic" and config.semantic_head.kind == "deeplab_v3"
+def _frozen_batch_norm(settings: FrozenBatchNormSettings) -> NormActFactory:
+    return make_norm_act(settings.kind, slope=settings.slope, eps=settings.eps)
 
 
-def _build_fpn(config: ModelConfig, backbone: TimmBackbone, norm_act: NormActFactory) -> FPN | None:
-    if _reads_stages(config):
-        return None
-    return FPN(
+def _group_norm(settings: GroupNormSettings) -> NormActFactory:
+    return make_norm_act(
+        settings.kind, slope=settings.slope, eps=settings.eps, num_groups=settings.num_groups
+    )
+
+
+def _bias(settings: BiasSettings) -> NormActFactory:
+    return make_norm_act(settings.kind, slope=settings.slope)
+
+
+# Trunk
+
+
+def _timm_backbone(settings: TimmBackboneSettings, norm_act: NormActFactory) -> TimmBackbone:
+    backbone = TimmBackbone(
+        settings.name,
+        norm_act,
+        stride_in_1x1=settings.stride_in_1x1,
+        output_stride=settings.output_stride,
+        multi_grid=settings.multi_grid,
+        **settings.options,
+    )
+    backbone.freeze(settings.num_frozen)
+    return backbone
+
+
+def _fpn(settings: FPNSettings, backbone: Any, norm_act: NormActFactory) -> Neck:
+    fpn = FPN(
         backbone.out_channels,
-        config.fpn.channels,
+        settings.channels,
         norm_act,
-        config.fpn.num_extra_levels,
-        activation=config.fpn.activation,
-        extra=config.fpn.extra,
+        settings.num_extra_levels,
+        activation=settings.activation,
+        extra=settings.extra,
     )
+    coarsest = backbone.strides[-1]
+    extra = [coarsest * 2**level for level in range(1, settings.num_extra_levels + 1)]
+    strides = (*backbone.strides, *extra)
+    return Neck(fpn, (settings.channels,) * len(strides), strides)
 
 
-def _build_mask_heads(
-    config: ModelConfig, label_space: LabelSpace, norm_act: NormActFactory
-) -> tuple[MaskHead | CoarseMaskHead, PointHead | None]:
-    channels, num_things = config.fpn.channels, label_space.num_things
-    head = config.mask_head
-    if head.kind == "conv":
-        conv = MaskHead(
-            channels,
-            num_things,
-            norm_act,
-            hidden_channels=head.hidden_channels,
-            norm_rois=head.norm_rois,
-        )
-        return conv, None
+def build_trunk(settings: TwoBranchSettings, label_space: LabelSpace) -> tuple[Trunk, Inputs]:
+    """Normalisation, backbone and neck, and what branches on them are built for."""
+    backbone = _build("backbones", settings.backbone, build_norm_act(settings.norm_act))
+    head_norm_act = build_norm_act(settings.head_norm_act or settings.norm_act)
+    if settings.neck is None:
+        neck = Neck(nn.Identity(), tuple(backbone.out_channels), tuple(backbone.strides))
+    else:
+        neck = _build("necks", settings.neck, backbone, head_norm_act)
+    normalization = PixelNormalization(settings.pixel_mean, settings.pixel_std)
+    trunk = Trunk(normalization, backbone, neck.module, neck.strides)
+    return trunk, Inputs(neck.channels, neck.strides, head_norm_act, label_space)
+
+
+# Instance branches
+
+
+def _mask_rcnn(settings: MaskRCNNSettings, inputs: Inputs) -> InstanceBranch:
+    mask, roi = settings.mask, settings.roi
+    head = MaskHead(
+        inputs.channels[0],
+        inputs.label_space.num_things,
+        inputs.norm_act,
+        hidden_channels=mask.hidden_channels,
+    )
+    mask_roi = replace(roi, size=mask.roi_size or roi.size)
+    return _two_stage(settings, inputs, ConvMasks(head, roi=mask_roi, norm_rois=mask.norm_rois))
+
+
+def _point_rend(settings: PointRendSettings, inputs: Inputs) -> InstanceBranch:
+    mask, points = settings.mask, settings.points
+    channels, num_things = inputs.channels[0], inputs.label_space.num_things
     coarse = CoarseMaskHead(
+        channels, num_things, hidden_channels=mask.hidden_channels, roi_size=mask.roi_size
+    )
+    point_head = PointHead(
         channels,
         num_things,
-        hidden_channels=head.coarse_hidden_channels,
-        roi_size=head.coarse_roi_size,
+        hidden_channels=points.hidden_channels,
+        num_layers=points.num_layers,
+        coarse_each_layer=points.coarse_each_layer,
     )
-    points = PointHead(
-        channels,
-        num_things,
-        hidden_channels=head.point_channels,
-        num_layers=head.num_point_layers,
-        coarse_each_layer=head.coarse_each_layer,
-    )
-    return coarse, points
+    return _two_stage(settings, inputs, PointRendMasks(coarse, point_head, points))
 
 
-def _build_semantic_head(
-    config: ModelConfig, label_space: LabelSpace, backbone: TimmBackbone
-) -> SemanticHead | SemanticFPNHead | DeepLabV3Head:
-    head, channels = config.semantic_head, config.fpn.channels
-    num_classes = num_semantic_classes(label_space, config.semantic)
-    of_heads = _or_same(config.head_norm_act, config.norm_act)
-    norm_act = build_norm_act(_or_same(head.norm_act, of_heads))
-    if head.kind == "deeplab_v3":
-        return DeepLabV3Head(
-            backbone.out_channels[-1],
-            num_classes,
-            norm_act,
-            hidden_channels=head.hidden_channels,
-            pooling_size=head.pooling_size,
-            stride=backbone.strides[-1],
-        )
-    if head.kind == "fpn":
-        return SemanticFPNHead(
+def _two_stage(
+    settings: MaskRCNNSettings | PointRendSettings, inputs: Inputs, masks: MaskPart
+) -> TwoStageBranch:
+    channels, norm_act = inputs.channels[0], inputs.norm_act
+    rpn, box = settings.rpn, settings.box
+    return TwoStageBranch(
+        RPNHead(channels, len(rpn.anchor_ratios), norm_act, rpn.hidden_channels),
+        BoxHead(
             channels,
-            num_classes,
+            inputs.label_space.num_things,
             norm_act,
-            hidden_channels=head.hidden_channels,
-            first_level=head.first_level,
-            num_levels=NUM_STAGES - head.first_level,
-        )
-    return SemanticHead(
-        channels,
-        num_classes,
-        norm_act,
-        hidden_channels=head.hidden_channels,
+            box.hidden_channels,
+            settings.roi.size,
+            box.pooling,
+        ),
+        masks,
+        rpn=rpn,
+        roi=settings.roi,
+        box=box,
+    )
+
+
+# Semantic branches
+
+
+def _semantics(head: nn.Module, settings: SemanticSettings, inputs: Inputs) -> SemanticBranch:
+    """The branch around a head: with PointRend, or without."""
+    if settings.points is None:
+        return PixelSemantics(head, settings, upsample_to_input=settings.upsample_to_input)
+    points = settings.points
+    point_head = PointHead(
+        inputs.channels[0],
+        num_semantic_classes(inputs.label_space, settings),
+        hidden_channels=points.hidden_channels,
+        num_layers=points.num_layers,
+        coarse_each_layer=points.coarse_each_layer,
+    )
+    return PointSemantics(head, point_head, settings, points)
+
+
+def _semantic_norm_act(settings: SemanticSettings, inputs: Inputs) -> NormActFactory:
+    return inputs.norm_act if settings.norm_act is None else build_norm_act(settings.norm_act)
+
+
+def _mini_dl(settings: MiniDLSettings, inputs: Inputs) -> SemanticBranch:
+    head = MiniDLHead(
+        inputs.channels[0],
+        num_semantic_classes(inputs.label_space, settings),
+        _semantic_norm_act(settings, inputs),
+        hidden_channels=settings.hidden_channels,
         num_levels=NUM_STAGES,
-        pooling_size=head.pooling_size,
+        pooling_size=settings.pooling_size,
+    )
+    return _semantics(head, settings, inputs)
+
+
+def _panoptic_fpn(settings: PanopticFPNSettings, inputs: Inputs) -> SemanticBranch:
+    head = SemanticFPNHead(
+        inputs.channels[0],
+        num_semantic_classes(inputs.label_space, settings),
+        _semantic_norm_act(settings, inputs),
+        hidden_channels=settings.hidden_channels,
+        first_level=settings.first_level,
+        num_levels=NUM_STAGES - settings.first_level,
+    )
+    return _semantics(head, settings, inputs)
+
+
+def _deeplab(settings: DeepLabSettings, inputs: Inputs) -> SemanticBranch:
+    head = DeepLabV3Head(
+        inputs.channels[-1],
+        num_semantic_classes(inputs.label_space, settings),
+        _semantic_norm_act(settings, inputs),
+        hidden_channels=settings.hidden_channels,
+        pooling_size=settings.pooling_size,
+        stride=inputs.strides[-1],
+    )
+    return _semantics(head, settings, inputs)
+
+
+# Networks
+
+
+def _two_branch(settings: TwoBranchSettings, label_space: LabelSpace) -> TwoBranchNet:
+    trunk, inputs = build_trunk(settings, label_space)
+    instances, semantics = settings.instances, settings.semantics
+    return TwoBranchNet(
+        trunk,
+        None if instances is None else _build("instances", instances, inputs),
+        None if semantics is None else _build("semantics", semantics, inputs),
+        ScoreFusion(label_space, settings.fusion),
+        size_divisor=settings.size_divisor,
     )
 
 
-def _build_semantic_point_head(
-    config: ModelConfig, label_space: LabelSpace, backbone: TimmBackbone
-) -> PointHead | None:
-    head = config.semantic_head
-    if head.refinement == "none":
-        return None
-    return PointHead(
-        backbone.out_channels[0] if _reads_stages(config) else config.fpn.channels,
-        num_semantic_classes(label_space, config.semantic),
-        hidden_channels=head.point_channels,
-        num_layers=head.num_point_layers,
-        coarse_each_layer=head.coarse_each_layer,
+def _separate(settings: SeparateSettings, label_space: LabelSpace) -> SeparateNets:
+    shared = {
+        name: getattr(settings, name)
+        for name in TwoBranchSettings.__dataclass_fields__
+        if name not in ("kind", "instances", "semantics")
+    }
+    # Levels beyond P5 are for large boxes; the semantic branch has no use for them.
+    semantic_neck = replace(settings.neck, num_extra_levels=0)  # type: ignore[type-var]
+    return SeparateNets(
+        _two_branch(TwoBranchSettings(**shared, instances=settings.instances), label_space),
+        _two_branch(
+            TwoBranchSettings(**shared | {"neck": semantic_neck}, semantics=settings.semantics),
+            label_space,
+        ),
     )
+
+
+KINDS: Mapping[str, dict[str, Kind]] = {
+    "norm_acts": {
+        "inplace_abn": Kind(ABNSettings, _norm_act),
+        "abn": Kind(ABNSettings, _norm_act),
+        "inplace_abn_package": Kind(ABNSettings, _norm_act),
+        "batch_norm": Kind(BatchNormSettings, _norm_act),
+        "frozen_batch_norm": Kind(FrozenBatchNormSettings, _frozen_batch_norm),
+        "group_norm": Kind(GroupNormSettings, _group_norm),
+        "bias": Kind(BiasSettings, _bias),
+    },
+    "backbones": {"timm": Kind(TimmBackboneSettings, _timm_backbone)},
+    "necks": {"fpn": Kind(FPNSettings, _fpn)},
+    "instances": {
+        "mask_rcnn": Kind(MaskRCNNSettings, _mask_rcnn),
+        "point_rend": Kind(PointRendSettings, _point_rend),
+    },
+    "semantics": {
+        "mini_dl": Kind(MiniDLSettings, _mini_dl),
+        "panoptic_fpn": Kind(PanopticFPNSettings, _panoptic_fpn),
+        "deeplab": Kind(DeepLabSettings, _deeplab),
+    },
+    "networks": {
+        "two_branch": Kind(TwoBranchSettings, _two_branch),
+        "separate": Kind(SeparateSettings, _separate),
+    },
+}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,27 +10,24 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
 
 from seamless_pr import __version__
 from seamless_pr.build.networks import build_network
-from seamless_pr.config.load import config_from_dict, config_to_dict
-from seamless_pr.config.schema import Config, DatasetConfig, InitialWeightsConfig
+from seamless_pr.build.weights import load_backbones, load_initial_weights
+from seamless_pr.config.load import config_to_dict
+from seamless_pr.config.schema import Config, DatasetConfig
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
 from seamless_pr.datasets.label_spaces import load_label_space
-from seamless_pr.datasets.loader import Batch, PanopticImages, make_eval_loader, make_train_loader
+from seamless_pr.datasets.loader import PanopticImages, make_eval_loader, make_train_loader
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform, Transform
 from seamless_pr.evaluation.validation import draw_examples, validate
 from seamless_pr.inference.predictor import Predictor
-from seamless_pr.models.backbones.timm_backbone import TimmBackbone
+from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.generators import keyed_seed
 from seamless_pr.structures.label_space import LabelSpace
-from seamless_pr.training.checkpoints import find_weights, load_weights
+from seamless_pr.structures.panoptic_target import Batch
 from seamless_pr.training.distributed import rank, world_size
 from seamless_pr.training.trainer import Trainer, TrainingHooks
-from seamless_pr.weights.imagenet import fit_backbone
-from seamless_pr.weights.key_report import fit_keys
-from seamless_pr.weights.tensor_files import read_tensors
 
 
 def build_trainer(
@@ -56,6 +52,7 @@ def build_trainer(
 
     Raises:
         FileNotFoundError, ValueError: data that are missing or faulty; the message names the files.
+        ValueError: `loss_weights` does not name exactly the losses of the network.
     """
     label_space = build_label_space(config)
     train_images = build_images(config, label_space, is_training=True)
@@ -63,6 +60,7 @@ def build_trainer(
     hooks = _build_hooks(config, label_space, device) if evaluates else TrainingHooks()
     torch.manual_seed(keyed_seed("weights", config.training.seed))
     network = build_network(config.model, label_space)
+    check_loss_weights(config.loss_weights, network.loss_names)
     if config.model.backbone.weights is not None:
         load_backbones(network, config.model.backbone.weights)
     if config.initial_weights.file is not None:
@@ -82,51 +80,19 @@ def build_trainer(
     )
 
 
-def load_backbones(network: nn.Module, path: str | Path) -> None:
-    """Fills the backbone, or both of separate networks, with ImageNet weights.
-
-    Args:
-        network: of `build_network`.
-        path: file of torchvision, timm or seamseg; its classifier is left out.
+def check_loss_weights(loss_weights: Mapping[str, float], loss_names: Sequence[str]) -> None:
+    """Every loss of the network has a weight, and nothing else has.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: unreadable, or not the weights of this backbone; every name is listed.
+        ValueError: names what is missing and what is too much.
     """
-    source = read_tensors(path)
-    for backbone in network.modules():
-        if isinstance(backbone, TimmBackbone):
-            state, report = fit_backbone(source, backbone.state_dict())
-            report.check(str(path))
-            backbone.load_state_dict(state)
-
-
-def load_initial_weights(network: nn.Module, initial: InitialWeightsConfig) -> None:
-    """Fills the network with the weights of another run; its random parts stay as they are.
-
-    Args:
-        network: of `build_network`.
-        initial: a file, and the parts that are not taken from it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: unreadable, a part that neither file nor network has, or names and shapes that
-            differ outside of these parts; every name is listed.
-    """
-    assert initial.file is not None
-    source, own = read_tensors(initial.file), network.state_dict()
-    parts = {name.partition(".")[0] for name in (*source, *own)}
-    if unknown := [part for part in initial.random_parts if part not in parts]:
+    missing = [name for name in loss_names if name not in loss_weights]
+    extra = [name for name in loss_weights if name not in loss_names]
+    if missing or extra:
         raise ValueError(
-            f"initial_weights.random_parts names {', '.join(unknown)}, but the parts of "
-            f"{initial.file} and of the network are {', '.join(sorted(parts))}; name some of these"
+            f"'loss_weights' must name the losses of this network: {', '.join(loss_names)}; "
+            f"missing: {', '.join(missing) or 'none'}; extra: {', '.join(extra) or 'none'}"
         )
-    random_parts = tuple(f"{part}." for part in initial.random_parts)
-    taken = {name: t for name, t in source.items() if not name.startswith(random_parts)}
-    state, report = fit_keys(taken, own, rename=str)
-    report.check(initial.file, allowed=[f"{part}*" for part in random_parts])
-    # Counters of norms in random parts are not in `taken`; fit_keys set them to 0, as they were.
-    network.load_state_dict(state)
 
 
 def build_label_space(config: Config) -> LabelSpace:
@@ -196,7 +162,7 @@ def _build_hooks(
 ) -> TrainingHooks:
     images = build_images(config, label_space, is_training=False)
 
-    def predictor_of(network: nn.Module) -> Predictor:
+    def predictor_of(network: Network) -> Predictor:
         return Predictor(
             network,
             shortest_side_pixels=config.data.shortest_side_pixels,
@@ -205,7 +171,7 @@ def _build_hooks(
             amp=config.training.amp,
         )
 
-    def evaluate(network: nn.Module) -> dict[str, Any]:
+    def evaluate(network: Network) -> dict[str, Any]:
         batches = make_eval_loader(
             images, rank=rank(), world_size=world_size(), num_workers=config.data.num_workers
         )
@@ -213,101 +179,3 @@ def _build_hooks(
 
     draw = draw_examples(predictor_of, images, config.training.num_example_pictures)
     return TrainingHooks(evaluate=evaluate, draw_examples=draw)
-
-
-def load_predictor(
-    path: str | Path,
-    device: torch.device | str | None = None,
-    *,
-    label_space: LabelSpace | None = None,
-    overrides: Sequence[str] = (),
-    batch_size: int = 1,
-    amp: str = "none",
-) -> Predictor:
-    """A trained network, ready to label images.
-
-    Args:
-        path: a .safetensors file that training has written, or the folder of a run or checkpoint
-            (then its best weights, else its last).
-        device: where the network runs; None: a GPU if there is one, else the CPU.
-        label_space: demanded classes; None: whatever the network was trained on.
-        overrides: changes of the stored config, as `model.fusion.score_threshold=0.4`.
-        batch_size, amp: see `Predictor`.
-
-    Raises:
-        FileNotFoundError: no weights there.
-        ValueError: the file is truncated, not of this package, its weights do not fit its config,
-            or its classes are not the demanded ones; the message names the file and the fix.
-    """
-    file = find_weights(path)
-    weights, metadata = load_weights(file)
-    if not {"config", "label_space"} <= metadata.keys():
-        raise ValueError(
-            f"{file} has no config and label space in its metadata, so it is not a checkpoint of "
-            "this package; give one that training has written, or import the weights first"
-        )
-    trained_space = LabelSpace.from_dict(metadata["label_space"])
-    if label_space is not None:
-        _check_label_space(trained_space, label_space, file)
-    config = config_from_dict(metadata["config"], f"the config in {file}", overrides)
-    network = build_network(config.model, trained_space)
-    _load_strictly(network, weights, file)
-    return Predictor(
-        network,
-        shortest_side_pixels=config.data.shortest_side_pixels,
-        longest_side_pixels=config.data.longest_side_pixels,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        batch_size=batch_size,
-        amp=amp,
-        settings={"weights_sha256": _sha256(file), "overrides": sorted(overrides)},
-    )
-
-
-def _load_strictly(network: nn.Module, weights: dict[str, torch.Tensor], file: Path) -> None:
-    """Loads weights whose names and shapes are exactly those of the network."""
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    different = [
-        f"{name} is {found.get(name, 'missing')}, the network has {expected.get(name, 'none')}"
-        for name in sorted(expected.keys() | found.keys())
-        if expected.get(name) != found.get(name)
-    ]
-    if different:
-        raise ValueError(
-            f"{len(different)} tensors of {file} do not fit the network of its config: "
-            f"{'; '.join(different[:5])}; leave out overrides that change the network, or use the "
-            "version of the package that wrote the file"
-        )
-    network.load_state_dict(weights)
-
-
-def _check_label_space(trained: LabelSpace, demanded: LabelSpace, file: Path) -> None:
-    """The classes agree if each category id means the same name and kind on both sides."""
-    trained_meaning = {c.category_id: (c.name, c.is_thing) for c in trained.categories}
-    demanded_meaning = {c.category_id: (c.name, c.is_thing) for c in demanded.categories}
-    different = sorted(
-        category_id
-        for category_id in trained_meaning.keys() | demanded_meaning.keys()
-        if trained_meaning.get(category_id) != demanded_meaning.get(category_id)
-    )
-    if different:
-        category_id = different[0]
-        raise ValueError(
-            f"{file} was trained on label space '{trained.name}', but '{demanded.name}' is wanted: "
-            f"{len(different)} categories differ, for example {category_id} "
-            f"({_meaning(trained_meaning, category_id)} instead of "
-            f"{_meaning(demanded_meaning, category_id)}); give weights trained on those classes"
-        )
-
-
-def _meaning(meanings: dict[int, tuple[str, bool]], category_id: int) -> str:
-    name, is_thing = meanings.get(category_id, ("", False))
-    return f"{'thing' if is_thing else 'stuff'} '{name}'" if name else "no class"
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

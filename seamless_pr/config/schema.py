@@ -3,211 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
+
+from seamless_pr.config.networks import NetworkGroup
+from seamless_pr.structures.kinds import OneOf
 from seamless_pr.structures.settings import (
-    BoxSettings,
-    FusionSettings,
-    PointSettings,
-    RoISettings,
-    RPNSettings,
-    SemanticSettings,
+    Count,
+    CountOrZero,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveFraction,
 )
 from seamless_pr.structures.training_settings import (
-    OptimizerSettings,
-    ScheduleSettings,
+    MultistepSettings,
+    SGDSettings,
     TrainingSettings,
 )
 
-MASK_HEAD_KINDS = ("conv", "point_rend")
-MASK_NORM_ROIS = ("sampled", "positive")
-SEMANTIC_HEAD_KINDS = ("mini_dl", "fpn", "deeplab_v3")
-SEMANTIC_REFINEMENTS = ("none", "point_rend")
-BRANCHES = ("both", "instance", "semantic", "separate")
+OptimizerGroup = Annotated[Any, OneOf("optimizers")]
+ScheduleGroup = Annotated[Any, OneOf("schedules")]
 
 
-@dataclass(frozen=True)
-class NormActConfig:
-    """Normalisation and activation, one pair after most convolutions.
-
-    Attributes:
-        kind: "inplace_abn", "abn" (its plain twin), "batch_norm" (as in torch.nn), "group_norm",
-            "frozen_batch_norm", "bias" (no norm) or "inplace_abn_package"; "same", for parts of the
-            network: as in the rest of it.
-        slope: of LeakyReLU below 0; 0: ReLU (not for the two ABN, which invert it).
-        eps, momentum: of the batch statistics.
-        sync: share the batch statistics between all workers.
-        num_groups: most groups of "group_norm".
-    """
-
-    kind: str = "inplace_abn"
-    slope: float = 0.01
-    eps: float = 1e-5
-    momentum: float = 0.1
-    sync: bool = True
-    num_groups: int = 16
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """A network of timm.
-
-    Attributes:
-        name: model name in timm, of a family with batch norm.
-        stride_in_1x1: bottleneck blocks halve the resolution in their first convolution, as those
-            of the original ResNet do.
-        output_stride: input pixels per cell of the last stage; 16 or 8: the last stages are dilated
-            instead of halved ("deeplab_v3" only). No weight depends on it, so prediction may take a
-            finer one than training.
-        multi_grid: dilations of the last stage's blocks in cells of stride 32; []: timm's.
-        options: further arguments of `timm.create_model`.
-        weights: file with ImageNet weights (torchvision or timm layout); null: random weights.
-        num_frozen: first parts that do not train (1: the stem, 2: stem and first stage, ..., 5:
-            all).
-    """
-
-    name: str = "resnet50"
-    stride_in_1x1: bool = False
-    output_stride: int = 32
-    multi_grid: tuple[int, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
-    weights: str | None = None
-    num_frozen: int = 0
-
-
-@dataclass(frozen=True)
-class FPNConfig:
-    """Feature pyramid.
-
-    Attributes:
-        channels: width of all levels.
-        num_extra_levels: levels above p5.
-        activation: "leaky_relu" or "identity" after its convolutions.
-        extra: levels above p5 by strided convolution ("conv") or subsampling ("pool").
-    """
-
-    channels: int = 256
-    num_extra_levels: int = 1
-    activation: str = "leaky_relu"
-    extra: str = "conv"
-
-
-@dataclass(frozen=True)
-class RPNHeadConfig:
-    """Region proposal head; `hidden_channels: null` is the width of the pyramid."""
-
-    hidden_channels: int | None = None
-
-
-@dataclass(frozen=True)
-class BoxHeadConfig:
-    """Box branch.
-
-    Attributes:
-        hidden_channels: width of its two hidden layers.
-        pooling: side of the windows of its input that are averaged first; 1: none.
-    """
-
-    hidden_channels: int = 1024
-    pooling: int = 2
-
-
-@dataclass(frozen=True)
-class MaskHeadConfig:
-    """Mask branch.
-
-    Attributes:
-        kind: "conv" (four convolutions, 28x28 masks) or "point_rend" (coarse masks, refined by
-            points).
-        hidden_channels: width of the four convolutions ("conv").
-        norm_rois: RoIs that pass the four convolutions in training and count in their batch
-            statistics: "sampled" (all, as in the released Seamless code) or "positive" (those with
-            a mask loss, a quarter of the work) ("conv").
-        coarse_hidden_channels: width of the two coarse layers ("point_rend").
-        coarse_roi_size: side of the point grid that the coarse layers see, twice that of the coarse
-            mask ("point_rend").
-        point_channels, num_point_layers: width and depth of the point layers ("point_rend").
-        coarse_each_layer: every point layer sees the coarse logits, not the first only
-            ("point_rend").
-    """
-
-    kind: str = "point_rend"
-    hidden_channels: int = 256
-    norm_rois: str = "positive"
-    coarse_hidden_channels: int = 1024
-    coarse_roi_size: int = 14
-    point_channels: int = 256
-    num_point_layers: int = 3
-    coarse_each_layer: bool = True
-
-
-@dataclass(frozen=True)
-class SemanticHeadConfig:
-    """Semantic branch.
-
-    Attributes:
-        kind: "mini_dl" (one MiniDL per level), "fpn" (levels upsampled step by step and added,
-            Panoptic FPN) or "deeplab_v3" (ASPP on the last stage, without a pyramid; for a network
-            of this branch alone).
-        norm_act: its norm and activation; "same": those of the heads.
-        hidden_channels: width of each MiniDL module, of the blocks ("fpn"), or of the ASPP.
-        pooling_size: side of the average pooling of a MiniDL, in cells, or of the ASPP, in cells of
-            16 pixels.
-        first_level: index of the finest level read ("fpn"); 0: p2.
-        refinement: "none" or "point_rend".
-        point_channels, num_point_layers, coarse_each_layer: as in the mask head ("point_rend"); the
-            released PointRend gives coarse logits to the first semantic point layer only.
-    """
-
-    kind: str = "mini_dl"
-    norm_act: NormActConfig = field(default_factory=lambda: NormActConfig(kind="same"))
-    hidden_channels: int = 128
-    pooling_size: int = 64
-    first_level: int = 0
-    refinement: str = "point_rend"
-    point_channels: int = 256
-    num_point_layers: int = 3
-    coarse_each_layer: bool = False
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The whole network.
-
-    Attributes:
-        branches: "both", or only "instance" or "semantic" (settings of the other are not used), or
-            "separate": two networks that share nothing, each with one branch.
-        norm_act: of the backbone.
-        head_norm_act: of the pyramid and all heads; "same": as in the backbone.
-        backbone, fpn, rpn_head, box_head, mask_head, semantic_head: the parts with weights.
-        rpn, roi, box, points, semantic, fusion: numbers of the branches' procedures.
-        pixel_mean, pixel_std: of RGB values in [0, 1].
-        size_divisor: batches are padded to multiples of this height and width.
-        global_loss_counts: of no effect, in files of older runs; see `training`.
-    """
-
-    branches: str = "both"
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    norm_act: NormActConfig = field(default_factory=NormActConfig)
-    head_norm_act: NormActConfig = field(default_factory=lambda: NormActConfig(kind="same"))
-    fpn: FPNConfig = field(default_factory=FPNConfig)
-    rpn_head: RPNHeadConfig = field(default_factory=RPNHeadConfig)
-    box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
-    mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
-    semantic_head: SemanticHeadConfig = field(default_factory=SemanticHeadConfig)
-    rpn: RPNSettings = field(default_factory=RPNSettings)
-    roi: RoISettings = field(default_factory=RoISettings)
-    box: BoxSettings = field(default_factory=BoxSettings)
-    points: PointSettings = field(default_factory=PointSettings)
-    semantic: SemanticSettings = field(default_factory=SemanticSettings)
-    fusion: FusionSettings = field(default_factory=FusionSettings)
-    pixel_mean: tuple[float, float, float] = (0.41738699, 0.45732192, 0.46886091)
-    pixel_std: tuple[float, float, float] = (0.25685097, 0.26509955, 0.29067996)
-    size_divisor: int = 1
-    global_loss_counts: bool = True
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """One part of a dataset in the COCO panoptic format.
 
@@ -217,19 +37,20 @@ class DatasetConfig:
         segments: folder of the id PNGs; null: the path of the JSON without ".json".
     """
 
-    json: str = "???"
-    images: str = "???"
+    json: str
+    images: str
     segments: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Where the data lie, and how images reach the network.
 
     Attributes:
         label_space: name of a built-in label table, or "json" to take the categories of the
             training JSON.
-        train, val: the two parts.
+        train: the part to learn from.
+        val: the part to validate on.
         shortest_side_pixels: images are resized so that their shorter side has this many pixels ...
         longest_side_pixels: ... unless the longer side would then exceed this.
         scale_range: in training `shortest_side_pixels` is multiplied by a random factor of this
@@ -248,28 +69,45 @@ class DataConfig:
     """
 
     label_space: str = "cityscapes"
-    train: DatasetConfig = field(default_factory=DatasetConfig)
-    val: DatasetConfig = field(default_factory=DatasetConfig)
-    shortest_side_pixels: int = 1024
-    longest_side_pixels: int = 4096
-    scale_range: tuple[float, float] = (0.5, 2.0)
-    scale_step_pixels: int = 0
-    flip_probability: float = 0.5
-    crop_size_pixels: tuple[int, int] | None = None
-    crop_max_class_fraction: float = 1.0
-    color_strength: float = 0.0
+    train: DatasetConfig
+    val: DatasetConfig
+    shortest_side_pixels: Count = 1024
+    longest_side_pixels: Count = 4096
+    scale_range: tuple[Positive, Positive] = (0.5, 2.0)
+    scale_step_pixels: CountOrZero = 0
+    flip_probability: Fraction = 0.5
+    crop_size_pixels: tuple[Count, Count] | None = None
+    crop_max_class_fraction: PositiveFraction = 1.0
+    color_strength: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     ssd_colors: bool = False
-    batch_size: int = 8
-    num_workers: int = 2
+    batch_size: Count = 8
+    num_workers: CountOrZero = 2
+
+    def __post_init__(self) -> None:
+        if self.longest_side_pixels < self.shortest_side_pixels:
+            raise ValueError(
+                "'longest_side_pixels' must be at least 'shortest_side_pixels' "
+                f"({self.shortest_side_pixels}); got {self.longest_side_pixels}"
+            )
+        first, second = self.scale_range
+        if first > second:
+            raise ValueError(
+                f"'scale_range' must be two numbers, 0 < first <= second; got {[first, second]}"
+            )
+        if self.crop_max_class_fraction < 1 and self.crop_size_pixels is None:
+            raise ValueError(
+                f"'crop_max_class_fraction' ({self.crop_max_class_fraction}) chooses among crops, "
+                "but 'crop_size_pixels' is null; give a size"
+            )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InitialWeightsConfig:
     """Weights of another run to start from: fine-tuning, or new heads on a trained trunk.
 
     Attributes:
         file: weights file of the same network, but for `random_parts`; null: random weights.
-        random_parts: first names of weights (`mask_head`, `semantic_head`, ...) that start at
+        random_parts: first names of weights (`semantics`, `instances.masks`, ...) that start at
             random all the same, whether the file has them or not; everything else must be in the
             file, and nothing else.
     """
@@ -277,8 +115,15 @@ class InitialWeightsConfig:
     file: str | None = None
     random_parts: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.random_parts and self.file is None:
+            raise ValueError(
+                "'random_parts' says what 'file' does not give, but there is no file; got "
+                f"{list(self.random_parts)}; name a weights file"
+            )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     """How `pipelines/train.py` spreads over a Ray cluster; of no effect without Ray.
 
@@ -292,32 +137,56 @@ class ClusterConfig:
         num_checkpoints_kept: checkpoints of highest PQ in Ray's storage, besides the last one.
     """
 
-    num_workers: int = 1
-    min_workers: int | None = None
+    num_workers: Count = 1
+    min_workers: Count | None = None
     use_gpu: bool | None = None
-    cpus_per_worker: int = 1
-    max_failures: int = 3
-    num_checkpoints_kept: int = 2
+    cpus_per_worker: Count = 1
+    max_failures: CountOrZero = 3
+    num_checkpoints_kept: Count = 2
+
+    def __post_init__(self) -> None:
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(
+                f"'min_workers' must be 1 to 'num_workers' ({self.num_workers}) or null; got "
+                f"{self.min_workers}"
+            )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. `loss_weights` names every loss of the network, no more and no less."""
+    """One run.
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    Attributes:
+        model: the network.
+        data: what it learns from.
+        initial_weights: where it starts.
+        loss_weights: factor of each loss; names every loss of the network, no more and no less.
+        optimizer: how weights change.
+        schedule: how the learning rate changes.
+        training: length, precision and rhythm.
+        cluster: workers on a Ray cluster.
+    """
+
+    model: NetworkGroup
+    data: DataConfig
     initial_weights: InitialWeightsConfig = field(default_factory=InitialWeightsConfig)
-    loss_weights: dict[str, float] = field(default_factory=dict)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    loss_weights: dict[str, NotNegative]
+    optimizer: OptimizerGroup = field(default_factory=SGDSettings)
+    schedule: ScheduleGroup = field(default_factory=MultistepSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
-
-def loss_names(model: ModelConfig) -> tuple[str, ...]:
-    """Names of the losses that this network returns."""
-    mask = ("mask_coarse", "mask_point") if model.mask_head.kind == "point_rend" else ("mask",)
-    refines = model.semantic_head.refinement == "point_rend"
-    semantic = ("semantic", "semantic_point") if refines else ("semantic",)
-    instance = ("rpn_objectness", "rpn_box", "box_class", "box_delta", *mask)
-    return {"instance": instance, "semantic": semantic}.get(model.branches, (*instance, *semantic))
+    def __post_init__(self) -> None:
+        parts = self.optimizer.accumulation_steps
+        if self.data.batch_size % parts:
+            raise ValueError(
+                f"'data.batch_size' ({self.data.batch_size}) must be a multiple of "
+                f"'optimizer.accumulation_steps' ({parts})"
+            )
+        weights = getattr(getattr(self.model, "backbone", None), "weights", None)
+        if self.initial_weights.file is not None and weights is not None:
+            raise ValueError(
+                f"'initial_weights.file' ({self.initial_weights.file}) and "
+                f"'model.backbone.weights' ({weights}) both fill the backbone; set one of them to "
+                "null"
+            )

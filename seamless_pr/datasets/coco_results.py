@@ -10,8 +10,8 @@ from pycocotools import mask as coco_mask
 
 from seamless_pr.id_maps.id_png_files import ids_to_rgb
 from seamless_pr.id_maps.segments import measure_segments
-from seamless_pr.ops.masks import MaskCrop, paste_mask
-from seamless_pr.structures.detections import Detections
+from seamless_pr.ops.masks import mask_boxes
+from seamless_pr.structures.instances import Instances, MaskCrop
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 
@@ -66,48 +66,57 @@ def to_coco(
 
 
 def to_coco_instances(
-    detections: Detections,
+    instances: Instances,
     image_size: tuple[int, int],
     label_space: LabelSpace,
     image_id: str | int,
     *,
     mask_threshold: float = 0.5,
 ) -> list[dict[str, Any]]:
-    """Detections of one image as COCO results, masks pasted at the size of the image.
+    """Objects of one image as COCO results, masks at the size of the image.
 
     Args:
-        detections: boxes in pixels of the image, with mask logits.
+        instances: with masks, in pixels of the image.
         image_size: (height, width).
         label_space: gives the category of each thing index.
         image_id: goes into every record.
         mask_threshold: probability that a pixel of the mask must exceed.
 
     Returns:
-        One dict a detection, best score first: image_id, category_id, bbox (x, y, width, height),
-        score, and segmentation as compressed run lengths. A mask may be empty.
+        One dict an object, best score first: image_id, category_id, bbox (x, y, width, height; of
+        the mask where the network gives no boxes), score, and segmentation as compressed run
+        lengths. A mask may be empty.
 
     Raises:
-        ValueError: the detections have no masks.
+        ValueError: the instances have no masks.
     """
-    if detections.mask_logits is None:
-        raise ValueError("detections have no masks; run the mask branch before writing instances")
-    detections = detections.select(detections.scores.argsort(descending=True, stable=True))
-    assert detections.mask_logits is not None
+    instances = instances.best_first()
+    masks = instances.require_masks()
+    boxes = None if instances.boxes is None else instances.boxes.tolist()
     results: list[dict[str, Any]] = []
-    for index, (x0, y0, x1, y1) in enumerate(detections.boxes.tolist()):
-        probs = detections.mask_logits[index].float().sigmoid()
-        crop = paste_mask(probs, (x0, y0, x1, y1), image_size, mask_threshold)
-        thing = label_space.thing_categories[int(detections.thing_indices[index])]
+    for index, (score, thing_index) in enumerate(
+        zip(instances.scores.tolist(), instances.thing_indices.tolist())
+    ):
+        crop = masks.crop(index, image_size, mask_threshold)
+        x0, y0, x1, y1 = _mask_box(crop) if boxes is None else boxes[index]
         results.append(
             {
                 "image_id": image_id,
-                "category_id": thing.category_id,
+                "category_id": label_space.thing_categories[thing_index].category_id,
                 "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
-                "score": round(float(detections.scores[index]), SCORE_DIGITS),
+                "score": round(score, SCORE_DIGITS),
                 "segmentation": encode_run_lengths(crop, image_size),
             }
         )
     return results
+
+
+def _mask_box(crop: MaskCrop) -> list[float]:
+    """xyxy of the set pixels; zeros for an empty mask."""
+    x0, y0, x1, y1 = mask_boxes(crop.mask[None])[0].tolist() if crop.mask.numel() else (0.0,) * 4
+    if x1 == 0:
+        return [0.0, 0.0, 0.0, 0.0]
+    return [x0 + crop.left, y0 + crop.top, x1 + crop.left, y1 + crop.top]
 
 
 def encode_run_lengths(crop: MaskCrop, image_size: tuple[int, int]) -> dict[str, Any]:

@@ -25,10 +25,9 @@ from seamless_pr.ops.generators import keyed_generator
 from seamless_pr.parallel import end_with_parent
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
-from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.panoptic_target import Batch, PanopticTarget
 
 Sample = tuple[torch.Tensor, PanopticTarget]
-Batch = tuple[ImageBatch, list[PanopticTarget]]
 
 
 class PanopticImages(Dataset[Sample]):

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seamless_pr.datasets.loader import Batch, PanopticImages
+from seamless_pr.datasets.loader import PanopticImages
 from seamless_pr.drawing.panoptic import draw_comparison
 from seamless_pr.evaluation.class_names import GROUPS, unique_names
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.metrics.panoptic_meter import PanopticQuality
 from seamless_pr.metrics.segment_table import SegmentTable
+from seamless_pr.models.networks.network import Network
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
-from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.panoptic_target import Batch, PanopticTarget
 
 
 def validate(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, Any]:
@@ -36,7 +37,8 @@ def validate(predictor: Predictor, batches: Iterable[Batch]) -> dict[str, Any]:
     for batch, targets in batches:
         for image, size, target in zip(batch.images, batch.image_sizes, targets):
             resized = image[:, : size[0], : size[1]]
-            ((segmentation, _),) = predictor.predict_resized([resized], [target.image_size])
+            (prediction,) = predictor.predict_resized([resized], [target.image_size])
+            segmentation = prediction.require_panoptic()
             meter.update(
                 target.id_map, true_segments(target), segmentation.id_map, segmentation.segments
             )
@@ -54,8 +56,8 @@ def true_segments(target: PanopticTarget) -> SegmentTable:
 
 
 def draw_examples(
-    predictor_of: Callable[[nn.Module], Predictor], images: PanopticImages, num_pictures: int
-) -> Callable[[nn.Module], dict[str, Tensor]]:
+    predictor_of: Callable[[Network], Predictor], images: PanopticImages, num_pictures: int
+) -> Callable[[Network], dict[str, Tensor]]:
     """A function that draws prediction and truth of images spread over the part.
 
     Args:
@@ -69,13 +71,14 @@ def draw_examples(
     count = min(num_pictures, len(images))
     indices = [index * len(images) // count for index in range(count)]
 
-    def draw(network: nn.Module) -> dict[str, Tensor]:
+    def draw(network: Network) -> dict[str, Tensor]:
         predictor = predictor_of(network)
         pictures = {}
         for image, target in (images[index] for index in indices):
             # Drawn at network size: pictures of a log need not be larger.
             size = (image.shape[-2], image.shape[-1])
-            ((predicted, _),) = predictor.predict_resized([image], [size])
+            (prediction,) = predictor.predict_resized([image], [size])
+            predicted = prediction.require_panoptic()
             truth = true_segmentation(target, size)
             picture = draw_comparison(image, {"prediction": predicted, "truth": truth})
             pictures[target.image_key] = torch.from_numpy(picture).movedim(-1, 0)

@@ -21,8 +21,9 @@ from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.ops.resize import resize_to_sides
-from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from seamless_pr.structures.prediction import Prediction
 
 # Decoded images that may wait for a batch of their size, in batches.
 WAITING_BATCHES = 4
@@ -65,13 +66,13 @@ class LabelledImage:
     Attributes:
         item: the image.
         segmentation: at the size of the file.
-        detections: in pixels of the file; None where they are not to be written.
+        instances: in pixels of the file; None where they are not to be written.
         original: as in `LoadedImage`.
     """
 
     item: ImageItem
     segmentation: PanopticSegmentation
-    detections: Detections | None
+    instances: Instances | None
     original: Tensor | None
 
 
@@ -198,9 +199,16 @@ def label_images(
             if isinstance(prediction, str):
                 yield ImageOutcome(loaded.item, prediction)
                 continue
-            segmentation, detections = prediction
-            wanted = detections if folder.instances else None
-            yield LabelledImage(loaded.item, segmentation, wanted, loaded.original)
+            instances = _wanted_instances(prediction) if folder.instances else None
+            yield LabelledImage(
+                loaded.item, prediction.require_panoptic(), instances, loaded.original
+            )
+
+
+def _wanted_instances(prediction: Prediction) -> Instances:
+    if prediction.instances is None:
+        raise ValueError("this network finds no instances; leave out --instances")
+    return prediction.instances
 
 
 def write_image(labelled: LabelledImage | ImageOutcome, folder: PredictionFolder) -> ImageOutcome:
@@ -211,13 +219,11 @@ def write_image(labelled: LabelledImage | ImageOutcome, folder: PredictionFolder
     overlay = None
     if labelled.original is not None:
         overlay = draw_panoptic(labelled.original, labelled.segmentation)
-    folder.write(labelled.item, labelled.segmentation, labelled.detections, overlay)
+    folder.write(labelled.item, labelled.segmentation, labelled.instances, overlay)
     return ImageOutcome(labelled.item)
 
 
-def _predict(
-    predictor: Predictor, images: Sequence[LoadedImage]
-) -> list[tuple[PanopticSegmentation, Detections] | str]:
+def _predict(predictor: Predictor, images: Sequence[LoadedImage]) -> list[Prediction | str]:
     """Predictions of a batch; a reason for an image too large for the device's memory."""
     try:
         return list(

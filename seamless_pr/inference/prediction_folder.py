@@ -25,7 +25,7 @@ from seamless_pr.files import (
     write_whole,
 )
 from seamless_pr.inference.image_list import ImageItem
-from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 
@@ -66,7 +66,7 @@ class PredictionFolder:
 
         Args:
             root: the folder; `open` creates it.
-            instances: keep the detections of each image too.
+            instances: keep the instances of each image too.
             overlays: keep a coloured picture of each image too.
             max_pixels: of an image; larger ones are not read.
         """
@@ -134,7 +134,7 @@ class PredictionFolder:
         self,
         item: ImageItem,
         segmentation: PanopticSegmentation,
-        detections: Detections | None = None,
+        instances: Instances | None = None,
         overlay: NDArray[np.uint8] | None = None,
     ) -> None:
         """Writes all results of an image, its record last.
@@ -142,7 +142,7 @@ class PredictionFolder:
         Args:
             item: the image.
             segmentation: at the size of the file.
-            detections: in pixels of the file; needed when the folder keeps instances.
+            instances: in pixels of the file; needed when the folder keeps instances.
             overlay: [H, W, 3] uint8 RGB; needed when the folder keeps overlays.
 
         Raises:
@@ -165,10 +165,10 @@ class PredictionFolder:
             },
         }
         if self.instances:
-            if detections is None:
-                raise ValueError("the folder keeps instances; give the detections of this image")
+            if instances is None:
+                raise ValueError("the folder keeps instances; give the instances of this image")
             record["instances"] = to_coco_instances(
-                detections, segmentation.image_size, segmentation.label_space, item.image_id
+                instances, segmentation.image_size, segmentation.label_space, item.image_id
             )
         write_picture(self.root / "panoptic" / f"{item.name}.png", picture)
         if self.overlays:

@@ -5,33 +5,25 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.images import ImageLike, image_tensor
 from seamless_pr.ops.resize import resize_to_sides
-from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from seamless_pr.structures.prediction import Prediction
 
 AMP_TYPES: Mapping[str, torch.dtype | None] = {
     "none": None,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-
-
-class PanopticNetwork(Protocol):
-    """What a predictor asks of a network (an `nn.Module`)."""
-
-    label_space: LabelSpace
-
-    def predict(
-        self, batch: ImageBatch, original_sizes: Sequence[tuple[int, int]]
-    ) -> list[tuple[PanopticSegmentation, Detections]]: ...
 
 
 class Predictor:
@@ -49,7 +41,7 @@ class Predictor:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         *,
         shortest_side_pixels: int,
         longest_side_pixels: int | None = None,
@@ -61,7 +53,7 @@ class Predictor:
         """Moves the network to the device and puts it into evaluation mode.
 
         Args:
-            network: a `PanopticNetwork`.
+            network: of any kind.
             shortest_side_pixels: images are resized until their shorter side has this length.
             longest_side_pixels: cap on the longer side; None: no cap.
             device: a torch device.
@@ -81,10 +73,10 @@ class Predictor:
         self._settings = dict(settings or {})
         # Convolutions with channels innermost are faster, on the CPU as on GPUs.
         channels_last: dict[str, Any] = {"memory_format": torch.channels_last}
-        self._network: Any = network.to(self.device, **channels_last).eval()
+        self._network: Network = network.to(self.device, **channels_last).eval()
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         """The network itself, in evaluation mode, on its device."""
         return self._network
 
@@ -109,21 +101,21 @@ class Predictor:
             Segmentation at the size of the image, without crowd: what looks like objects, but
             belongs to none that was found, is void.
         """
-        return self.predict([image])[0][0]
+        return self.predict([image])[0].require_panoptic()
 
-    def predict(self, images: Sequence[ImageLike]) -> list[tuple[PanopticSegmentation, Detections]]:
+    def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
         """Labels images of any sizes.
 
         Returns:
-            For each image, in order: its segmentation at its own size, and all its detections with
-            boxes in its own pixels and mask logits, best score first or not, as the network gives.
+            One prediction per image, in order, at its own size and on the CPU. Its panoptic map is
+            without crowd; its instances are in any order.
         """
         tensors = [image_tensor(image) for image in images]
         resized = [self.resize(tensor) for tensor in tensors]
         indices_of_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, tensor in enumerate(resized):
             indices_of_size[_size(tensor)].append(index)
-        results: dict[int, tuple[PanopticSegmentation, Detections]] = {}
+        results: dict[int, Prediction] = {}
         for indices in indices_of_size.values():
             for start in range(0, len(indices), self.batch_size):
                 chunk = indices[start : start + self.batch_size]
@@ -139,7 +131,7 @@ class Predictor:
 
     def predict_resized(
         self, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]]
-    ) -> list[tuple[PanopticSegmentation, Detections]]:
+    ) -> list[Prediction]:
         """Runs the network once, on images that `resize` has made.
 
         Args:
@@ -155,14 +147,17 @@ class Predictor:
         batch = ImageBatch.from_images(images).to(self.device)
         with torch.inference_mode(), self._autocast():
             predictions = self._network.predict(batch, list(original_sizes))
-        return [
-            (segmentation.without_crowd(), detections.to("cpu"))
-            for segmentation, detections in predictions
-        ]
+        return [_without_crowd(prediction.to("cpu")) for prediction in predictions]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = AMP_TYPES[self.amp]
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+
+
+def _without_crowd(prediction: Prediction) -> Prediction:
+    if prediction.panoptic is None:
+        return prediction
+    return replace(prediction, panoptic=prediction.panoptic.without_crowd())
 
 
 def _size(image: Tensor) -> tuple[int, int]:

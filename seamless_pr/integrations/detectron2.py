@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seamless_pr.build.runs import load_predictor
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.integrations.detectron2_files import (
@@ -36,8 +36,7 @@ from seamless_pr.integrations.detectron2_records import (
     panoptic_record,
     semantic_record,
 )
-from seamless_pr.models.networks.separate import SeparateNets
-from seamless_pr.models.networks.two_branch import PanopticNet
+from seamless_pr.models.networks.two_branch import FusedNetwork
 from seamless_pr.structures.label_space import LabelSpace
 
 
@@ -135,7 +134,10 @@ def seamless_panoptic_net(cfg: Any) -> SeamlessMetaArch:
 
 def _meta_arch(predictor: Predictor, input_format: str) -> SeamlessMetaArch:
     network = predictor.network
-    assert isinstance(network, PanopticNet | SeparateNets)
+    if not isinstance(network, FusedNetwork):
+        raise ValueError(
+            f"detectron2 gets networks with two branches; {type(network).__name__} has none"
+        )
     return SeamlessMetaArch(network, input_format)
 
 
@@ -212,18 +214,11 @@ class SeamlessMetaArch(nn.Module):
 
     _device: Tensor
 
-    def __init__(self, network: PanopticNet | SeparateNets, input_format: str = "BGR") -> None:
+    def __init__(self, network: FusedNetwork, input_format: str = "BGR") -> None:
         super().__init__()
         self.network = network
         self.input_format = input_format
-        if isinstance(network, SeparateNets):
-            semantic_net, instance_net = network.semantic_net, network.instance_net
-        else:
-            semantic_net = instance_net = network
-        self.has_instances = instance_net.box_head is not None
-        self.fusion = instance_net.fusion
-        merged = semantic_net.semantic_head is not None and semantic_net.semantic.things == "merged"
-        self.ids = ContiguousIds(network.label_space, merged)
+        self.ids = ContiguousIds(network.label_space, network.merged_things)
         self.register_buffer("_device", torch.zeros(0), persistent=False)
 
     @property
@@ -243,13 +238,15 @@ class SeamlessMetaArch(nn.Module):
         """As `forward`, in whatever mode."""
         batch = image_batch(batched_inputs, self.input_format).to(self.device)
         sizes = output_sizes(batched_inputs, batch)
-        outputs = self.network.branches(batch)
+        outputs = self.network.outputs(batch)
         logits = outputs.semantic_logits
+        settings = self.network.fusion.settings
         results = []
-        for index, (segmentation, detections) in enumerate(self.network.fuse_batch(outputs, sizes)):
-            result: dict[str, Any] = {"panoptic_seg": panoptic_record(segmentation, self.ids)}
-            if self.has_instances:
-                fields = instance_fields(detections.to(self.device), sizes[index], self.fusion)
+        for index, prediction in enumerate(self.network.finish(outputs, sizes)):
+            panoptic = panoptic_record(prediction.require_panoptic(), self.ids)
+            result: dict[str, Any] = {"panoptic_seg": panoptic}
+            if prediction.instances is not None:
+                fields = instance_fields(prediction.instances, sizes[index], settings)
                 result["instances"] = _instances(fields, sizes[index])
             if logits is not None:
                 result["sem_seg"] = semantic_record(

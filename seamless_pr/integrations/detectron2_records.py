@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.datasets.panoptic_records import ImageRecord, PanopticDataset, SegmentRecord
-from seamless_pr.ops.masks import paste_mask
-from seamless_pr.structures.detections import Detections
+from seamless_pr.ops.masks import mask_boxes
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 from seamless_pr.structures.settings import FusionSettings
@@ -218,36 +218,33 @@ class InstanceFields:
 
 
 def instance_fields(
-    detections: Detections, image_size: tuple[int, int], settings: FusionSettings
+    instances: Instances, image_size: tuple[int, int], settings: FusionSettings
 ) -> InstanceFields:
-    """Detections of one image with their masks pasted at the size of the file.
+    """Objects of one image with their masks at the size of the file.
 
     Args:
-        detections: with mask logits; boxes in pixels of the file.
+        instances: with masks, in pixels of the file.
         image_size: (H, W).
         settings: the threshold of masks.
     """
-    if detections.mask_logits is None:
-        raise ValueError("detections have no masks; run the mask branch first")
     height, width = image_size
-    limits = detections.boxes.new_tensor([width, height, width, height])
-    boxes = detections.boxes.clamp(min=0).minimum(limits)
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
-    order = detections.scores.argsort(descending=True, stable=True)
-    kept = detections.select(order[has_area[order]])
-    assert kept.mask_logits is not None
-    masks = torch.zeros(len(kept), height, width, dtype=torch.bool, device=boxes.device)
-    for mask, box, logits in zip(masks, kept.boxes.tolist(), kept.mask_logits):
-        crop = paste_mask(
-            logits.float().sigmoid(),
-            box,
+    kept = instances.best_first()
+    masks = kept.require_masks()
+    device = kept.scores.device
+    pixels = torch.zeros(len(kept), height, width, dtype=torch.bool, device=device)
+    for index, mask in enumerate(pixels):
+        crop = masks.crop(
+            index,
             image_size,
             settings.mask_threshold,
             includes_threshold=settings.mask_threshold_included,
         )
         mask[crop.window] = crop.mask
+    boxes = mask_boxes(pixels) if kept.boxes is None else kept.boxes
+    boxes = boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
     return InstanceFields(
-        kept.boxes.clamp(min=0).minimum(limits), kept.scores, kept.thing_indices, masks
+        boxes[has_area], kept.scores[has_area], kept.thing_indices[has_area], pixels[has_area]
     )
 
 

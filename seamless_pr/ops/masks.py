@@ -5,31 +5,108 @@ Letters: R boxes, M mask side, H, W image size. Boxes are xyxy in pixels of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from seamless_pr.structures.instances import MaskCrop
+
 
 @dataclass(frozen=True)
-class MaskCrop:
-    """A mask known only inside a rectangle of the image.
+class BoxMasks:
+    """Masks over boxes, as Mask R-CNN and PointRend make them; see `Masks`.
 
     Attributes:
-        mask: [h, w] bool; may be empty.
-        top, left: pixel of the image that `mask[0, 0]` covers.
+        logits: [R, M, M] float32 before sigmoid, each stretched over its box.
+        boxes: [R, 4] xyxy in pixels of the image.
     """
 
-    mask: Tensor
-    top: int
-    left: int
+    logits: Tensor
+    boxes: Tensor
 
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the image that the crop covers."""
-        height, width = self.mask.shape
-        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+    def __post_init__(self) -> None:
+        if self.boxes.shape != (len(self.logits), 4):
+            raise ValueError(
+                f"{len(self.logits)} masks need boxes [R, 4]; got {tuple(self.boxes.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def select(self, index: Tensor) -> BoxMasks:
+        return BoxMasks(self.logits[index], self.boxes[index])
+
+    def scaled(self, scale_x: float, scale_y: float) -> BoxMasks:
+        factors = self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+        return BoxMasks(self.logits, self.boxes * factors)
+
+    def to(self, device: torch.device | str) -> BoxMasks:
+        return BoxMasks(self.logits.to(device), self.boxes.to(device))
+
+    def crop(
+        self,
+        index: int,
+        image_size: tuple[int, int],
+        threshold: float,
+        *,
+        includes_threshold: bool = False,
+    ) -> MaskCrop:
+        x0, y0, x1, y1 = self.boxes[index].tolist()
+        return paste_mask(
+            self.logits[index].float().sigmoid(),
+            (x0, y0, x1, y1),
+            image_size,
+            threshold,
+            includes_threshold=includes_threshold,
+        )
+
+
+@dataclass(frozen=True)
+class ImageMasks:
+    """Masks over whole images, as networks without boxes make them; see `Masks`.
+
+    Attributes:
+        probs: [R, h, w] float in [0, 1], over the padded image.
+        padded_size, image_size: (height, width) of the network input and its valid part. A crop
+            is resized bilinearly to the padded size, cut to the valid part, and resized to the
+            image: nothing of the padding is mixed in.
+    """
+
+    probs: Tensor
+    padded_size: tuple[int, int]
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.probs)
+
+    def select(self, index: Tensor) -> ImageMasks:
+        return replace(self, probs=self.probs[index])
+
+    def scaled(self, scale_x: float, scale_y: float) -> ImageMasks:
+        return self  # They cover the image, whatever its size.
+
+    def to(self, device: torch.device | str) -> ImageMasks:
+        return replace(self, probs=self.probs.to(device))
+
+    def crop(
+        self,
+        index: int,
+        image_size: tuple[int, int],
+        threshold: float,
+        *,
+        includes_threshold: bool = False,
+    ) -> MaskCrop:
+        probs = self.probs[index].float()[None, None]
+        if tuple(probs.shape[-2:]) != self.padded_size:
+            probs = F.interpolate(probs, self.padded_size, mode="bilinear", align_corners=False)
+        probs = probs[..., : self.image_size[0], : self.image_size[1]]
+        if tuple(probs.shape[-2:]) != tuple(image_size):
+            probs = F.interpolate(probs, tuple(image_size), mode="bilinear", align_corners=False)
+        values = probs[0, 0]
+        return MaskCrop(values >= threshold if includes_threshold else values > threshold, 0, 0)
 
 
 def paste_mask(
@@ -81,10 +158,30 @@ def _read_along(values: Tensor, start: float, end: float, first: int, stop: int)
     lower = position.floor()
     fraction = (position - lower)[:, None]
     cell = lower.long()
-    padded = torch.nn.functional.pad(values, (0, 0, 1, 1))
+    padded = F.pad(values, (0, 0, 1, 1))
     below = padded[(cell + 1).clamp(0, side + 1)]
     above = padded[(cell + 2).clamp(0, side + 1)]
     return torch.lerp(below, above, fraction)
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """The extents of masks.
+
+    Args:
+        masks: [R, H, W] bool.
+
+    Returns:
+        [R, 4] float32 xyxy: first column and row, last ones + 1; zeros for an empty mask.
+    """
+    rows, columns = masks.any(2), masks.any(1)
+    starts_and_ends = []
+    for present in (columns, rows):
+        start = present.int().argmax(1)
+        end = present.shape[1] - present.flip(1).int().argmax(1)
+        starts_and_ends.append((start, end))
+    (x0, x1), (y0, y1) = starts_and_ends
+    boxes = torch.stack([x0, y0, x1, y1], dim=1).float()
+    return boxes * rows.any(1)[:, None]
 
 
 def nearest_mask_targets(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -65,3 +67,8 @@ def resize_to_sides(
     """`resize_image` to the `resized_size` of an image: [..., H, W] uint8 -> [..., h, w] uint8."""
     size = (image.shape[-2], image.shape[-1])
     return resize_image(image, resized_size(size, shortest_side_pixels, longest_side_pixels))
+
+
+def upsample_logits(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Bilinear resize of [N, C, h, w] to `size` with pixel areas aligned (align_corners=False)."""
+    return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)

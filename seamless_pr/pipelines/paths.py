@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING
-
 from seamless_pr.datasets.remote_files import is_uri
 from seamless_pr.pipelines.ray_support import inside_ray_job, uses_ray
 
 # Keys of a config, at any depth, whose texts are files and folders.
+# Weights that somebody else keeps under a name.
+NAMES = ("torchvision:", "timm:", "hf:")
 PATH_KEYS = ("json", "images", "segments", "weights", "file")
 
 
@@ -60,7 +60,7 @@ def absolute(path: Any) -> Any:
     """A path, a list of paths or None, not relative any more; URIs stay as they are."""
     if isinstance(path, (list, tuple)):
         return [absolute(each) for each in path]
-    if path is None or is_uri(path):
+    if path is None or is_uri(path) or str(path).startswith(NAMES):
         return path
     # Joined and not normalised: `link/..` is where the file system says.
     joined = os.path.join(os.getcwd(), path)
@@ -69,11 +69,13 @@ def absolute(path: Any) -> Any:
 
 def with_absolute_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config in plain containers whose files and folders are absolute."""
-    settled = {}
+    settled: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
             settled[key] = with_absolute_paths(value)
-        elif key in PATH_KEYS and isinstance(value, str) and value != MISSING:
+        elif isinstance(value, list) and all(isinstance(part, Mapping) for part in value):
+            settled[key] = [with_absolute_paths(part) for part in value]
+        elif key in PATH_KEYS and isinstance(value, str):
             settled[key] = absolute(value)
         else:
             settled[key] = value

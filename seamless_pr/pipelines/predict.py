@@ -32,7 +32,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from seamless_pr.build.runs import load_predictor
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.label_spaces import label_space_from_categories
 from seamless_pr.inference.cpu_memory import keep_freed_memory
 from seamless_pr.inference.folders import ImageOutcome, predict_folder

@@ -25,7 +25,7 @@ from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.pipelines.ray_tasks import work_in
 
-Batch = dict[str, NDArray[Any]]
+Rows = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LabelFiles:
         self.job = job
         self.predictor = _load(job)
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Rows) -> Rows:
         # A block of a dead worker comes again; part of it may be done.
         unfinished = [item for item in to_items(batch) if not self.job.folder.is_finished(item)]
         outcomes = predict_images(
@@ -69,7 +69,7 @@ class LabelFiles:
         }
 
 
-def read_files(batch: Batch, job: Job) -> Batch:
+def read_files(batch: Rows, job: Job) -> Rows:
     """A task before the network: files in, pixels out."""
     _begin_task(job)
     return packed(load_image(item, job.sides, job.folder) for item in to_items(batch))
@@ -82,11 +82,11 @@ class LabelImages:
         self.job = job
         self.predictor = _load(job)
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Rows) -> Rows:
         return packed(label_images(self.predictor, unpacked(batch), self.job.folder))
 
 
-def write_files(batch: Batch, job: Job) -> Batch:
+def write_files(batch: Rows, job: Job) -> Rows:
     """A task after the network: maps in, files out."""
     _begin_task(job)
     outcomes = [write_image(labelled, job.folder) for labelled in unpacked(batch)]
@@ -135,7 +135,7 @@ def _wide_tensor(array: NDArray[np.unsignedinteger[Any]]) -> Tensor:
     return torch.from_numpy(array.astype(np.int32))
 
 
-def packed(images: Iterable[Any]) -> Batch:
+def packed(images: Iterable[Any]) -> Rows:
     """Images on their way to the next stage, as a column of bytes."""
     pickled = []
     for image in images:
@@ -145,7 +145,7 @@ def packed(images: Iterable[Any]) -> Batch:
     return {"image": np.array(pickled, object)}
 
 
-def unpacked(batch: Batch) -> Iterator[Any]:
+def unpacked(batch: Rows) -> Iterator[Any]:
     """What `packed` made, one image at a time."""
     return map(pickle.loads, batch["image"])
 
@@ -156,7 +156,7 @@ def to_row(item: ImageItem) -> dict[str, str]:
     return {"path": str(item.path), "image_id": json.dumps(item.image_id), "name": item.name}
 
 
-def to_items(batch: Batch) -> list[ImageItem]:
+def to_items(batch: Rows) -> list[ImageItem]:
     """The images of a batch of rows."""
     rows = zip(batch["path"], batch["image_id"], batch["name"])
     return [to_item({"path": path, "image_id": i, "name": name}) for path, i, name in rows]

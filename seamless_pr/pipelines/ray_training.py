@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
+from seamless_pr.build.configs import config_from_dict
+from seamless_pr.build.run_folder import run_folder
 from seamless_pr.build.runs import build_trainer
-from seamless_pr.config.load import config_from_dict, config_to_dict
-from seamless_pr.config.run_folder import run_folder
+from seamless_pr.config.load import config_to_dict
 from seamless_pr.config.schema import ClusterConfig, Config
 from seamless_pr.files import writing
 from seamless_pr.pipelines.paths import with_absolute_paths

@@ -29,9 +29,9 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.run_folder import run_folder
 from seamless_pr.build.runs import build_trainer
-from seamless_pr.config.load import load_config
-from seamless_pr.config.run_folder import run_folder
 from seamless_pr.config.schema import Config
 from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
 from seamless_pr.pipelines.stage import Stage

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 
 
@@ -112,3 +114,7 @@ def _extent(present: Tensor) -> tuple[Tensor, Tensor]:
     first = present.int().argmax(0)
     end = length - present.flip(0).int().argmax(0)
     return first.float(), end.float()
+
+
+# What a network learns from: images, and the ground truth of each.
+Batch = tuple[ImageBatch, Sequence[PanopticTarget]]

@@ -1,54 +1,78 @@
 """Plain numbers of the branches: nodes of the YAML config and arguments of the functions alike.
 
+Ranges and choices stand at the field, once; whoever reads settings from a file checks them.
 Defaults are the released Seamless Scene Segmentation code on Cityscapes, and PointRend as released.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval, Len, MultipleOf
+
+Count = Annotated[int, Ge(1)]
+CountOrZero = Annotated[int, Ge(0)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Interval(ge=0, le=1)]
+PositiveFraction = Annotated[float, Interval(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
 class RPNSettings:
-    """Region proposals (anchors, matching, selection).
+    """Region proposals (head, anchors, matching, selection).
 
     Attributes:
+        hidden_channels: width between the head's convolutions; null: that of the pyramid.
         anchor_scale: side of a square anchor in cells of its level (8: 32 px at stride 4).
         anchor_ratios: height / width.
         anchor_offset: where in its cell an anchor is centred, in cells (0.5: the middle; detectron2
             takes the corner, 0).
-        pre_nms_train, post_nms_train, pre_nms_test, post_nms_test: proposals kept before and after
-            NMS.
+        pre_nms_train: proposals kept before NMS in training.
+        post_nms_train: proposals kept after NMS in training.
+        pre_nms_test: proposals kept before NMS in prediction.
+        post_nms_test: proposals kept after NMS in prediction.
         nms_threshold: IoU from which (>=) a proposal is suppressed.
         nms_per_level: False: one NMS over all levels (Seamless); True: `pre_nms` and NMS per level
             (detectron2).
         drop_empty: leave out boxes that clipping makes empty, before the NMS (detectron2).
-        positive_iou, negative_iou: anchors at or above / below are objects / background; between:
-            not used.
-        crowd_overlap: anchors whose share of crowd pixels reaches this are not used.
+        positive_iou: anchors at or above are objects.
+        negative_iou: anchors below are background; between both: not used.
+        crowd_overlap: anchors whose share of crowd pixels reaches this are not used; above 1: no
+            such rule.
         inside_only: train only on anchors that lie inside the image.
-        num_samples, positive_fraction: anchors per image in the loss, and the largest share of
-            objects.
+        num_samples: anchors of an image in the loss.
+        positive_fraction: largest share of objects among them.
         box_loss_beta: where smooth L1 turns linear (sigma = 3: beta = 1 / 9).
     """
 
-    anchor_scale: float = 8.0
-    anchor_ratios: tuple[float, ...] = (1.0, 0.5, 2.0)
-    anchor_offset: float = 0.5
-    pre_nms_train: int = 12000
-    post_nms_train: int = 2000
-    pre_nms_test: int = 6000
-    post_nms_test: int = 1000
-    nms_threshold: float = 0.7
+    hidden_channels: Count | None = None
+    anchor_scale: Positive = 8.0
+    anchor_ratios: Annotated[tuple[Positive, ...], Len(1)] = (1.0, 0.5, 2.0)
+    anchor_offset: Fraction = 0.5
+    pre_nms_train: Count = 12000
+    post_nms_train: Count = 2000
+    pre_nms_test: Count = 6000
+    post_nms_test: Count = 1000
+    nms_threshold: Fraction = 0.7
     nms_per_level: bool = False
     drop_empty: bool = False
-    positive_iou: float = 0.7
-    negative_iou: float = 0.3
-    crowd_overlap: float = 0.7
+    positive_iou: Fraction = 0.7
+    negative_iou: Fraction = 0.3
+    crowd_overlap: NotNegative = 0.7
     inside_only: bool = True
-    num_samples: int = 256
-    positive_fraction: float = 0.5
-    box_loss_beta: float = 1.0 / 9.0
+    num_samples: Count = 256
+    positive_fraction: Fraction = 0.5
+    box_loss_beta: NotNegative = 1.0 / 9.0
+
+    def __post_init__(self) -> None:
+        if self.negative_iou > self.positive_iou:
+            raise ValueError(
+                f"'negative_iou' must be at most 'positive_iou' ({self.positive_iou}); got "
+                f"{self.negative_iou}"
+            )
 
 
 @dataclass(frozen=True)
@@ -58,21 +82,19 @@ class RoISettings:
     Attributes:
         sampler: "seamless" (one bilinear sample per bin, border replicated, exact stride) or
             "aligned" (torchvision roi_align with aligned=True and adaptive sampling).
-        canonical_size_pixels, canonical_level: a box of this side reads from this level (0 = the
-            finest).
+        canonical_size_pixels: a box of this side reads from `canonical_level`.
+        canonical_level: index of a level, 0 = the finest.
         level_epsilon: added to the relative size of a box before its logarithm is taken.
         num_levels: levels that boxes may read from, finest first.
         size: side of the pooled map in cells.
-        mask_size: the same for the 4-convolution mask head; 0: it shares the box head's map.
     """
 
-    sampler: str = "seamless"
-    canonical_size_pixels: float = 224.0
-    canonical_level: int = 2
-    level_epsilon: float = 1e-6
-    num_levels: int = 4
-    size: int = 14
-    mask_size: int = 0
+    sampler: Literal["seamless", "aligned"] = "seamless"
+    canonical_size_pixels: Positive = 224.0
+    canonical_level: CountOrZero = 2
+    level_epsilon: NotNegative = 1e-6
+    num_levels: Count = 4
+    size: Count = 14
 
 
 @dataclass(frozen=True)
@@ -80,10 +102,13 @@ class BoxSettings:
     """Box branch.
 
     Attributes:
+        hidden_channels: width of the head's two hidden layers.
+        pooling: side of the windows of its input that are averaged first; 1: none.
         positive_iou: proposals at or above are objects, below background.
-        crowd_overlap: proposals whose share of crowd pixels reaches this are not used.
-        num_samples, positive_fraction: proposals per image in the losses, and the largest share of
-            objects.
+        crowd_overlap: proposals whose share of crowd pixels reaches this are not used; above 1: no
+            such rule.
+        num_samples: proposals of an image in the losses.
+        positive_fraction: largest share of objects among them.
         background_without_objects: sample background in images without an object (the reference
             uses no RoI there).
         delta_weights: box deltas (x, y, w, h) are multiplied by these in targets.
@@ -93,24 +118,59 @@ class BoxSettings:
         max_detections: most detections of an image, over all classes.
     """
 
-    positive_iou: float = 0.5
-    crowd_overlap: float = 0.7
-    num_samples: int = 512
-    positive_fraction: float = 0.25
+    hidden_channels: Count = 1024
+    pooling: Count = 2
+    positive_iou: Fraction = 0.5
+    crowd_overlap: NotNegative = 0.7
+    num_samples: Count = 512
+    positive_fraction: Fraction = 0.25
     background_without_objects: bool = False
-    delta_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    box_loss_beta: float = 1.0
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.5
-    max_detections: int = 100
+    delta_weights: tuple[Positive, Positive, Positive, Positive] = (10.0, 10.0, 5.0, 5.0)
+    box_loss_beta: NotNegative = 1.0
+    score_threshold: Fraction = 0.05
+    nms_threshold: Fraction = 0.5
+    max_detections: Count = 100
+
+
+@dataclass(frozen=True)
+class ConvMaskSettings:
+    """The 4-convolution mask head.
+
+    Attributes:
+        hidden_channels: width of its layers.
+        norm_rois: RoIs that pass the convolutions in training and count in their batch statistics:
+            "sampled" (all, as in the released Seamless code) or "positive" (those with a mask loss,
+            a quarter of the work).
+        roi_size: side of its pooled map in cells; null: it shares the box head's map.
+    """
+
+    hidden_channels: Count = 256
+    norm_rois: Literal["sampled", "positive"] = "positive"
+    roi_size: Count | None = None
+
+
+@dataclass(frozen=True)
+class CoarseMaskSettings:
+    """The coarse mask head of PointRend.
+
+    Attributes:
+        hidden_channels: width of its two layers.
+        roi_size: side of the point grid that it sees, twice that of the coarse mask.
+    """
+
+    hidden_channels: Count = 1024
+    roi_size: Annotated[int, Ge(2), MultipleOf(2)] = 14
 
 
 @dataclass(frozen=True)
 class PointSettings:
-    """PointRend of one branch (paper section 3; numbers of the released code).
+    """PointRend of masks (paper section 3; numbers of the released code).
 
     Attributes:
-        num_train_points: points per box (instance) in training.
+        hidden_channels: width of the point layers.
+        num_layers: their number, before the predictor.
+        coarse_each_layer: every point layer sees the coarse logits, not the first only.
+        num_train_points: points per box in training.
         train_points: "drawn" (by the next two numbers; the paper's table 4 compares (1, 0), (3,
             0.75) and (10, 1)) or "grid" (regular; `num_train_points` is a square).
         oversample_ratio: k, candidates per kept point.
@@ -123,46 +183,72 @@ class PointSettings:
             (released code); False: in the proposals.
     """
 
-    num_train_points: int = 196
-    train_points: str = "drawn"
-    oversample_ratio: float = 3.0
-    importance_fraction: float = 0.75
-    subdivision_points: int = 784
-    start_size: int = 28
-    output_size: int = 224
+    hidden_channels: Count = 256
+    num_layers: Count = 3
+    coarse_each_layer: bool = True
+    num_train_points: Count = 196
+    train_points: Literal["drawn", "grid"] = "drawn"
+    oversample_ratio: Annotated[float, Ge(1)] = 3.0
+    importance_fraction: Fraction = 0.75
+    subdivision_points: Count = 784
+    start_size: CountOrZero = 28
+    output_size: Count = 224
     train_on_predicted_boxes: bool = True
+
+    def __post_init__(self) -> None:
+        side = math.isqrt(self.num_train_points)
+        if self.train_points == "grid" and side * side != self.num_train_points:
+            raise ValueError(
+                f"'num_train_points' must be a square for 'train_points: grid'; got "
+                f"{self.num_train_points}; use {side * side} or {(side + 1) ** 2}"
+            )
 
 
 @dataclass(frozen=True)
-class SemanticSettings:
-    """Semantic branch.
+class SemanticLossSettings:
+    """The loss of pixels.
 
     Attributes:
         loss: "hard_pixels" (mean of the hardest pixels of each image) or "valid_mean" (mean of all
             pixels of the batch that are not void).
         hard_pixel_fraction: share of the hardest pixels in the loss (0.25: tau = 4 / (W H)); 1.0:
             all.
-        hard_point_fraction: the same for PointRend's points, of those that are not void. The
-            published networks take all points, and all pixels too: a point head that learns from
-            all beside logits that learn from the hardest forgets rare classes (docs/results.md).
         things: "classes": one output per class; "merged": one output for each stuff class and a
             last one for all things together (Panoptic FPN).
-        upsample_to_input: logits that no points refine are first upsampled to the network input,
-            then to the image file (detectron2), not from their own size at once.
-        num_train_points: PointRend points of an image in training; 0: as many as a stride-16 map
-            has cells.
-        oversample_ratio, importance_fraction, subdivision_points: as in `PointSettings`.
     """
 
-    loss: str = "hard_pixels"
-    hard_pixel_fraction: float = 0.25
-    hard_point_fraction: float = 1.0
-    things: str = "classes"
-    upsample_to_input: bool = False
-    num_train_points: int = 0
-    oversample_ratio: float = 3.0
-    importance_fraction: float = 0.75
-    subdivision_points: int = 8192
+    loss: Literal["hard_pixels", "valid_mean"] = "hard_pixels"
+    hard_pixel_fraction: PositiveFraction = 0.25
+    things: Literal["classes", "merged"] = "classes"
+
+
+@dataclass(frozen=True)
+class SemanticPointSettings:
+    """PointRend of semantics (paper section 3; numbers of the released code).
+
+    Attributes:
+        hidden_channels: width of the point layers.
+        num_layers: their number, before the predictor.
+        coarse_each_layer: every point layer sees the coarse logits (the paper's text); False: the
+            first only, as released.
+        num_train_points: points of an image in training; 0: as many as a stride-16 map has cells.
+        hard_point_fraction: share of the hardest points in the loss, of those that are not void.
+            The published networks take all points, and all pixels too: a point head that learns
+            from all beside logits that learn from the hardest forgets rare classes
+            (docs/results.md).
+        oversample_ratio: k, candidates per kept point.
+        importance_fraction: beta, share of points taken where the coarse prediction is unsure.
+        subdivision_points: N, points recomputed in each subdivision step.
+    """
+
+    hidden_channels: Count = 256
+    num_layers: Count = 3
+    coarse_each_layer: bool = False
+    num_train_points: CountOrZero = 0
+    hard_point_fraction: PositiveFraction = 1.0
+    oversample_ratio: Annotated[float, Ge(1)] = 3.0
+    importance_fraction: Fraction = 0.75
+    subdivision_points: Count = 8192
 
 
 @dataclass(frozen=True)
@@ -183,11 +269,11 @@ class FusionSettings:
             known class that are no objects) or "void" (the paper's text).
     """
 
-    size: str = "original"
-    score_threshold: float = 0.5
-    overlap_threshold: float = 0.5
-    stuff_area_fraction: float = 4096 / (1024 * 2048)
-    stuff_area_pixels: int = 0
-    mask_threshold: float = 0.5
+    size: Literal["original", "network"] = "original"
+    score_threshold: Fraction = 0.5
+    overlap_threshold: Fraction = 0.5
+    stuff_area_fraction: Fraction = 4096 / (1024 * 2048)
+    stuff_area_pixels: CountOrZero = 0
+    mask_threshold: Fraction = 0.5
     mask_threshold_included: bool = False
-    semantic_things: str = "crowd"
+    semantic_things: Literal["crowd", "void"] = "crowd"

@@ -3,54 +3,116 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from annotated_types import Interval
+
+from seamless_pr.structures.kinds import Kinded
+from seamless_pr.structures.settings import (
+    Count,
+    CountOrZero,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+)
 
 
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """The optimiser; defaults of the released Seamless Scene Segmentation code.
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings(Kinded):
+    """What optimisers of every kind have; defaults of the released Seamless code.
 
     Attributes:
-        kind: "sgd" or "adamw" (decoupled weight decay; learns faster in short runs from scratch).
         lr: learning rate after the warm-up, for the global batch.
-        lr_multipliers: part of the network (`semantic_head`, `backbone.conv1`, ...) -> factor on
-            the learning rate of its weights.
-        momentum, nesterov: as in torch.optim.SGD ("sgd" only).
+        lr_multipliers: part of the network (`semantics.head`, `trunk.backbone.conv1`, ...) ->
+            factor on the learning rate of its weights.
         weight_decay: for all weights but those of norm layers.
         norm_weight_decay: for scale and shift of norm layers.
         clip_grad_norm: largest L2 norm of the whole gradient; 0: no clipping.
         accumulation_steps: the global batch is computed in this many parts, one after the other.
     """
 
-    kind: str = "sgd"
-    lr: float = 0.01
-    lr_multipliers: dict[str, float] = field(default_factory=dict)
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 1e-4
-    norm_weight_decay: float = 0.0
-    clip_grad_norm: float = 0.0
-    accumulation_steps: int = 1
+    lr: Positive = 0.01
+    lr_multipliers: dict[str, Positive] = field(default_factory=dict)
+    weight_decay: NotNegative = 1e-4
+    norm_weight_decay: NotNegative = 0.0
+    clip_grad_norm: NotNegative = 0.0
+    accumulation_steps: Count = 1
 
 
-@dataclass(frozen=True)
-class ScheduleSettings:
-    """Learning rate as a factor over steps.
+@dataclass(frozen=True, kw_only=True)
+class SGDSettings(OptimizerSettings):
+    """Stochastic gradient descent.
 
     Attributes:
-        kind: "multistep", "poly" or "cosine".
-        milestones: steps at which a multistep rate is multiplied by `gamma`.
-        gamma: factor of one milestone.
-        power: exponent of the poly schedule, (1 - step / steps) ** power.
+        momentum: share of the last step that is added to the next one.
+        nesterov: look ahead along the momentum.
+    """
+
+    kind: str = "sgd"
+    momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+
+    def __post_init__(self) -> None:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("'nesterov' needs 'momentum' above 0; got 0; set nesterov to false")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWSettings(OptimizerSettings):
+    """Adam with decoupled weight decay; learns faster in short runs from scratch."""
+
+    kind: str = "adamw"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleSettings(Kinded):
+    """Learning rate as a factor over steps: what schedules of every kind have.
+
+    Attributes:
         warmup_steps: the factor rises linearly from `warmup_factor` to 1 over these; 0: no warm-up.
         warmup_factor: first factor of the warm-up.
     """
 
+    warmup_steps: CountOrZero = 200
+    warmup_factor: PositiveFraction = 1 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultistepSettings(ScheduleSettings):
+    """A factor that falls at given steps.
+
+    Attributes:
+        milestones: steps at which the factor is multiplied by `gamma`.
+        gamma: factor of one milestone.
+    """
+
     kind: str = "multistep"
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    power: float = 0.9
-    warmup_steps: int = 200
-    warmup_factor: float = 1 / 3
+    milestones: tuple[Count, ...] = ()
+    gamma: PositiveFraction = 0.1
+
+    def __post_init__(self) -> None:
+        if any(first >= second for first, second in pairwise(self.milestones)):
+            raise ValueError(f"'milestones' must be ascending steps; got {list(self.milestones)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolySettings(ScheduleSettings):
+    """A factor of (1 - step / steps) ** power.
+
+    Attributes:
+        power: the exponent.
+    """
+
+    kind: str = "poly"
+    power: Positive = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineSettings(ScheduleSettings):
+    """Half a cosine, from 1 to 0 over the run."""
+
+    kind: str = "cosine"
 
 
 @dataclass(frozen=True)
@@ -76,14 +138,14 @@ class TrainingSettings:
             validation.
     """
 
-    steps: int = 48000
-    max_minutes: float = 0.0
+    steps: Count = 48000
+    max_minutes: NotNegative = 0.0
     seed: int = 0
-    amp: str = "none"
+    amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = True
     joint_padding: bool = True
     global_loss_counts: bool = True
-    log_interval_steps: int = 20
-    checkpoint_interval_steps: int = 1000
-    evaluation_interval_steps: int = 2000
-    num_example_pictures: int = 4
+    log_interval_steps: Count = 20
+    checkpoint_interval_steps: Count = 1000
+    evaluation_interval_steps: CountOrZero = 2000
+    num_example_pictures: CountOrZero = 4

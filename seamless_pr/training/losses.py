@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from seamless_pr.models.networks.network import Network
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -26,7 +27,7 @@ class MeanLosses(nn.Module):
         global_counts: see `mean_losses`.
     """
 
-    def __init__(self, network: nn.Module, global_counts: bool) -> None:
+    def __init__(self, network: Network, global_counts: bool) -> None:
         super().__init__()
         self.network: Any = network
         self.global_counts = global_counts

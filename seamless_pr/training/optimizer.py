@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
-from seamless_pr.structures.training_settings import OptimizerSettings
+from seamless_pr.structures.training_settings import (
+    AdamWSettings,
+    OptimizerSettings,
+    SGDSettings,
+)
 
 
 def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
@@ -17,8 +22,8 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer
     Each group knows the `lr_multiplier` of its parameters, which `set_lr` applies.
 
     Raises:
-        ValueError: unknown kind, the network has no trainable parameter, or not a part that
-            `lr_multipliers` names.
+        ValueError: the network has no trainable parameter, or not a part that `lr_multipliers`
+            names.
     """
     weights, norms = split_norm_parameters(network)
     groups = [
@@ -33,11 +38,8 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer
     ]
     if not groups:
         raise ValueError("the network has no trainable parameter; check the frozen parts")
-    if settings.kind == "sgd":
-        return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
-    if settings.kind == "adamw":
-        return AdamW(groups, lr=settings.lr)
-    raise ValueError(f"optimizer kind must be 'sgd' or 'adamw'; got '{settings.kind}'")
+    _, make = OPTIMIZERS[settings.kind]
+    return make(groups, settings)
 
 
 def split_norm_parameters(network: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
@@ -87,3 +89,18 @@ def split_by_multiplier(
     for parameter in parameters:
         groups.setdefault(multiplier_of.get(parameter, 1.0), []).append(parameter)
     return groups
+
+
+def _sgd(groups: list[dict[str, Any]], settings: SGDSettings) -> Optimizer:
+    return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+
+
+def _adamw(groups: list[dict[str, Any]], settings: AdamWSettings) -> Optimizer:
+    return AdamW(groups, lr=settings.lr)
+
+
+# Kind -> (its settings, what makes it of parameter groups).
+OPTIMIZERS: dict[str, tuple[type, Callable[[list[dict[str, Any]], Any], Optimizer]]] = {
+    "sgd": (SGDSettings, _sgd),
+    "adamw": (AdamWSettings, _adamw),
+}

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.generators import keyed_generator, keyed_seed
 from seamless_pr.structures.image_batch import ImageBatch
-from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.panoptic_target import Batch, PanopticTarget
 from seamless_pr.structures.training_settings import (
     OptimizerSettings,
     ScheduleSettings,
@@ -26,7 +27,6 @@ from seamless_pr.training.losses import MeanLosses, weighted_sum
 from seamless_pr.training.optimizer import make_optimizer
 from seamless_pr.training.schedule import lr_factor, set_lr
 
-Batch = tuple[ImageBatch, Sequence[PanopticTarget]]
 _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -65,7 +65,7 @@ class OptimizerStep:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         *,
         loss_weights: Mapping[str, float],
         optimizer: OptimizerSettings,

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from seamless_pr.files import check_writable
+from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.finite import names_not_finite
+from seamless_pr.structures.panoptic_target import Batch
 from seamless_pr.structures.training_settings import (
     OptimizerSettings,
     ScheduleSettings,
@@ -35,7 +37,7 @@ from seamless_pr.training.distributed import (
     world_size,
 )
 from seamless_pr.training.run_log import RunLog
-from seamless_pr.training.step import Batch, OptimizerStep, StepRecord
+from seamless_pr.training.step import OptimizerStep, StepRecord
 
 _STATE_KEYS = {
     "step",
@@ -62,8 +64,8 @@ class TrainingHooks:
             workers but the first) and the metrics of these weights, empty if nobody measured them.
     """
 
-    evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None
-    draw_examples: Callable[[nn.Module], Mapping[str, Tensor]] | None = None
+    evaluate: Callable[[Network], Mapping[str, Any]] | None = None
+    draw_examples: Callable[[Network], Mapping[str, Tensor]] | None = None
     on_checkpoint: Callable[[int, Path | None, Mapping[str, Any]], None] | None = None
 
 
@@ -77,7 +79,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         batches_from: Callable[[int], Iterable[Batch]],
         *,
         loss_weights: Mapping[str, float],

@@ -63,19 +63,19 @@ def _biased(layer: str, kind: str, norm: str = "norm") -> str:
 
 def _block(match: re.Match[str]) -> str:
     part = _BLOCK_PARTS[match[3]]
-    return f"backbone.layer{int(match[1]) - 1}.{match[2]}.{part}"
+    return f"trunk.backbone.layer{int(match[1]) - 1}.{match[2]}.{part}"
 
 
 def _fpn(match: re.Match[str]) -> str:
-    return f"fpn.{match[1]}.{int(match[2]) - 2}.{_biased('conv', match[3])}"
+    return f"trunk.neck.{match[1]}.{int(match[2]) - 2}.{_biased('conv', match[3])}"
 
 
 def _fc(match: re.Match[str]) -> str:
-    return f"box_head.{_biased(f'fc{match[1]}', match[2], f'norm{match[1]}')}"
+    return f"instances.box_head.{_biased(f'fc{match[1]}', match[2], f'norm{match[1]}')}"
 
 
 def _mask_conv(match: re.Match[str]) -> str:
-    return f"mask_head.convs.{int(match[1]) - 1}.{_biased('conv', match[2])}"
+    return f"instances.masks.head.convs.{int(match[1]) - 1}.{_biased('conv', match[2])}"
 
 
 def _point_layer(head: str) -> Callable[[re.Match[str]], str]:
@@ -85,7 +85,7 @@ def _point_layer(head: str) -> Callable[[re.Match[str]], str]:
 def _semantic_block(match: re.Match[str]) -> str:
     # Odd positions of the sequence are the upsamplings between the blocks.
     part = "norm." if match[3] else "conv."
-    return f"semantic_head.branches.{int(match[1]) - 2}.{int(match[2]) // 2}.{part}"
+    return f"semantics.head.branches.{int(match[1]) - 2}.{int(match[2]) // 2}.{part}"
 
 
 # Older files keep both mask heads beside each other under roi_heads.
@@ -94,8 +94,8 @@ _POINT = r"roi_heads\.(?:mask_head\.point_head|mask_point_head)\."
 _SEMANTIC = r"sem_seg_head\.(?:coarse_sem_seg_head\.)?"
 
 _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (r"backbone\.bottom_up\.stem\.conv1\.norm\.", lambda match: "backbone.bn1."),
-    (r"backbone\.bottom_up\.stem\.conv1\.", lambda match: "backbone.conv1."),
+    (r"backbone\.bottom_up\.stem\.conv1\.norm\.", lambda match: "trunk.backbone.bn1."),
+    (r"backbone\.bottom_up\.stem\.conv1\.", lambda match: "trunk.backbone.conv1."),
     (
         r"backbone\.bottom_up\.res([2-5])\.(\d+)\.((?:shortcut|conv[1-3])\.(?:norm\.)?)",
         _block,
@@ -103,33 +103,33 @@ _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
     (r"backbone\.fpn_(lateral|output)([2-5])\.(weight|bias)", _fpn),
     (
         r"proposal_generator\.rpn_head\.conv\.(weight|bias)",
-        lambda match: f"rpn_head.{_biased('conv', match[1])}",
+        lambda match: f"instances.rpn_head.{_biased('conv', match[1])}",
     ),
     (
         rf"proposal_generator\.rpn_head\.({'|'.join(_RPN_PARTS)})\.",
-        lambda match: f"rpn_head.{_RPN_PARTS[match[1]]}.",
+        lambda match: f"instances.rpn_head.{_RPN_PARTS[match[1]]}.",
     ),
     (r"roi_heads\.box_head\.fc([12])\.(weight|bias)", _fc),
     (
         rf"roi_heads\.box_predictor\.({'|'.join(_BOX_PREDICTORS)})\.",
-        lambda match: f"box_head.{_BOX_PREDICTORS[match[1]]}.",
+        lambda match: f"instances.box_head.{_BOX_PREDICTORS[match[1]]}.",
     ),
     (r"roi_heads\.mask_head\.mask_fcn([1-4])\.(weight|bias)", _mask_conv),
     (
         r"roi_heads\.mask_head\.deconv\.(weight|bias)",
-        lambda match: f"mask_head.{_biased('upsample', match[1], 'upsample_norm')}",
+        lambda match: f"instances.masks.head.{_biased('upsample', match[1], 'upsample_norm')}",
     ),
-    (r"roi_heads\.mask_head\.predictor\.", lambda match: "mask_head.predictor."),
+    (r"roi_heads\.mask_head\.predictor\.", lambda match: "instances.masks.head.predictor."),
     (
         rf"{_COARSE}({'|'.join(_COARSE_PARTS)})\.",
-        lambda match: f"mask_head.{_COARSE_PARTS[match[1]]}.",
+        lambda match: f"instances.masks.coarse_head.{_COARSE_PARTS[match[1]]}.",
     ),
-    (rf"{_POINT}fc(\d+)\.", _point_layer("point_head")),
-    (rf"{_POINT}predictor\.", lambda match: "point_head.predictor."),
-    (r"sem_seg_head\.point_head\.fc(\d+)\.", _point_layer("semantic_point_head")),
-    (r"sem_seg_head\.point_head\.predictor\.", lambda match: "semantic_point_head.predictor."),
+    (rf"{_POINT}fc(\d+)\.", _point_layer("instances.masks.point_head")),
+    (rf"{_POINT}predictor\.", lambda match: "instances.masks.point_head.predictor."),
+    (r"sem_seg_head\.point_head\.fc(\d+)\.", _point_layer("semantics.point_head")),
+    (r"sem_seg_head\.point_head\.predictor\.", lambda match: "semantics.point_head.predictor."),
     (rf"{_SEMANTIC}p([2-5])\.(\d)\.(norm\.)?", _semantic_block),
-    (rf"{_SEMANTIC}predictor\.", lambda match: "semantic_head.predictor."),
+    (rf"{_SEMANTIC}predictor\.", lambda match: "semantics.head.predictor."),
 )
 
 
@@ -213,13 +213,13 @@ def our_tensor(our_key: str, tensor: Tensor, *, merged_things: bool = False) -> 
         tensor: the zoo's values.
         merged_things: the semantic predictor has one class for all things, first (Panoptic FPN).
     """
-    if our_key == "backbone.conv1.weight":
+    if our_key == "trunk.backbone.conv1.weight":
         return tensor.flip(1)
-    if our_key.startswith("box_head.class_logits."):
+    if our_key.startswith("instances.box_head.class_logits."):
         return tensor.roll(1, 0)
-    if merged_things and our_key.startswith("semantic_head.predictor."):
+    if merged_things and our_key.startswith("semantics.head.predictor."):
         return tensor.roll(-1, 0)
-    is_point_layer = our_key.startswith(("point_head.", "semantic_point_head."))
+    is_point_layer = our_key.startswith(("instances.masks.point_head.", "semantics.point_head."))
     return tensor.squeeze(2) if is_point_layer and tensor.ndim == 3 else tensor
 
 
@@ -239,14 +239,19 @@ def fit_zoo_weights(
         ValueError: a part of the network is there twice, in two layouts of names.
     """
     weights = {name: t.float() for name, t in tensors.items() if not _CONSTANTS.fullmatch(name)}
-    shapes = _our_shapes(weights)
-    merged = _num_things(shapes) > 0
+    shapes = our_shapes(weights)
+    merged = num_things(shapes) > 0
     return fit_keys(
         weights, network, our_name, lambda name, t: our_tensor(name, t, merged_things=merged)
     )
 
 
-def _our_shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def our_shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a zoo checkpoint's tensors under our names; names without a rule are left out.
+
+    Raises:
+        ValueError: a part of the network is there twice, in two layouts of names.
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for name, tensor in weights.items():
         ours = our_name(name)
@@ -260,161 +265,6 @@ def _our_shapes(weights: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _num_things(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return shapes.get("box_head.class_logits.bias", (1,))[0] - 1
-
-
-# Settings of detectron2's ResNet-FPN networks, as values of the `model` group of a config.
-
-_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
-_MSRA_STD = (1 / 255, 1 / 255, 1 / 255)
-_RESNEXT_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
-# Above any share: crowd regions are no reason to leave anchors and proposals out.
-_NO_CROWD_RULE = 2.0
-
-_BOX_LOSSES = ("rpn_objectness", "rpn_box", "box_class", "box_delta")
-_NO_DATA = {"json": "not known to imported weights", "images": "not known to imported weights"}
-# Label space, (thing classes, semantic outputs), and (shortest, longest) side of test images.
-_DATASETS = (
-    ("cityscapes", ((8, 0), (0, 19)), (1024, 2048)),
-    ("coco_panoptic", ((80, 0), (80, 54)), (800, 1333)),
-)
-
-_RPN_VALUES = {
-    "anchor_ratios": (0.5, 1.0, 2.0),
-    "anchor_offset": 0.0,
-    "pre_nms_train": 2000,
-    "post_nms_train": 1000,
-    "pre_nms_test": 1000,
-    "post_nms_test": 1000,
-    "nms_per_level": True,
-    "drop_empty": True,
-    "inside_only": False,
-    "crowd_overlap": _NO_CROWD_RULE,
-    "box_loss_beta": 0.0,
-}
-_ROI_VALUES = {"sampler": "aligned", "level_epsilon": 1e-8, "size": 7, "mask_size": 14}
-_BOX_VALUES = {
-    "background_without_objects": True,
-    "crowd_overlap": _NO_CROWD_RULE,
-    "box_loss_beta": 0.0,
-}
-
-
-def zoo_config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """A config, as nested values, that rebuilds the network of a zoo checkpoint.
-
-    Depth and kind of the backbone, the branches, their heads and the dataset are read off the names
-    and shapes; the rest is what all these networks have in common in detectron2.
-
-    Raises:
-        ValueError: not a network on ResNet-FPN, without a branch that is known here, or with
-            numbers of classes that belong to neither COCO nor Cityscapes.
-    """
-    shapes = _our_shapes(tensors)
-    has_instances = "box_head.fc1.weight" in shapes
-    has_semantics = "semantic_head.predictor.weight" in shapes
-    if "backbone.layer1.0.conv2.weight" not in shapes or not (has_instances or has_semantics):
-        raise ValueError(
-            f"{len(shapes)} of {len(tensors)} names are known; expected a detectron2 network on "
-            "ResNet-FPN with boxes (PointRend, Mask R-CNN, Panoptic FPN) or a SemanticFPN head"
-        )
-    model = _trunk_values(shapes)
-    losses: dict[str, float] = {}
-    if has_instances:
-        model |= _instance_values(shapes)
-        masks = ("mask",) if model["mask_head"]["kind"] == "conv" else ("mask_coarse", "mask_point")
-        losses |= dict.fromkeys((*_BOX_LOSSES, *masks), 1.0)
-    if has_semantics:
-        model |= _semantic_values(shapes)
-        losses["semantic"] = 1.0
-        if model["semantic_head"]["refinement"] == "point_rend":
-            losses["semantic_point"] = 1.0
-    if has_instances and has_semantics:
-        model["branches"] = "both"
-        model["semantic"]["things"] = "merged"
-        model["fusion"] = {
-            "mask_threshold_included": True,
-            "semantic_things": "void",
-            "stuff_area_pixels": 4096,
-        }
-        losses["semantic"] = 0.5
-    return {"model": model, "data": _data_values(shapes), "loss_weights": losses}
-
-
-def _trunk_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    return {
-        "backbone": _backbone_values(shapes),
-        "norm_act": {"kind": "frozen_batch_norm", "slope": 0.0, "sync": False},
-        "head_norm_act": {"kind": "bias", "slope": 0.0, "sync": False},
-        "fpn": {"activation": "identity", "extra": "pool"},
-        "size_divisor": 32,
-        "pixel_mean": _MEAN,
-        "pixel_std": _RESNEXT_STD if _is_resnext(shapes) else _MSRA_STD,
-    }
-
-
-def _instance_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    is_point_rend = "point_head.predictor.weight" in shapes
-    return {
-        "branches": "instance",
-        "rpn": dict(_RPN_VALUES),
-        "roi": dict(_ROI_VALUES),
-        "box": dict(_BOX_VALUES),
-        "box_head": {"pooling": 1},
-        "mask_head": {"kind": "point_rend" if is_point_rend else "conv"},
-        "fusion": {"mask_threshold_included": True},
-    }
-
-
-def _semantic_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    refines = "semantic_point_head.predictor.weight" in shapes
-    return {
-        "branches": "semantic",
-        "semantic_head": {
-            "kind": "fpn",
-            "refinement": "point_rend" if refines else "none",
-            "norm_act": {"kind": "group_norm", "slope": 0.0, "num_groups": 32, "sync": False},
-        },
-        "semantic": {"loss": "valid_mean", "upsample_to_input": True},
-        # A class map: no region is too small.
-        "fusion": {"stuff_area_fraction": 0.0},
-    }
-
-
-def _data_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    num_things = _num_things(shapes)
-    num_outputs = shapes.get("semantic_head.predictor.bias", (0,))[0]
-    for name, classes, (shortest, longest) in _DATASETS:
-        if (num_things, num_outputs) in classes:
-            return {
-                "label_space": name,
-                "shortest_side_pixels": shortest,
-                "longest_side_pixels": longest,
-                "train": _NO_DATA,
-                "val": _NO_DATA,
-            }
-    raise ValueError(
-        f"the weights have {num_things} thing classes and {num_outputs} semantic outputs; expected "
-        "those of COCO or Cityscapes"
-    )
-
-
-def _is_resnext(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    # A grouped convolution sees a share of its inputs only.
-    outputs, inputs = shapes["backbone.layer1.0.conv2.weight"][:2]
-    return inputs < outputs
-
-
-def _backbone_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    pattern = re.compile(r"backbone\.layer(\d)\.(\d+)\.conv1\.weight")
-    blocks: dict[str, int] = {}
-    for name in shapes:
-        if match := pattern.fullmatch(name):
-            blocks[match[1]] = max(blocks.get(match[1], 0), int(match[2]) + 1)
-    depth = 2 + 3 * sum(blocks.values())
-    resnext = _is_resnext(shapes)
-    name = f"resnext{depth}_32x8d" if resnext else f"resnet{depth}"
-    # Networks for semantics alone train from the stem on.
-    num_frozen = 2 if _num_things(shapes) else 0
-    return {"name": name, "stride_in_1x1": not resnext, "num_frozen": num_frozen}
+def num_things(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Thing classes of the network with these shapes; 0 without instance branch."""
+    return shapes.get("instances.box_head.class_logits.bias", (1,))[0] - 1

@@ -40,4 +40,4 @@ def _unchanged(name: str) -> str:
 
 def _from_seamseg(name: str) -> str | None:
     ours = our_name(f"body.backbone.{name}")
-    return None if ours is None else ours.removeprefix("backbone.")
+    return None if ours is None else ours.removeprefix("trunk.backbone.")

@@ -26,20 +26,20 @@ _MINI_DL = {
     "bn2": "mix.norm",
 }
 _HEADS = {
-    "roi_head.fc.fc1": "box_head.fc1",
-    "roi_head.fc.bn1": "box_head.norm1",
-    "roi_head.fc.fc2": "box_head.fc2",
-    "roi_head.fc.bn2": "box_head.norm2",
-    "roi_head.roi_cls": "box_head.class_logits",
-    "roi_head.roi_bbx": "box_head.box_deltas",
-    "roi_head.conv.conv_up": "mask_head.upsample",
-    "roi_head.conv.bn_up": "mask_head.upsample_norm",
-    "roi_head.roi_msk": "mask_head.predictor",
-    "sem_head.conv_sem": "semantic_head.predictor",
+    "roi_head.fc.fc1": "instances.box_head.fc1",
+    "roi_head.fc.bn1": "instances.box_head.norm1",
+    "roi_head.fc.fc2": "instances.box_head.fc2",
+    "roi_head.fc.bn2": "instances.box_head.norm2",
+    "roi_head.roi_cls": "instances.box_head.class_logits",
+    "roi_head.roi_bbx": "instances.box_head.box_deltas",
+    "roi_head.conv.conv_up": "instances.masks.head.upsample",
+    "roi_head.conv.bn_up": "instances.masks.head.upsample_norm",
+    "roi_head.roi_msk": "instances.masks.head.predictor",
+    "sem_head.conv_sem": "semantics.head.predictor",
 }
 
 # Parameters whose rows are box deltas: (dy, dx, dh, dw) there, (dx, dy, dw, dh) here.
-_DELTA_LAYERS = ("rpn_head.box_deltas.", "box_head.box_deltas.")
+_DELTA_LAYERS = ("instances.rpn_head.box_deltas.", "instances.box_head.box_deltas.")
 
 
 def our_name(seamseg_name: str) -> str | None:
@@ -81,13 +81,13 @@ def _our_modules() -> dict[str, str]:
 
 def _backbone() -> Iterator[tuple[str, str]]:
     for part in ("conv1", "bn1"):
-        yield f"body.backbone.mod1.{part}", f"backbone.{part}"
+        yield f"body.backbone.mod1.{part}", f"trunk.backbone.{part}"
     for stage in range(1, _NUM_STAGES + 1):
         for block in range(_MAX_BLOCKS):
             for theirs, ours in _BLOCK.items():
                 yield (
                     f"body.backbone.mod{stage + 1}.block{block + 1}.{theirs}",
-                    f"backbone.layer{stage}.{block}.{ours}",
+                    f"trunk.backbone.layer{stage}.{block}.{ours}",
                 )
 
 
@@ -95,14 +95,14 @@ def _pyramid() -> Iterator[tuple[str, str]]:
     for kind in ("lateral", "output", "extra"):
         for level in range(_MAX_LEVELS):
             for theirs, ours in _CONV_NORM.items():
-                yield f"body.fpn.{kind}.{level}.{theirs}", f"fpn.{kind}.{level}.{ours}"
+                yield f"body.fpn.{kind}.{level}.{theirs}", f"trunk.neck.{kind}.{level}.{ours}"
 
 
 def _repeated_heads() -> Iterator[tuple[str, str]]:
     for theirs, ours in _RPN_HEAD.items():
-        yield f"rpn_head.{theirs}", f"rpn_head.{ours}"
+        yield f"rpn_head.{theirs}", f"instances.rpn_head.{ours}"
     for index in range(_NUM_STAGES):
         for theirs, ours in _CONV_NORM.items():
-            yield f"roi_head.conv.{theirs}{index + 1}", f"mask_head.convs.{index}.{ours}"
+            yield f"roi_head.conv.{theirs}{index + 1}", f"instances.masks.head.convs.{index}.{ours}"
         for theirs, ours in _MINI_DL.items():
-            yield f"sem_head.output.{index}.{theirs}", f"semantic_head.mini_dls.{index}.{ours}"
+            yield f"sem_head.output.{index}.{theirs}", f"semantics.head.mini_dls.{index}.{ours}"

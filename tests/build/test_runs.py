@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.runs import build_images, build_label_space
-from seamless_pr.config.load import config_from_dict
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform
 from tests.support.tiny_run import tiny_run_values, write_tiny_data
 

@@ -8,8 +8,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from seamless_pr.datasets.coco_results import encode_run_lengths, to_coco, to_coco_instances
-from seamless_pr.ops.masks import MaskCrop
-from seamless_pr.structures.detections import Detections
+from seamless_pr.ops.masks import BoxMasks, ImageMasks
+from seamless_pr.structures.instances import Instances, MaskCrop
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 
@@ -98,13 +98,10 @@ def test_run_lengths_of_a_crop_equal_those_of_the_whole_mask(fill: str) -> None:
 
 
 def test_instances_are_listed_by_score_with_pasted_masks() -> None:
-    detections = Detections(
-        boxes=torch.tensor([[0.0, 0.0, 2.0, 2.0], [2.0, 1.0, 6.0, 3.0]]),
-        scores=torch.tensor([0.25, 0.5]),
-        thing_indices=torch.tensor([0, 0]),
-        mask_logits=torch.full((2, 4, 4), 9.0),
-    )
-    first, second = to_coco_instances(detections, (5, 8), LABEL_SPACE, "town/a", mask_threshold=0.4)
+    boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [2.0, 1.0, 6.0, 3.0]])
+    masks = BoxMasks(torch.full((2, 4, 4), 9.0), boxes)
+    instances = Instances(torch.tensor([0.25, 0.5]), torch.tensor([0, 0]), boxes, masks)
+    first, second = to_coco_instances(instances, (5, 8), LABEL_SPACE, "town/a", mask_threshold=0.4)
     assert (first["score"], second["score"]) == (0.5, 0.25)
     assert first["image_id"] == "town/a"
     assert first["category_id"] == 26
@@ -115,11 +112,23 @@ def test_instances_are_listed_by_score_with_pasted_masks() -> None:
     np.testing.assert_array_equal(pasted, expected)
 
 
-def test_image_without_detections_has_no_instances() -> None:
-    nothing = Detections(
-        torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4, 4)
-    )
+def test_masks_without_boxes_are_listed_with_the_box_of_their_pixels() -> None:
+    probs = torch.zeros(2, 5, 8)
+    probs[0, 1:3, 2:6] = 0.9
+    masks = ImageMasks(probs, (5, 8), (5, 8))
+    found = Instances(torch.tensor([0.9, 0.8]), torch.tensor([0, 0]), None, masks)
+    first, empty = to_coco_instances(found, (5, 8), LABEL_SPACE, 1)
+    assert first["bbox"] == [2.0, 1.0, 4.0, 2.0]
+    expected = np.zeros((5, 8), np.uint8)
+    expected[1:3, 2:6] = 1
+    np.testing.assert_array_equal(coco_mask.decode(first["segmentation"]), expected)
+    assert empty["bbox"] == [0.0, 0.0, 0.0, 0.0]
+
+
+def test_image_without_instances_has_no_records() -> None:
+    boxes, none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    nothing = Instances(torch.zeros(0), none, boxes, BoxMasks(torch.zeros(0, 4, 4), boxes))
     assert to_coco_instances(nothing, (5, 8), LABEL_SPACE, 1) == []
-    without_masks = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    without_masks = Instances(torch.zeros(0), none, boxes)
     with pytest.raises(ValueError, match="no masks"):
         to_coco_instances(without_masks, (5, 8), LABEL_SPACE, 1)

@@ -9,11 +9,12 @@ from seamless_pr.evaluation.validation import true_segmentation, true_segments, 
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.metrics.panoptic_meter import PanopticQuality
 from seamless_pr.metrics.panoptic_quality import PQCounts
-from seamless_pr.structures.detections import Detections
+from seamless_pr.models.networks.network import Network
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.prediction import Prediction
 
 LABELS = LabelSpace(
     "two",
@@ -72,7 +73,7 @@ def test_truth_is_resized_without_new_ids() -> None:
     assert [segment.area for segment in small.segments] == [3, 1, 1, 0]
 
 
-class Oracle(torch.nn.Module):
+class Oracle(Network):
     """Knows the truth of each picture by its first pixel."""
 
     label_space = LABELS
@@ -81,11 +82,11 @@ class Oracle(torch.nn.Module):
         super().__init__()
         self.answers = answers
 
-    def predict(self, batch, original_sizes):
-        none = torch.zeros(0, dtype=torch.int64)
-        detections = Detections(torch.zeros(0, 4), torch.zeros(0), none)
-        keys = batch.images[:, 0, 0, 0].tolist()
-        return [(self.answers[key], detections) for key in keys]
+    def outputs(self, batch):
+        return batch.images[:, 0, 0, 0].tolist()
+
+    def finish(self, outputs, sizes):
+        return [Prediction(self.answers[key]) for key in outputs]
 
 
 def test_images_are_scored_together_and_at_the_size_of_their_files() -> None:

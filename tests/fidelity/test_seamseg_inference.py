@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from seamless_pr.models.instances.rpn import Proposals, propose
-from seamless_pr.models.semantics.mini_dl import semantic_classes, upsample_logits
+from seamless_pr.models.instances.two_stage import TwoStageBranch
+from seamless_pr.ops.masks import BoxMasks
+from seamless_pr.ops.resize import upsample_logits
 from seamless_pr.ops.roi_sampling import pool_rois
-from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
-from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from seamless_pr.structures.prediction import Prediction
 from tests.support.golden import load_golden, x_first_channels, xyxy
 from tests.support.golden_network import (
     INFERENCE_CASES,
@@ -58,7 +59,7 @@ class Run:
     class_logits: Tensor
     box_logits: Tensor
     roi_features: Tensor
-    predictions: list[tuple[PanopticSegmentation, Detections]]
+    predictions: list[Prediction]
 
     def name(self, tensor: str) -> str:
         return f"{self.case.name}/{tensor}"
@@ -76,26 +77,30 @@ def run(request: pytest.FixtureRequest) -> Run:
         golden_images(case),
         golden_network(case),
     )
+    branch = net.instances
+    assert isinstance(branch, TwoStageBranch)
+    assert net.semantics is not None
     stem: list[Tensor] = []
-    hook = net.backbone.get_submodule("maxpool").register_forward_hook(
+    hook = net.trunk.backbone.get_submodule("maxpool").register_forward_hook(
         lambda module, inputs, output: stem.append(output.clone())
     )
     with torch.no_grad():
-        stages = net.backbone(net.normalized(batch))
+        stages = net.trunk.backbone(net.trunk.normalization(batch))
         hook.remove()
-        levels = net.fpn(stages)
-        found = net._rpn(levels)
+        features = net.trunk.features(stages)
+        levels = features.levels
+        output, anchors = branch.score_anchors(features)
         dense = {f"backbone_mod{1 + i}": stage for i, stage in enumerate([*stem, *stages])}
         dense |= {f"fpn{i}": level for i, level in enumerate(levels)}
         for i in range(len(levels)):
-            dense[f"rpn_obj{i}"] = found.rpn.objectness_logits[i]
-            dense[f"rpn_bbx{i}"] = found.rpn.box_deltas[i]
-        dense["sem_logits_low"] = net.semantic_head(levels)
-        proposals = propose(found.rpn, found.anchors, batch.image_sizes, net.rpn, training=False)
+            dense[f"rpn_obj{i}"] = output.objectness_logits[i]
+            dense[f"rpn_bbx{i}"] = output.box_deltas[i]
+        dense["sem_logits_low"] = net.semantics.logits(features, batch.padded_size)
+        proposals = propose(output, anchors, batch.image_sizes, branch.rpn, training=False)
         # The second stage reads the reference's proposals, so that its own differences show.
         boxes = [xyxy(golden[f"proposals_{i}"]) for i in range(len(batch))]
-        roi_features = pool_rois(levels, boxes, batch.padded_size, net.roi)
-        second = net.box_head(roi_features)
+        roi_features = pool_rois(levels, boxes, batch.padded_size, branch.roi)
+        second = branch.box_head(roi_features)
         predictions = net.predict(batch, batch.image_sizes)
     return Run(
         case,
@@ -130,7 +135,7 @@ def test_upsampled_semantic_logits_and_classes(run: Run, agree) -> None:
         sub = upsampled[i, :, 5:height:16, 5:width:16]
         key = f"sem_logits_sub_{i}"
         agree(run.name(key), relative_difference(sub, run.golden[key]), DENSE)
-        classes = semantic_classes(logits[i : i + 1], (height, width), run.batch.padded_size)
+        classes = upsampled[i, :, :height, :width].argmax(0)
         different = int((classes != run.golden[f"sem_pred_{i}"]).sum())
         agree(run.name(f"sem_pred_{i} (pixels)"), different, SEMANTIC_PIXELS)
 
@@ -155,7 +160,8 @@ def test_second_stage_on_the_proposals_of_the_reference(run: Run, agree) -> None
 
 def test_detections_and_their_masks(run: Run, agree) -> None:
     for i in run.images:
-        found = run.predictions[i][1]
+        found = run.predictions[i].instances
+        assert found is not None
         boxes, scores = xyxy(run.golden[f"bbx_pred_{i}"]), run.golden[f"obj_pred_{i}"]
         assert len(found) == len(boxes)
         ours, theirs = found.scores.sort().values, scores.sort().values
@@ -167,15 +173,15 @@ def test_detections_and_their_masks(run: Run, agree) -> None:
         rows = f"bbx_pred_{i}, cls_pred_{i} (rows of {len(boxes)})"
         agree(run.name(rows), int((~same).sum()), EXCHANGED_DETECTIONS)
         agree(run.name(f"bbx_pred_{i} (pixels)"), float(nearest.values[same].max()), BOX_PIXELS)
-        assert found.mask_logits is not None
-        masks = found.mask_logits[nearest.indices[same]]
+        assert isinstance(found.masks, BoxMasks)
+        masks = found.masks.logits[nearest.indices[same]]
         difference = float((masks - run.golden[f"msk_pred_{i}"][same]).abs().max())
         agree(run.name(f"msk_pred_{i}"), difference, MASK_LOGIT)
 
 
 def test_panoptic_maps(run: Run, agree) -> None:
     for i in run.images:
-        segmentation = run.predictions[i][0]
+        segmentation = run.predictions[i].require_panoptic()
         assert [s.train_id for s in segmentation.segments] == run.golden[f"pan_cat_{i}"][
             1:
         ].tolist()

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 
 from seamless_pr.models.fusion.by_score import fuse
 from seamless_pr.models.instances.rpn import generate_anchors
-from seamless_pr.models.semantics.mini_dl import semantic_loss
+from seamless_pr.models.semantics.pixels import semantic_loss
 from seamless_pr.ops.boxes import box_iou, crowd_overlap, decode_boxes, encode_boxes, nms
+from seamless_pr.ops.masks import BoxMasks
 from seamless_pr.ops.matching import assign_anchors
 from seamless_pr.ops.roi_sampling import pool_rois, roi_levels, sample_rois
 from seamless_pr.ops.window_mean import window_mean
-from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import (
@@ -24,7 +25,7 @@ from seamless_pr.structures.settings import (
     FusionSettings,
     RoISettings,
     RPNSettings,
-    SemanticSettings,
+    SemanticLossSettings,
 )
 from tests.support.golden import load_golden, xyxy
 from tests.support.golden_network import relative_difference
@@ -152,7 +153,7 @@ def test_hard_pixel_mining(key, fraction, agree):
         logits, classes = GOLDEN[f"ohem_logits{index}"][None], GOLDEN[f"ohem_gt{index}"]
         target = semantic_target(classes, num_classes=logits.shape[1])
         size = target.image_size
-        settings = SemanticSettings(hard_pixel_fraction=fraction)
+        settings = SemanticLossSettings(hard_pixel_fraction=fraction)
         total += semantic_loss(logits, [target], [size], size, settings)["semantic"].total
     agree(f"ops/{key}", relative_difference(total / 2, GOLDEN[key]), ROUNDING)
 
@@ -169,7 +170,7 @@ def test_fusion(prefix, num_rows, agree):
     boxes, scores, things, masks = (
         GOLDEN[f"pp_{name}"][:num_rows] for name in ("bbx", "obj", "cls", "msk")
     )
-    found = Detections(xyxy(boxes), scores, things, masks)
+    found = Instances(scores, things, xyxy(boxes), BoxMasks(masks, xyxy(boxes)))
     settings = FusionSettings(stuff_area_pixels=400)
     result = fuse(GOLDEN["pp_sem"], found, label_space(4, 3), settings)
     assert [s.train_id for s in result.segments] == GOLDEN[f"{prefix}_out_cat"][1:].tolist()

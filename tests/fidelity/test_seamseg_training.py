@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamless_pr.models.networks.two_branch import PanopticNet
-from seamless_pr.models.semantics.mini_dl import semantic_classes
+from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.ops.masks import nearest_mask_targets
+from seamless_pr.ops.resize import upsample_logits
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.training.losses import mean_losses
 from seamless_pr.weights.seamseg import our_name, our_tensor
@@ -60,7 +60,9 @@ def golden() -> dict[str, Tensor]:
     return load_golden(f"seamseg/{TRAINING_CASE.name}")
 
 
-def target_of(net: PanopticNet, image: int = 0, case: GoldenCase = TRAINING_CASE) -> PanopticTarget:
+def target_of(
+    net: TwoBranchNet, image: int = 0, case: GoldenCase = TRAINING_CASE
+) -> PanopticTarget:
     numbers = load_golden(f"seamseg/{case.name}")
     return PanopticTarget(
         numbers[f"msk{image}"].int(),
@@ -71,7 +73,7 @@ def target_of(net: PanopticNet, image: int = 0, case: GoldenCase = TRAINING_CASE
     )
 
 
-def losses_of(net: PanopticNet) -> dict[str, Tensor]:
+def losses_of(net: TwoBranchNet) -> dict[str, Tensor]:
     net.zero_grad()
     generator = torch.Generator().manual_seed(0)
     sums = net.losses(golden_images(TRAINING_CASE), [target_of(net)], [generator])
@@ -79,14 +81,14 @@ def losses_of(net: PanopticNet) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def single_net() -> PanopticNet:
+def single_net() -> TwoBranchNet:
     net = golden_network(TRAINING_CASE)
     assert not net.training, "the golden case has its norms in evaluation mode"
     return net
 
 
 @pytest.fixture(scope="module")
-def double_net(single_net: PanopticNet) -> PanopticNet:
+def double_net(single_net: TwoBranchNet) -> TwoBranchNet:
     net = copy.deepcopy(single_net).double()
     sum(losses_of(net).values(), torch.zeros(())).backward()
     return net
@@ -98,7 +100,7 @@ def golden_norms(case: GoldenCase = TRAINING_CASE, kind: str = "grad") -> dict[s
     return dict(zip(names, norms, strict=True))
 
 
-def gradient(net: PanopticNet, seamseg_name: str) -> Tensor:
+def gradient(net: TwoBranchNet, seamseg_name: str) -> Tensor:
     key = our_name(seamseg_name)
     assert key is not None
     values = net.get_parameter(key).grad
@@ -149,8 +151,10 @@ def test_gradient_elements(double_net, agree):
 def test_semantic_confusion(single_net, agree):
     batch, target = golden_images(TRAINING_CASE), target_of(single_net)
     with torch.no_grad():
-        logits = single_net.semantic_head(single_net.features(batch))
-    classes = semantic_classes(logits, batch.image_sizes[0], batch.padded_size)
+        logits = single_net.semantics.logits(single_net.trunk(batch), batch.padded_size)
+    height, width = batch.image_sizes[0]
+    upsampled = upsample_logits(logits.float(), batch.padded_size)
+    classes = upsampled[0, :, :height, :width].argmax(0)
     num_classes = single_net.label_space.num_classes
     truth = target.semantic_map
     valid = truth < num_classes

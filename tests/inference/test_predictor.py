@@ -62,11 +62,11 @@ def test_only_images_of_one_size_share_a_batch_and_order_is_kept() -> None:
     predict, network = predictor(batch_size=2)
     images = [striped(32, 64), striped(16, 16), striped(64, 128), striped(48, 96)]
     results = predict.predict(images)
-    assert [segmentation.image_size for segmentation, _ in results] == [
+    assert [prediction.require_panoptic().image_size for prediction in results] == [
         (32, 64), (16, 16), (64, 128), (48, 96),
     ]  # fmt: skip
     assert sorted(network.batches) == [(1, 16, 16), (1, 16, 32), (2, 16, 32)]
-    box = results[2][1].boxes[0].tolist()
+    box = results[2].instances.boxes[0].tolist()
     assert box == [32, 48, 64, 64]
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamless_pr.build.runs import load_predictor
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json, write_panoptic_json
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.integrations import detectron2 as ours

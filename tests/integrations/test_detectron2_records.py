@@ -26,7 +26,8 @@ from seamless_pr.integrations.detectron2_records import (
     panoptic_record,
     semantic_record,
 )
-from seamless_pr.structures.detections import Detections
+from seamless_pr.ops.masks import BoxMasks, ImageMasks
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.structures.settings import FusionSettings
 from tests.support.color_network import TOY_SPACE
@@ -125,17 +126,14 @@ def test_logits_are_cut_to_the_valid_part_and_resized():
     assert set(found.argmax(0)[:, :3].flatten().tolist()) == {2}
 
 
-def detections() -> Detections:
-    return Detections(
-        torch.tensor([[1.0, 1.0, 3.0, 3.0], [2.0, 0.0, 9.0, 2.0], [5.0, 5.0, 5.0, 6.0]]),
-        torch.tensor([0.25, 0.5, 0.75]),
-        torch.tensor([0, 0, 0]),
-        torch.full((3, 4, 4), 8.0),
-    )
+def instances() -> Instances:
+    boxes = torch.tensor([[1.0, 1.0, 3.0, 3.0], [2.0, 0.0, 9.0, 2.0], [5.0, 5.0, 5.0, 6.0]])
+    masks = BoxMasks(torch.full((3, 4, 4), 8.0), boxes)
+    return Instances(torch.tensor([0.25, 0.5, 0.75]), torch.tensor([0, 0, 0]), boxes, masks)
 
 
 def test_instances_come_by_score_with_pasted_masks_inside_the_image():
-    fields = instance_fields(detections(), (4, 5), FusionSettings())
+    fields = instance_fields(instances(), (4, 5), FusionSettings())
     assert fields.scores.tolist() == [0.5, 0.25]
     assert fields.boxes.tolist() == [[2, 0, 5, 2], [1, 1, 3, 3]]
     assert fields.masks.shape == (2, 4, 5)
@@ -147,12 +145,24 @@ def test_instances_come_by_score_with_pasted_masks_inside_the_image():
     ]
 
 
-def test_no_detection_gives_empty_fields():
-    fields = instance_fields(detections().select(torch.zeros(3).bool()), (4, 5), FusionSettings())
+def test_masks_without_boxes_get_the_box_of_their_pixels():
+    probs = torch.zeros(2, 4, 5)
+    probs[0, 1:3, 1:4] = 0.9
+    found = Instances(
+        torch.tensor([0.5, 0.6]), torch.tensor([0, 0]), None, ImageMasks(probs, (4, 5), (4, 5))
+    )
+    fields = instance_fields(found, (4, 5), FusionSettings())
+    # An empty mask has no box, so it is left out.
+    assert fields.scores.tolist() == [0.5]
+    assert fields.boxes.tolist() == [[1, 1, 4, 3]]
+
+
+def test_no_instance_gives_empty_fields():
+    fields = instance_fields(instances().select(torch.zeros(3).bool()), (4, 5), FusionSettings())
     assert fields.masks.shape == (0, 4, 5)
     assert fields.classes.dtype == torch.int64
     with pytest.raises(ValueError, match="no masks"):
-        instance_fields(replace(detections(), mask_logits=None), (4, 5), FusionSettings())
+        instance_fields(replace(instances(), masks=None), (4, 5), FusionSettings())
 
 
 @pytest.fixture

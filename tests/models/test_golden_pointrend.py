@@ -15,16 +15,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from seamless_pr.models import point_rend, semantic_points
-from seamless_pr.models.instances.mask_rcnn import PositiveRoIs
+from seamless_pr.layers.point_head import PointHead
+from seamless_pr.models.instances import point_rend
+from seamless_pr.models.instances.point_rend import CoarseMaskHead
 from seamless_pr.models.instances.rpn import propose
-from seamless_pr.models.networks.two_branch import PanopticNet
-from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
-from seamless_pr.models.semantics.mini_dl import semantic_loss
-from seamless_pr.ops.masks import paste_mask
+from seamless_pr.models.instances.two_stage import PositiveRoIs, TwoStageBranch
+from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.models.semantics import points as semantic_points
+from seamless_pr.models.semantics.pixels import PixelSemantics
 from seamless_pr.ops.points import points_to_image, regular_grid, sample_membership, sample_points
-from seamless_pr.structures.detections import Detections
+from seamless_pr.ops.refinement import gather_point_features
+from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from tests.support.golden import GOLDEN_FOLDER, load_golden
 from tests.support.zoo_networks import rgb_batch, zoo_network
@@ -54,7 +57,7 @@ ALL_CASES = INSTANCE_CASES + SEMANTIC_CASES + PANOPTIC_CASES
 class Golden:
     """A golden network on its image, up to the pyramid."""
 
-    network: PanopticNet
+    network: TwoBranchNet
     arrays: dict[str, Tensor]
 
     @cached_property
@@ -62,15 +65,27 @@ class Golden:
         return rgb_batch(self.arrays["image_bgr"]).padded_to(self.network.size_divisor)
 
     @cached_property
-    def levels(self) -> tuple[Tensor, ...]:
+    def features(self) -> Features:
         with torch.no_grad():
-            return self.network.features(self.batch)
+            return self.network.trunk(self.batch)
+
+    @property
+    def levels(self) -> tuple[Tensor, ...]:
+        return self.features.levels
+
+    @property
+    def masks(self) -> point_rend.PointRendMasks:
+        assert isinstance(self.network.instances, TwoStageBranch)
+        assert isinstance(self.network.instances.masks, point_rend.PointRendMasks)
+        return self.network.instances.masks
 
     def mask_heads(self) -> tuple[CoarseMaskHead, PointHead]:
-        coarse, points = self.network.mask_head, self.network.point_head
-        assert isinstance(coarse, CoarseMaskHead)
-        assert points is not None
-        return coarse, points
+        return self.masks.coarse_head, self.masks.point_head
+
+    @property
+    def semantics(self) -> semantic_points.PointSemantics:
+        assert isinstance(self.network.semantics, semantic_points.PointSemantics)
+        return self.network.semantics
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +113,11 @@ def unpack(masks: Tensor, width: int) -> Tensor:
     return torch.from_numpy(np.unpackbits(masks.numpy(), axis=-1)[..., :width].astype(bool))
 
 
-def pasted(detections: Detections, size: tuple[int, int]) -> Tensor:
+def pasted(instances: Instances, size: tuple[int, int]) -> Tensor:
     """[R, H, W] bool masks, as the imported configuration pastes them."""
-    assert detections.mask_logits is not None
-    masks = torch.zeros(len(detections), *size, dtype=torch.bool)
-    for mask, box, logits in zip(masks, detections.boxes.tolist(), detections.mask_logits):
-        crop = paste_mask(logits.sigmoid(), tuple(box), size, 0.5, includes_threshold=True)
+    masks = torch.zeros(len(instances), *size, dtype=torch.bool)
+    for index, mask in enumerate(masks):
+        crop = instances.require_masks().crop(index, size, 0.5, includes_threshold=True)
         mask[crop.window] = crop.mask
     return masks
 
@@ -150,12 +164,11 @@ def test_pyramid_features_are_those_of_detectron2(golden):
 @pytest.mark.slow
 @on_cases(INSTANCE_CASES)
 def test_proposals_are_those_of_detectron2(golden):
-    net, expected = golden.network, golden.arrays["proposals"]
+    branch, expected = golden.network.instances, golden.arrays["proposals"]
     with torch.no_grad():
-        found = net._rpn(golden.levels)
-        (proposals,) = propose(
-            found.rpn, found.anchors, golden.batch.image_sizes, net.rpn, training=False
-        )
+        output, anchors = branch.score_anchors(golden.features)
+        sizes = golden.batch.image_sizes
+        (proposals,) = propose(output, anchors, sizes, branch.rpn, training=False)
     assert len(proposals) == len(expected)
     torch.testing.assert_close(
         proposals.logits, golden.arrays["proposal_logits"], rtol=1e-4, atol=1e-4
@@ -178,9 +191,9 @@ def test_masks_are_rendered_as_by_detectron2(golden, monkeypatch):
         steps = chosen_points(monkeypatch)
         computed: list[Tensor] = []
         hook = point_head.register_forward_hook(lambda *call: computed.append(call[-1]))
-        detections = Detections(boxes, torch.ones(len(boxes)), things)
+        instances = Instances(torch.ones(len(boxes)), things, boxes)
         (logits,) = point_rend.point_mask_logits(
-            coarse_head, point_head, fine_map, [detections], padded_size, golden.network.points
+            coarse_head, point_head, fine_map, [instances], padded_size, golden.masks.settings
         )
     monkeypatch.undo()
     hook.remove()
@@ -217,7 +230,7 @@ def test_masks_are_rendered_as_by_detectron2(golden, monkeypatch):
 @on_cases(INSTANCE_CASES)
 def test_point_logits_at_the_points_of_detectron2_are_its_own(golden):
     arrays, (coarse_head, point_head) = golden.arrays, golden.mask_heads()
-    boxes, things, size = arrays["boxes"], arrays["classes"], golden.network.points.start_size
+    boxes, things, size = arrays["boxes"], arrays["classes"], golden.masks.settings.start_size
     images, padded_size = torch.zeros(len(boxes), dtype=torch.int64), golden.batch.padded_size
     # The complete first grid, then the chosen cells of grids of twice the size each.
     points = [regular_grid(size).expand(len(boxes), -1, -1)]
@@ -230,7 +243,7 @@ def test_point_logits_at_the_points_of_detectron2_are_its_own(golden):
             coarse_head, golden.levels[0], boxes, images, padded_size
         )
         for index, coords in enumerate(points):
-            features = point_rend.gather_point_features(
+            features = gather_point_features(
                 golden.levels[0], coarse, coords, boxes, images, padded_size
             )
             logits = point_head(*features).unflatten(0, coords.shape[:2])
@@ -260,8 +273,8 @@ def test_coarse_features_are_read_on_a_regular_grid_of_p2(golden):
 def test_final_detections_and_masks_are_those_of_detectron2(golden):
     arrays = golden.arrays
     with torch.no_grad():
-        (found,) = golden.network.detect(golden.levels, golden.batch)
-    found = found.select(found.scores.argsort(descending=True, stable=True))
+        (found,) = golden.network.instances.detect(golden.features, golden.batch)
+    found = found.best_first()
     torch.testing.assert_close(found.scores, arrays["final_scores"], rtol=1e-4, atol=1e-5)
     # Row by row the nearest of detectron2's boxes: detections of equal score may swap.
     distances = (found.boxes[:, None] - arrays["final_boxes"]).abs().amax(-1)
@@ -314,7 +327,7 @@ def test_training_points_and_losses_are_those_of_detectron2(golden, monkeypatch)
         coarse = point_rend.coarse_mask_logits(
             coarse_head, fine_map, rois.boxes, rois.image_indices, padded_size
         )
-        fine, coarse_points = point_rend.gather_point_features(
+        fine, coarse_points = gather_point_features(
             fine_map, coarse, coords, rois.boxes, rois.image_indices, padded_size
         )
         point_logits = point_head(fine, coarse_points).view(num_rois, -1, space.num_things)
@@ -325,7 +338,7 @@ def test_training_points_and_losses_are_those_of_detectron2(golden, monkeypatch)
             rois,
             targets,
             padded_size,
-            golden.network.points,
+            golden.masks.settings,
             [torch.Generator()] * num_rois,
         )
     assert difference(coarse, arrays["train_coarse_logits"]) < FEATURE_TOLERANCE
@@ -338,15 +351,13 @@ def test_training_points_and_losses_are_those_of_detectron2(golden, monkeypatch)
 @pytest.mark.slow
 @on_cases(SEMANTIC_CASES)
 def test_semantics_are_refined_as_by_detectron2(golden, monkeypatch):
-    net, arrays, levels = golden.network, golden.arrays, golden.levels
-    assert net.semantic_head is not None
-    assert net.semantic_point_head is not None
+    branch, arrays, levels = golden.semantics, golden.arrays, golden.levels
     padded_size = golden.batch.padded_size
     with torch.no_grad():
-        coarse = net.semantic_head(levels)
+        coarse = branch.head(levels)
         steps = chosen_points(monkeypatch)
         refined = semantic_points.refine_semantic_logits(
-            net.semantic_point_head, levels[0], coarse, padded_size, net.semantic
+            branch.point_head, levels[0], coarse, padded_size, branch.points
         )
     monkeypatch.undo()
     assert difference(coarse, arrays["coarse_logits"]) < LOGIT_TOLERANCE
@@ -358,11 +369,11 @@ def test_semantics_are_refined_as_by_detectron2(golden, monkeypatch):
     height, width = golden.batch.image_sizes[0]
     with torch.no_grad():
         halfway = semantic_points.refine_semantic_logits(
-            net.semantic_point_head,
+            branch.point_head,
             levels[0],
             coarse,
             (padded_size[0] // 2, padded_size[1] // 2),
-            net.semantic,
+            branch.points,
         )
     # The golden files hold every fourth or eighth row and column.
     for ours, name in (
@@ -380,35 +391,22 @@ def test_semantics_are_refined_as_by_detectron2(golden, monkeypatch):
 @on_cases(SEMANTIC_CASES)
 def test_a_semantic_network_predicts_the_class_of_every_pixel(golden):
     size = golden.batch.image_sizes[0]
-    ((segmentation, detections),) = golden.network.predict(
-        rgb_batch(golden.arrays["image_bgr"]), [size]
-    )
-    assert len(detections) == 0
-    wrong = segmentation.semantic_map() != golden.arrays["final_sem_seg_argmax"]
-    assert wrong.sum() <= 1e-4 * wrong.numel()
+    (found,) = golden.network.predict(rgb_batch(golden.arrays["image_bgr"]), [size])
+    assert found.instances is None
+    for classes in (found.require_panoptic().semantic_map(), found.semantic_map):
+        wrong = classes != golden.arrays["final_sem_seg_argmax"]
+        assert wrong.sum() <= 1e-4 * wrong.numel()
 
 
 @pytest.mark.slow
 @on_cases(SEMANTIC_CASES[:1])
 def test_semantic_losses_are_those_of_detectron2(golden, monkeypatch):
-    net, arrays, batch = golden.network, golden.arrays, golden.batch
-    assert net.semantic_head is not None
-    assert net.semantic_point_head is not None
-    target = labels_as_target(arrays["train_gt"].long(), net)
+    branch, arrays, batch = golden.semantics, golden.arrays, golden.batch
+    target = labels_as_target(arrays["train_gt"].long(), golden.network)
     coords = arrays["train_point_coords"]
     monkeypatch.setattr(semantic_points, "uncertain_coords", lambda *arguments: coords)
     with torch.no_grad():
-        coarse = net.semantic_head(golden.levels)
-        losses = semantic_loss(coarse, [target], batch.image_sizes, batch.padded_size, net.semantic)
-        losses |= semantic_points.semantic_point_loss(
-            net.semantic_point_head,
-            golden.levels[0],
-            coarse,
-            [target],
-            batch.padded_size,
-            net.semantic,
-            [torch.Generator()],
-        )
+        losses = branch.losses(golden.features, batch, [target], [torch.Generator()])
     for name, key in (
         ("semantic", "train_loss_sem_seg"),
         ("semantic_point", "train_loss_sem_seg_point"),
@@ -417,7 +415,7 @@ def test_semantic_losses_are_those_of_detectron2(golden, monkeypatch):
         assert found == pytest.approx(arrays[key].item(), rel=1e-5), name
 
 
-def labels_as_target(labels: Tensor, net: PanopticNet) -> PanopticTarget:
+def labels_as_target(labels: Tensor, net: TwoBranchNet) -> PanopticTarget:
     """A segment per class; 255 is void."""
     num_classes = net.label_space.num_classes
     id_map = torch.where(labels == 255, 0, labels + 1).int()
@@ -429,20 +427,21 @@ def labels_as_target(labels: Tensor, net: PanopticNet) -> PanopticTarget:
 @on_cases(PANOPTIC_CASES)
 def test_panoptic_fpn_fuses_as_detectron2(golden):
     net, arrays = golden.network, golden.arrays
-    assert net.semantic_head is not None
+    assert isinstance(net.semantics, PixelSemantics)
     with torch.no_grad():
-        coarse = net.semantic_head(golden.levels)[:, :, ::2, ::2]
+        coarse = net.semantics.head(golden.levels)[:, :, ::2, ::2]
     # All things together are the last of our outputs and the first of theirs.
     expected = arrays["sem_seg_coarse_stride4_sub"].roll(-1, 1)
     assert difference(coarse, expected) < LOGIT_TOLERANCE
 
     size = golden.batch.image_sizes[0]
     with torch.no_grad():
-        logits = net.semantic_logits(golden.levels, golden.batch.padded_size)[0]
+        logits = net.semantics.logits(golden.features, golden.batch.padded_size)[0]
     classes = logits[:, : size[0], : size[1]].roll(1, 0).argmax(0)
     assert (classes != arrays["sem_seg_argmax"]).sum() <= 1e-4 * classes.numel()
 
-    ((segmentation, _),) = net.predict(rgb_batch(arrays["image_bgr"]), [size])
+    (prediction,) = net.predict(rgb_batch(arrays["image_bgr"]), [size])
+    segmentation = prediction.require_panoptic()
     theirs = detectron2_segments(net)
     pairs, counts = torch.stack(
         [segmentation.id_map.flatten(), arrays["panoptic_seg"].flatten()]
@@ -460,7 +459,7 @@ def test_panoptic_fpn_fuses_as_detectron2(golden):
     assert strays <= 4 * MOVED_PIXELS
 
 
-def detectron2_segments(net: PanopticNet) -> dict[int, int]:
+def detectron2_segments(net: TwoBranchNet) -> dict[int, int]:
     """Segment id -> train id of the golden panoptic map."""
     with np.load(GOLDEN_FOLDER / f"pointrend/{PANOPTIC_CASES[0][1]}.npz") as arrays:
         segments = json.loads(str(arrays["segments_info_json"]))

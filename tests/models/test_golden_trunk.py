@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seamless_pr.layers.abn import make_norm_act
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.models.necks.fpn import FPN
-from seamless_pr.models.semantics.mini_dl import SemanticHead
+from seamless_pr.models.semantics.mini_dl import MiniDLHead
 from seamless_pr.weights.seamseg import our_name
 from tests.support.golden import load_golden
 from tests.support.seamseg_weights import normalized, seeded_state_dict
@@ -44,8 +44,13 @@ def trunk_outputs(case: Case) -> dict[str, Tensor]:
     norm_act = make_norm_act()
     backbone = TimmBackbone("resnet50", norm_act)
     fpn = FPN(backbone.out_channels, 256, norm_act, case.num_extra_levels)
-    head = SemanticHead(256, case.num_classes, norm_act)
-    trunk = nn.ModuleDict({"backbone": backbone, "fpn": fpn, "semantic_head": head}).eval()
+    head = MiniDLHead(256, case.num_classes, norm_act)
+    trunk = nn.ModuleDict(
+        {
+            "trunk": nn.ModuleDict({"backbone": backbone, "neck": fpn}),
+            "semantics": nn.ModuleDict({"head": head}),
+        }
+    ).eval()
     state = {our_name(name): tensor for name, tensor in weights_of_the_trunk(case).items()}
     trunk.load_state_dict(state)
     with torch.no_grad():

@@ -7,26 +7,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seamless_pr.layers import point_head as point_heads
 from seamless_pr.layers.abn import make_norm_act
-from seamless_pr.models import point_heads, point_rend
+from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
-from seamless_pr.models.instances.mask_rcnn import PositiveRoIs
+from seamless_pr.models.instances import point_rend
+from seamless_pr.models.instances.point_rend import CoarseMaskHead
+from seamless_pr.models.instances.two_stage import PositiveRoIs
 from seamless_pr.models.necks.fpn import FPN
-from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
-from seamless_pr.models.semantics.mini_dl import (
+from seamless_pr.models.semantics.panoptic_fpn import SemanticFPNHead
+from seamless_pr.models.semantics.pixels import (
     num_semantic_classes,
     semantic_labels,
     semantic_loss,
 )
-from seamless_pr.models.semantics.panoptic_fpn import SemanticFPNHead
 from seamless_pr.models.semantics.points import semantic_point_loss
 from seamless_pr.ops.points import uncertain_coords
-from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
-from seamless_pr.structures.settings import PointSettings, SemanticSettings
+from seamless_pr.structures.settings import (
+    PointSettings,
+    SemanticLossSettings,
+    SemanticPointSettings,
+)
 
 SPACE = LabelSpace(
     "street",
@@ -78,16 +84,16 @@ def test_masks_of_a_batch_are_those_of_its_images_and_no_detection_gives_no_mask
         nn.init.normal_(parameter)
     fine_map, size = torch.randn(3, 8, 12, 16), (48, 64)
     boxes = torch.tensor([[3.0, 4.0, 40.0, 30.0], [20.5, 10.0, 60.0, 47.0], [0.0, 0.0, 9.0, 48.0]])
-    found = Detections(boxes, torch.ones(3), torch.tensor([2, 0, 1]))
+    found = Instances(torch.ones(3), torch.tensor([2, 0, 1]), boxes)
     per_image = [found.select(torch.tensor(rows, dtype=torch.int64)) for rows in ([0], [], [1, 2])]
     settings = PointSettings(subdivision_points=50, start_size=7, output_size=28)
     masks = point_rend.point_mask_logits(
         coarse_head, point_head, fine_map, per_image, size, settings
     )
     assert [tuple(mask.shape) for mask in masks] == [(1, 28, 28), (0, 28, 28), (2, 28, 28)]
-    for index, detections in enumerate(per_image):
+    for index, instances in enumerate(per_image):
         (alone,) = point_rend.point_mask_logits(
-            coarse_head, point_head, fine_map[index : index + 1], [detections], size, settings
+            coarse_head, point_head, fine_map[index : index + 1], [instances], size, settings
         )
         torch.testing.assert_close(masks[index], alone, rtol=1e-4, atol=1e-4)
 
@@ -199,17 +205,17 @@ def target_of(rows: list[list[int]]) -> PanopticTarget:
 
 def test_all_things_can_be_one_class_after_the_stuff() -> None:
     target = target_of([[1, 2, 3], [4, 0, 2]])
-    merged = SemanticSettings(things="merged")
-    assert semantic_labels(target, merged).tolist() == [[0, 1, 2], [2, 255, 1]]
-    assert semantic_labels(target, SemanticSettings()).tolist() == [[0, 1, 2], [3, 255, 1]]
+    merged = SemanticLossSettings(things="merged")
+    assert semantic_labels(target, merged_things=True).tolist() == [[0, 1, 2], [2, 255, 1]]
+    assert semantic_labels(target, merged_things=False).tolist() == [[0, 1, 2], [3, 255, 1]]
     assert num_semantic_classes(SPACE, merged) == 3
-    assert num_semantic_classes(SPACE, SemanticSettings()) == 4
+    assert num_semantic_classes(SPACE, SemanticLossSettings()) == 4
 
 
 def test_the_mean_of_valid_pixels_is_that_of_cross_entropy_over_the_batch() -> None:
     targets = [target_of([[1, 2], [0, 3]]), target_of([[0, 0], [4, 0]])]
     logits = torch.randn(2, 4, 2, 2, requires_grad=True)
-    settings = SemanticSettings(loss="valid_mean")
+    settings = SemanticLossSettings(loss="valid_mean")
     loss = semantic_loss(logits, targets, [(2, 2), (2, 2)], (2, 2), settings)["semantic"]
     labels = torch.stack([target.semantic_map for target in targets])
     expected = F.cross_entropy(logits, labels, ignore_index=255)
@@ -272,7 +278,9 @@ def grid_losses(monkeypatch, num_points: int) -> list[Tensor]:
 def test_training_points_may_be_a_regular_grid(monkeypatch) -> None:
     (coords,) = grid_losses(monkeypatch, 4)
     assert coords.tolist() == [[[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]]
-    with pytest.raises(ValueError, match=r"square number of points; got 5; use 4 or 9"):
+    with pytest.raises(
+        ValueError, match=r"must be a square for 'train_points: grid'; got 5; use 4 or 9"
+    ):
         grid_losses(monkeypatch, 5)
 
 
@@ -296,14 +304,14 @@ def test_only_the_hardest_points_of_each_image_count_if_wanted() -> None:
     second = [[0] * 8 + [1] * 8] * 16
 
     def loss(fraction: float) -> LossSum:
-        settings = SemanticSettings(
+        settings = SemanticPointSettings(
             num_train_points=2000, importance_fraction=0.0, hard_point_fraction=fraction
         )
         return semantic_point_loss(
             AlwaysFirstClass(certainty),
             torch.zeros(2, 4, 8, 8),
             torch.zeros(2, 4, 8, 8),
-            [target_of(first), target_of(second)],
+            [target.semantic_map for target in (target_of(first), target_of(second))],
             (16, 16),
             settings,
             [torch.Generator().manual_seed(seed) for seed in range(2)],

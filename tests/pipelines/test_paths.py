@@ -7,10 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from omegaconf import MISSING
 
-from seamless_pr.config.load import config_to_dict, load_config
-from seamless_pr.config.schema import Config
+from seamless_pr.build.configs import load_config
+from seamless_pr.config.load import config_to_dict
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.pipelines import evaluate, predict, prepare, train
 from seamless_pr.pipelines.cli import STAGES
@@ -18,6 +17,7 @@ from seamless_pr.pipelines.paths import absolute, settle_paths, with_absolute_pa
 from seamless_pr.pipelines.ray_stages import Job, LabelFiles, LabelImages, read_files
 from seamless_pr.pipelines.ray_training import worker_settings
 from seamless_pr.pipelines.stage import ExitCode, Stage
+from tests.support.tiny_checkpoint import tiny_config
 from tests.support.tiny_run import write_tiny_run
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -97,18 +97,23 @@ def test_every_option_that_looks_like_a_path_is_settled(name: str) -> None:
 
 
 def test_a_config_has_absolute_files_and_nothing_else_is_changed(tmp_path: Path) -> None:
-    values = config_to_dict(Config())
+    values = config_to_dict(tiny_config())
     values["data"]["train"] = {"json": "a.json", "images": "/b", "segments": None}
     values["model"]["backbone"]["weights"] = "w.pth"
     values["initial_weights"]["file"] = "s3://bucket/w"
     settled = with_absolute_paths(values)
     assert settled["data"]["train"]["json"] == str(tmp_path / "a.json")
     assert settled["data"]["train"]["images"] == "/b"
-    assert settled["data"]["val"]["json"] == MISSING
     assert settled["model"]["backbone"]["weights"] == str(tmp_path / "w.pth")
     settled["data"]["train"]["json"] = "a.json"
     settled["model"]["backbone"]["weights"] = "w.pth"
-    assert settled == values
+    assert settled | {"data": {**settled["data"], "val": values["data"]["val"]}} == values
+
+
+def test_parts_of_a_split_are_settled_and_names_of_weights_are_no_files(tmp_path: Path) -> None:
+    config = {"train": [{"json": "a.json"}, {"json": "/b.json"}], "weights": "timm:resnet50"}
+    parts = [{"json": str(tmp_path / "a.json")}, {"json": "/b.json"}]
+    assert with_absolute_paths(config) == {"train": parts, "weights": "timm:resnet50"}
 
 
 @pytest.mark.parametrize(

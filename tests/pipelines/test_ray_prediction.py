@@ -16,10 +16,11 @@ import torch
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.inference.folders import ImageOutcome, LabelledImage
 from seamless_pr.inference.image_list import ImageItem
+from seamless_pr.ops.masks import BoxMasks
 from seamless_pr.pipelines.ray_prediction import network_resources, num_blocks
 from seamless_pr.pipelines.ray_stages import packed, unpacked
 from seamless_pr.pipelines.stage import ExitCode
-from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from tests.support.panoptic_files import write_png
 from tests.support.processes import kill_all, kill_one, wait_until
@@ -61,11 +62,11 @@ def test_pixels_travel_unchanged_and_maps_in_few_bytes() -> None:
     ids = torch.randint(0, 200, (64, 128), dtype=torch.int32)
     space = load_label_space("cityscapes")
     segments = tuple(Segment(number, number % 19, 1, 0.1 * number) for number in range(1, 200))
-    scores = torch.rand(3)
+    scores, boxes = torch.rand(3), torch.rand(3, 4)
     labelled = LabelledImage(
         ImageItem(Path("a.png"), 7, "a"),
         PanopticSegmentation(ids, segments, space),
-        Detections(torch.rand(3, 4), scores, torch.arange(3), torch.rand(3, 28, 28)),
+        Instances(scores, torch.arange(3), boxes, BoxMasks(torch.rand(3, 28, 28), boxes)),
         None,
     )
     batch = packed([labelled, ImageOutcome(labelled.item, "broken")])
@@ -76,8 +77,8 @@ def test_pixels_travel_unchanged_and_maps_in_few_bytes() -> None:
     assert found.segmentation.id_map.dtype == torch.int32
     assert torch.equal(found.segmentation.id_map, ids)
     assert found.segmentation.segments == segments
-    assert torch.equal(found.detections.scores, scores)
-    assert torch.equal(found.detections.mask_logits, labelled.detections.mask_logits)
+    assert torch.equal(found.instances.scores, scores)
+    assert torch.equal(found.instances.masks.logits, labelled.instances.masks.logits)
 
 
 @pytest.fixture(scope="module")

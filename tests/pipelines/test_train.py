@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seamless_pr.build.runs import load_predictor
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.pipelines.train import default_output, main
 from seamless_pr.training.checkpoints import load_weights
 from seamless_pr.training.run_log import read_log
@@ -162,7 +162,7 @@ def test_the_deeplab_recipe_trains_small_and_predicts_at_half_its_stride(
     "overrides, message",
     [
         (["optimizer.learnrate=1"], "unknown key 'optimizer.learnrate'"),
-        (["training.steps=many"], "'training.steps' cannot be 'many'"),
+        (["training.steps=many"], "'training.steps' must be a whole number; got 'many'"),
         (["data.train.json=nothing.json"], "nothing.json"),
         (["data.val.images=nowhere"], "nowhere"),
         (["optimizer.lr_multipliers.neck=10"], "names neck, but the parts of the network are"),

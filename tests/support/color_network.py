@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from seamless_pr.structures.detections import Detections
+from seamless_pr.models.networks.network import Network
+from seamless_pr.ops.masks import BoxMasks
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
+from seamless_pr.structures.prediction import Prediction
 
 TOY_SPACE = LabelSpace(
     "toy",
@@ -23,8 +26,8 @@ TOY_SPACE = LabelSpace(
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 
 
-class ColorNetwork(nn.Module):
-    """Red is road, green is sky, all blue is one car (and one detection); anything else is void.
+class ColorNetwork(Network):
+    """Red is road, green is sky, all blue is one car (and one instance); anything else is void.
 
     Attributes:
         batches: (number of images, height, width) of each call.
@@ -35,20 +38,16 @@ class ColorNetwork(nn.Module):
         self.label_space = TOY_SPACE
         self.batches: list[tuple[int, int, int]] = []
 
-    def predict(
-        self, batch: ImageBatch, original_sizes: Sequence[tuple[int, int]]
-    ) -> list[tuple[PanopticSegmentation, Detections]]:
+    def outputs(self, batch: ImageBatch) -> ImageBatch:
         assert not self.training
         assert torch.is_inference_mode_enabled()
         self.batches.append((len(batch), *batch.padded_size))
-        return [
-            self._label(image, size)
-            for image, size in zip(batch.images, original_sizes, strict=True)
-        ]
+        return batch
 
-    def _label(
-        self, image: Tensor, size: tuple[int, int]
-    ) -> tuple[PanopticSegmentation, Detections]:
+    def finish(self, outputs: ImageBatch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        return [self._label(image, size) for image, size in zip(outputs.images, sizes, strict=True)]
+
+    def _label(self, image: Tensor, size: tuple[int, int]) -> Prediction:
         resized = nn.functional.interpolate(image[None].float(), size)[0]
         brightest = resized.argmax(0).int() + 1
         id_map = torch.where(resized.amax(0) > 128, brightest, 0).int()
@@ -63,10 +62,11 @@ class ColorNetwork(nn.Module):
         if len(car):
             top_left, bottom_right = car.amin(0).flip(0), car.amax(0).flip(0) + 1
             boxes = torch.cat([top_left, bottom_right])[None].float()
-        detections = Detections(
-            boxes,
+        instances = Instances(
             torch.full((len(boxes),), 0.75),
             torch.zeros(len(boxes), dtype=torch.int64),
-            torch.full((len(boxes), 28, 28), 8.0),
+            boxes,
+            BoxMasks(torch.full((len(boxes), 28, 28), 8.0), boxes),
         )
-        return PanopticSegmentation(id_map, segments, self.label_space), detections
+        segmentation = PanopticSegmentation(id_map, segments, self.label_space)
+        return Prediction(segmentation, segmentation.semantic_map(), instances)

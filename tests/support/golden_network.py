@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.load import load_config
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
-from seamless_pr.models.networks.two_branch import PanopticNet
+from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.weights.key_report import fit_keys
 from seamless_pr.weights.seamseg import our_name, our_tensor
@@ -51,10 +51,10 @@ TRAINING_CASE = GoldenCase(
     5,
     (
         # No subsampling of anchors and proposals, so that no random draw decides.
-        "model.rpn.pre_nms_train=6000",
-        "model.rpn.post_nms_train=1000",
-        "model.rpn.num_samples=10000000",
-        "model.box.num_samples=10000000",
+        "model.instances.rpn.pre_nms_train=6000",
+        "model.instances.rpn.post_nms_train=1000",
+        "model.instances.rpn.num_samples=10000000",
+        "model.instances.box.num_samples=10000000",
     ),
 )
 # Norm layers in training mode, two images of different sizes, one without an object; made like the
@@ -64,23 +64,24 @@ BATCH_NORM_CASE = GoldenCase(
     "cityscapes",
     32,
     (
-        "model.rpn.pre_nms_train=3000",
-        "model.rpn.post_nms_train=300",
-        "model.rpn.num_samples=10000000",
-        "model.box.num_samples=10000000",
+        "model.instances.rpn.pre_nms_train=3000",
+        "model.instances.rpn.post_nms_train=300",
+        "model.instances.rpn.num_samples=10000000",
+        "model.instances.box.num_samples=10000000",
     ),
 )
 
 
 @lru_cache(maxsize=1)
-def golden_network(case: GoldenCase) -> PanopticNet:
+def golden_network(case: GoldenCase) -> TwoBranchNet:
     """The network of the shipped config with the weights of the case, in evaluation mode."""
     config = load_config(ROOT / f"configs/{case.dataset}/seamless_r50.yaml", case.overrides)
-    network = build_model(config.model, load_label_space(config.data.label_space))
+    network = build_network(config.model, load_label_space(config.data.label_space))
     source = seeded_state_dict(case.seed, case.dataset)
     state, report = fit_keys(source, network.state_dict(), our_name, our_tensor)
     report.check(f"seeded weights of {case.name}")
     network.load_state_dict(state)
+    assert isinstance(network, TwoBranchNet)
     return network.eval()
 
 

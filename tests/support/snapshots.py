@@ -7,13 +7,18 @@ from pathlib import Path
 
 import torch
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.schema import Config, MaskHeadConfig, loss_names
+from seamless_pr.build.networks import build_network
+from seamless_pr.config.networks import MaskRCNNSettings
+from seamless_pr.config.schema import Config
 from seamless_pr.datasets.label_spaces import load_label_space
-from seamless_pr.models.networks.two_branch import PanopticNet
+from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.structures.settings import ConvMaskSettings
 from seamless_pr.weights.seamseg import our_tensor, seamseg_name
 from seamless_pr.weights.seamseg_snapshot import Snapshot, write_snapshot
 from tests.support.tiny_checkpoint import tiny_config
+from tests.support.tiny_run import POINT_REND_LOSSES
+
+SEAMLESS_LOSSES = (*POINT_REND_LOSSES[:4], "mask", "semantic")
 
 # What the released Cityscapes configuration says where it differs from the defaults of its code.
 CONFIG_INI = """
@@ -49,23 +54,27 @@ coco_gt =
 def tiny_seamless_config() -> Config:
     """The tiny network with the heads of the released code."""
     config = tiny_config()
+    instances = config.model.instances
     model = replace(
         config.model,
-        mask_head=MaskHeadConfig(kind="conv", hidden_channels=16),
-        semantic_head=replace(config.model.semantic_head, refinement="none"),
+        instances=MaskRCNNSettings(
+            rpn=instances.rpn, box=instances.box, mask=ConvMaskSettings(hidden_channels=16)
+        ),
+        semantics=replace(config.model.semantics, points=None),
     )
-    return replace(config, model=model, loss_weights=dict.fromkeys(loss_names(model), 1.0))
+    return replace(config, model=model, loss_weights=dict.fromkeys(SEAMLESS_LOSSES, 1.0))
 
 
-def tiny_network(seed: int = 0) -> PanopticNet:
+def tiny_network(seed: int = 0) -> TwoBranchNet:
     torch.manual_seed(seed)
-    network = build_model(tiny_seamless_config().model, load_label_space("cityscapes"))
+    network = build_network(tiny_seamless_config().model, load_label_space("cityscapes"))
+    assert isinstance(network, TwoBranchNet)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     return network
 
 
-def write_tiny_snapshot(path: Path, *, counters: bool = True, config: str = "") -> PanopticNet:
+def write_tiny_snapshot(path: Path, *, counters: bool = True, config: str = "") -> TwoBranchNet:
     """Writes the snapshot of `tiny_network` and returns the network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     network = tiny_network()

@@ -6,27 +6,38 @@ from pathlib import Path
 
 import torch
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.load import config_from_dict, config_to_dict
-from seamless_pr.config.schema import Config, ModelConfig, loss_names
+from seamless_pr.build.configs import config_from_dict
+from seamless_pr.build.networks import build_network
+from seamless_pr.config.load import config_to_dict
+from seamless_pr.config.schema import Config
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.training.checkpoints import save_weights
+from tests.support.tiny_run import POINT_REND_LOSSES
 
 
 def tiny_config() -> Config:
     files = {"json": "unused.json", "images": "unused"}
     values = {
         "model": {
+            "kind": "two_branch",
             "backbone": {"name": "resnet18", "options": {"channels": [8, 8, 16, 16]}},
             "norm_act": {"sync": False},
-            "fpn": {"channels": 16},
-            "box_head": {"hidden_channels": 32},
-            "mask_head": {"coarse_hidden_channels": 32, "point_channels": 16},
-            "semantic_head": {"hidden_channels": 8, "point_channels": 16},
-            "rpn": {"pre_nms_test": 100, "post_nms_test": 20},
+            "neck": {"channels": 16},
+            "instances": {
+                "kind": "point_rend",
+                "rpn": {"pre_nms_test": 100, "post_nms_test": 20},
+                "box": {"hidden_channels": 32},
+                "mask": {"hidden_channels": 32},
+                "points": {"hidden_channels": 16},
+            },
+            "semantics": {
+                "kind": "mini_dl",
+                "hidden_channels": 8,
+                "points": {"hidden_channels": 16},
+            },
         },
         "data": {"train": files, "val": files, "shortest_side_pixels": 64},
-        "loss_weights": dict.fromkeys(loss_names(ModelConfig()), 1.0),
+        "loss_weights": dict.fromkeys(POINT_REND_LOSSES, 1.0),
     }
     return config_from_dict(values, "the tiny test config")
 
@@ -37,5 +48,5 @@ def write_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
     config, label_space = tiny_config(), load_label_space("cityscapes")
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"config": config_to_dict(config), "label_space": label_space.to_dict()}
-    save_weights(path, build_model(config.model, label_space).state_dict(), metadata)
+    save_weights(path, build_network(config.model, label_space).state_dict(), metadata)
     return path

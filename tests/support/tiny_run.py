@@ -9,8 +9,19 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from seamless_pr.config.schema import ModelConfig, loss_names
 from tests.support.panoptic_files import CAR, ROAD, SKY, write_panoptic_dataset
+
+# Losses of a network with PointRend in both branches.
+POINT_REND_LOSSES = (
+    "rpn_objectness",
+    "rpn_box",
+    "box_class",
+    "box_delta",
+    "mask_coarse",
+    "mask_point",
+    "semantic",
+    "semantic_point",
+)
 
 SIZE = (48, 96)
 # Segment id -> class; each picture has sky, road and some of three cars.
@@ -55,20 +66,27 @@ def tiny_run_values(data: Path) -> dict[str, Any]:
     }
     return {
         "model": {
+            "kind": "two_branch",
             "backbone": {"name": "resnet18", "options": {"channels": [8, 8, 16, 16]}},
-            "fpn": {"channels": 8},
-            "box_head": {"hidden_channels": 16},
-            "mask_head": {"coarse_hidden_channels": 16, "point_channels": 8},
-            "semantic_head": {"hidden_channels": 8, "point_channels": 8},
-            "rpn": {
-                "anchor_scale": 2.0,
-                "pre_nms_train": 100,
-                "post_nms_train": 40,
-                "pre_nms_test": 50,
-                "post_nms_test": 10,
+            "neck": {"channels": 8},
+            "instances": {
+                "kind": "point_rend",
+                "rpn": {
+                    "anchor_scale": 2.0,
+                    "pre_nms_train": 100,
+                    "post_nms_train": 40,
+                    "pre_nms_test": 50,
+                    "post_nms_test": 10,
+                },
+                "box": {"hidden_channels": 16, "num_samples": 16},
+                "mask": {"hidden_channels": 16},
+                "points": {"hidden_channels": 8, "output_size": 56, "num_train_points": 40},
             },
-            "box": {"num_samples": 16},
-            "points": {"output_size": 56, "num_train_points": 40},
+            "semantics": {
+                "kind": "mini_dl",
+                "hidden_channels": 8,
+                "points": {"hidden_channels": 8},
+            },
         },
         "data": {
             "label_space": "json",
@@ -79,7 +97,7 @@ def tiny_run_values(data: Path) -> dict[str, Any]:
             "batch_size": 4,
             "num_workers": 0,
         },
-        "loss_weights": dict.fromkeys(loss_names(ModelConfig()), 1.0),
+        "loss_weights": dict.fromkeys(POINT_REND_LOSSES, 1.0),
         "optimizer": {"lr": 0.01, "clip_grad_norm": 10.0},
         "schedule": {"kind": "poly", "warmup_steps": 2},
         "training": {

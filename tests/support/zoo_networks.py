@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.load import config_from_dict
+from seamless_pr.build.configs import config_from_dict
+from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
-from seamless_pr.models.networks.two_branch import PanopticNet
+from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.structures.image_batch import ImageBatch
-from seamless_pr.weights.detectron2 import fit_zoo_weights, zoo_config_values
+from seamless_pr.weights.detectron2 import fit_zoo_weights
+from seamless_pr.weights.detectron2_config import zoo_config_values
 from tests.support.golden import GOLDEN_FOLDER
 
 # Gains of layers beside that of He's initialisation.
@@ -49,18 +50,19 @@ def zoo_tensors(seed: int, network: str) -> dict[str, Tensor]:
 
 
 @cache
-def zoo_network(seed: int, network: str) -> PanopticNet:
+def zoo_network(seed: int, network: str) -> TwoBranchNet:
     """The golden network, imported; in evaluation mode."""
     return imported_network(zoo_tensors(seed, network), network)
 
 
-def imported_network(tensors: Mapping[str, Tensor], name: str) -> PanopticNet:
+def imported_network(tensors: Mapping[str, Tensor], name: str) -> TwoBranchNet:
     """The network of weights under detectron2's names, as the importer makes it."""
     config = config_from_dict(zoo_config_values(tensors), name)
-    net = build_model(config.model, load_label_space(config.data.label_space))
+    net = build_network(config.model, load_label_space(config.data.label_space))
     state, report = fit_zoo_weights(tensors, net.state_dict())
     report.check(name)
     net.load_state_dict(state)
+    assert isinstance(net, TwoBranchNet)
     return net.eval()
 
 

@@ -8,11 +8,14 @@ import msgpack
 import pytest
 import torch
 import torchvision
+import yaml
 
-from seamless_pr.build.runs import load_predictor
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.config.load import save_config
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.training.checkpoints import load_weights
+from tests.support.small_config import PATHS
 from tests.support.snapshots import (
     CONFIG_INI,
     tiny_seamless_config,
@@ -86,12 +89,12 @@ def test_a_snapshot_without_any_config_asks_for_one(tmp_path, capsys):
 def test_the_config_of_the_snapshot_decides_the_network(tmp_path, capsys):
     write_tiny_snapshot(tmp_path / "a.tar", config=CONFIG_INI)
     assert tool.main(["from-seamseg", str(tmp_path / "a.tar"), str(tmp_path / "a.st")]) == 1
-    assert "missing in the file: backbone.layer1.0.conv3.weight" in capsys.readouterr().err
+    assert "missing in the file: trunk.backbone.layer1.0.conv3.weight" in capsys.readouterr().err
     snapshot = tool.read_snapshot(tmp_path / "a.tar")
     config = tool._snapshot_config(snapshot, tmp_path / "a.tar")
-    assert config.model.mask_head.kind == "conv"
-    assert config.model.semantic_head.refinement == "none"
-    assert config.model.semantic_head.pooling_size == 32
+    assert config.model.instances.kind == "mask_rcnn"
+    assert config.model.semantics.points is None
+    assert config.model.semantics.pooling_size == 32
     assert (config.model.fusion.size, config.model.fusion.stuff_area_pixels) == ("network", 2048)
     assert config.data.shortest_side_pixels == 1920
 
@@ -141,3 +144,20 @@ def test_a_backbone_file_loses_its_classifier(tmp_path, capsys):
     assert metadata["backbone"] == "resnet18"
     assert "layer4.1.conv2.weight" in weights
     assert not any(name.startswith("fc.") for name in weights)
+
+
+def test_files_of_version_0_1_are_updated_by_one_command(tmp_path, capsys):
+    values = {
+        "model": {"branches": "semantic", "semantic_head": {"refinement": "none"}},
+        "data": PATHS,
+        "loss_weights": {"semantic": 1.0},
+    }
+    (tmp_path / "old.yaml").write_text(yaml.safe_dump(values))
+    arguments = ["update", str(tmp_path / "old.yaml"), str(tmp_path / "new.yaml")]
+    assert tool.main(arguments) == 0
+    assert "new.yaml" in capsys.readouterr().out
+    assert load_config(tmp_path / "new.yaml").model.semantics.kind == "mini_dl"
+    write_tiny_checkpoint(tmp_path / "new.safetensors")
+    arguments = ["update", str(tmp_path / "new.safetensors"), str(tmp_path / "newer.safetensors")]
+    assert tool.main(arguments) == 1
+    assert "is no weights file of version 0.1" in capsys.readouterr().err

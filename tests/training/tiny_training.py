@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.generators import keyed_generator
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
-from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.panoptic_target import Batch, PanopticTarget
 from seamless_pr.structures.training_settings import (
-    OptimizerSettings,
-    ScheduleSettings,
+    PolySettings,
+    SGDSettings,
     TrainingSettings,
 )
-from seamless_pr.training.step import Batch
 from seamless_pr.training.trainer import Trainer
 
 LABELS = LabelSpace(
@@ -27,11 +27,13 @@ LABELS = LabelSpace(
 )
 
 
-class TinyNetwork(nn.Module):
+class TinyNetwork(Network):
     """Two losses over a convolution, a norm layer, dropout and the generators of the images."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.label_space = LABELS
+        self.loss_names = ("first", "second")
         self.conv = nn.Conv2d(3, 4, 3)
         self.norm = nn.BatchNorm2d(4)
         self.dropout = nn.Dropout(0.5)
@@ -83,7 +85,7 @@ def make_trainer(folder: Path, network: nn.Module | None = None, **changes: Any)
     settings: dict[str, dict[str, Any]] = {
         "training": training,
         "optimizer": {"lr": 0.1},
-        "schedule": {"kind": "poly", "warmup_steps": 4},
+        "schedule": {"warmup_steps": 4},
     }
     arguments: dict[str, Any] = {"loss_weights": {"first": 1.0, "second": 0.5}}
     for name, value in changes.items():
@@ -95,8 +97,8 @@ def make_trainer(folder: Path, network: nn.Module | None = None, **changes: Any)
     return Trainer(
         network or TinyNetwork(),
         arguments.pop("batches_from", endless_batches),
-        optimizer=OptimizerSettings(**settings["optimizer"]),
-        schedule=ScheduleSettings(**settings["schedule"]),
+        optimizer=SGDSettings(**settings["optimizer"]),
+        schedule=PolySettings(**settings["schedule"]),
         training=TrainingSettings(**settings["training"]),
         folder=folder,
         metadata={"config": {"steps": 20}},

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.load import config_from_dict
+from seamless_pr.build.configs import config_from_dict
+from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.weights.detectron2 import (
     fit_zoo_weights,
     our_name,
     our_tensor,
     read_zoo_file,
-    zoo_config_values,
 )
+from seamless_pr.weights.detectron2_config import zoo_config_values
 from tests.support.zoo_networks import zoo_shapes
 
 NETWORKS = (
@@ -41,7 +41,7 @@ def meta_tensors(network: str) -> dict[str, torch.Tensor]:
 def built_state(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     config = config_from_dict(zoo_config_values(tensors), "test")
     with torch.device("meta"):
-        net = build_model(config.model, load_label_space(config.data.label_space))
+        net = build_network(config.model, load_label_space(config.data.label_space))
     return net.state_dict()
 
 
@@ -85,20 +85,27 @@ def test_constants_of_older_files_are_left_out_and_strangers_are_named() -> None
     del tensors["backbone.fpn_output2.bias"]
     _, report = fit_zoo_weights(tensors, state)
     assert report.left_over == ("roi_heads.keypoint_head.conv_fcn1.weight",)
-    assert report.missing == ("fpn.output.0.norm.bias",)
+    assert report.missing == ("trunk.neck.output.0.norm.bias",)
 
 
 def test_background_moves_first_colours_turn_around_and_point_layers_become_matrices() -> None:
     rows = torch.arange(3.0)[:, None]
-    assert our_tensor("box_head.class_logits.weight", rows).flatten().tolist() == [2, 0, 1]
+    assert our_tensor("instances.box_head.class_logits.weight", rows).flatten().tolist() == [
+        2,
+        0,
+        1,
+    ]
     colours = torch.arange(3.0).view(1, 3, 1, 1)
-    assert our_tensor("backbone.conv1.weight", colours).flatten().tolist() == [2, 1, 0]
-    assert our_tensor("point_head.layers.0.weight", torch.zeros(4, 5, 1)).shape == (4, 5)
+    assert our_tensor("trunk.backbone.conv1.weight", colours).flatten().tolist() == [2, 1, 0]
+    assert our_tensor("instances.masks.point_head.layers.0.weight", torch.zeros(4, 5, 1)).shape == (
+        4,
+        5,
+    )
 
 
 def test_one_class_of_all_things_moves_last_only_where_there_is_one() -> None:
     rows = torch.arange(4.0)
-    name = "semantic_head.predictor.bias"
+    name = "semantics.head.predictor.bias"
     assert our_tensor(name, rows, merged_things=True).tolist() == [1, 2, 3, 0]
     assert our_tensor(name, rows).tolist() == [0, 1, 2, 3]
 

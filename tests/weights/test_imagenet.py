@@ -10,7 +10,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from seamless_pr.build.runs import load_backbones
+from seamless_pr.build.weights import load_backbones
 from seamless_pr.layers.abn import make_norm_act
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.weights.imagenet import fit_backbone
@@ -48,7 +48,7 @@ def test_timm_safetensors_fit(tmp_path: Path):
 def test_files_of_seamsegs_converter_fit():
     state = backbone().state_dict()
     theirs = {
-        str(seamseg_name(f"backbone.{name}")).removeprefix("body.backbone."): tensor + 1
+        str(seamseg_name(f"trunk.backbone.{name}")).removeprefix("body.backbone."): tensor + 1
         for name, tensor in state.items()
         if not name.endswith("num_batches_tracked")
     }

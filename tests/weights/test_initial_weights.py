@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from seamless_pr.build.networks import build_network
-from seamless_pr.build.runs import load_initial_weights
-from seamless_pr.config.schema import InitialWeightsConfig, ModelConfig
+from seamless_pr.build.weights import load_initial_weights
+from seamless_pr.config.networks import PointRendSettings
+from seamless_pr.config.schema import InitialWeightsConfig
 from seamless_pr.datasets.label_spaces import load_label_space
 from tests.support.snapshots import tiny_seamless_config
 
@@ -20,10 +21,12 @@ SPACE = load_label_space("cityscapes")
 
 
 def network(mask_kind: str, seed: int) -> nn.Module:
-    model: ModelConfig = tiny_seamless_config().model
+    model = tiny_seamless_config().model
+    if mask_kind == "point_rend":
+        instances = PointRendSettings(rpn=model.instances.rpn, box=model.instances.box)
+        model = replace(model, instances=instances)
     torch.manual_seed(seed)
-    mask_head = replace(model.mask_head, kind=mask_kind, hidden_channels=8)
-    return build_network(replace(model, mask_head=mask_head), SPACE)
+    return build_network(model, SPACE)
 
 
 @pytest.fixture
@@ -33,39 +36,46 @@ def trained(tmp_path: Path) -> Path:
     return path
 
 
+def initial(trained: Path, *random_parts: str) -> InitialWeightsConfig:
+    return InitialWeightsConfig(file=str(trained), random_parts=random_parts)
+
+
 def test_all_weights_are_those_of_the_file(trained: Path):
     net = network("conv", seed=2)
-    load_initial_weights(net, InitialWeightsConfig(str(trained)))
+    load_initial_weights(net, InitialWeightsConfig(file=str(trained)))
     for name, tensor in network("conv", seed=1).state_dict().items():
         assert torch.equal(net.state_dict()[name], tensor), name
 
 
 def test_random_parts_keep_their_own_weights_and_all_others_are_those_of_the_file(trained: Path):
     net = network("conv", seed=2)
-    load_initial_weights(net, InitialWeightsConfig(str(trained), ("mask_head", "semantic_head")))
+    load_initial_weights(
+        net, InitialWeightsConfig(file=str(trained), random_parts=("instances.masks", "semantics"))
+    )
     ours, theirs = network("conv", seed=2).state_dict(), network("conv", seed=1).state_dict()
     for name, tensor in net.state_dict().items():
-        is_random = name.startswith(("mask_head.", "semantic_head."))
+        is_random = name.startswith(("instances.masks.", "semantics."))
         assert torch.equal(tensor, (ours if is_random else theirs)[name]), name
     assert not torch.equal(
-        ours["mask_head.convs.0.conv.weight"], theirs["mask_head.convs.0.conv.weight"]
+        ours["instances.masks.head.convs.0.conv.weight"],
+        theirs["instances.masks.head.convs.0.conv.weight"],
     )
 
 
 def test_a_random_part_may_be_another_one_than_in_the_file(trained: Path):
     net = network("point_rend", seed=2)
-    load_initial_weights(net, InitialWeightsConfig(str(trained), ("mask_head", "point_head")))
-    expected = network("conv", seed=1).state_dict()["box_head.fc1.weight"]
-    assert torch.equal(net.state_dict()["box_head.fc1.weight"], expected)
+    load_initial_weights(net, initial(trained, "instances.masks"))
+    expected = network("conv", seed=1).state_dict()["instances.box_head.fc1.weight"]
+    assert torch.equal(net.state_dict()["instances.box_head.fc1.weight"], expected)
 
 
 def test_differences_outside_of_the_random_parts_are_all_named(trained: Path):
     net = network("point_rend", seed=2)
-    with pytest.raises(ValueError, match=r"trained(.|\n)*missing in the file: point_head\."):
-        load_initial_weights(net, InitialWeightsConfig(str(trained), ("mask_head",)))
+    with pytest.raises(ValueError, match=r"trained(.|\n)*missing in the file: instances.masks\."):
+        load_initial_weights(net, initial(trained, "semantics"))
 
 
 def test_a_misspelt_part_is_named_with_those_there_are(trained: Path):
-    initial = InitialWeightsConfig(str(trained), ("mask_haed",))
-    with pytest.raises(ValueError, match=r"names mask_haed, but the parts of .* mask_head"):
-        load_initial_weights(network("conv", seed=2), initial)
+    misspelt = initial(trained, "instances.maks")
+    with pytest.raises(ValueError, match=r"names instances\.maks, but .* instances\.masks"):
+        load_initial_weights(network("conv", seed=2), misspelt)

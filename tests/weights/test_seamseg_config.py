@@ -13,14 +13,14 @@ def test_values_take_the_names_of_our_config():
     model = values["model"]
     assert model["backbone"] == {"name": "resnet50"}
     assert model["norm_act"] == {"kind": "inplace_abn", "sync": True}
-    assert model["fpn"] == {"num_extra_levels": 2}
-    assert model["rpn"] == {
+    assert model["neck"] == {"num_extra_levels": 2}
+    assert model["instances"]["rpn"] == {
         "anchor_ratios": (0.2, 0.5, 1, 2, 5),
         "anchor_scale": 2,
         "post_nms_test": 300,
         "box_loss_beta": pytest.approx(1 / 9),
     }
-    assert model["semantic_head"] == {"pooling_size": 32}
+    assert model["semantics"] == {"hard_pixel_fraction": 0.25, "pooling_size": 32}
     assert model["fusion"] == {"stuff_area_pixels": 2048}
     assert model["pixel_mean"] == (0.4, 0.5, 0.6)
     assert values["data"] == {"shortest_side_pixels": 1920, "longest_side_pixels": 2304}

@@ -35,21 +35,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.load import load_config
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.files import write_json
 from seamless_pr.inference.cpu_memory import keep_freed_memory
 from seamless_pr.layers.abn import ABN
 from seamless_pr.layers.mini_dl import MiniDL
-from seamless_pr.models.instances.box_branch import detect
-from seamless_pr.models.instances.rpn import propose
-from seamless_pr.models.networks.two_branch import PanopticNet
-from seamless_pr.models.semantics.mini_dl import SemanticHead
-from seamless_pr.ops.roi_sampling import pool_rois
+from seamless_pr.models.fusion.by_score import FrameSizes
+from seamless_pr.models.instances.two_stage import TwoStageBranch
+from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.models.semantics.pixels import PixelSemantics
+from seamless_pr.ops.masks import BoxMasks
 from seamless_pr.ops.window_mean import window_mean
-from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.instances import Instances
 from tools.measure.mask_refinement_timing import mask_section, measure_mask_heads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,38 +104,36 @@ def timed(seconds: dict[str, float], part: str, run: Callable[[], Any]) -> Any:
     return result
 
 
+def two_branches(net: TwoBranchNet) -> tuple[TwoStageBranch, PixelSemantics]:
+    """The branches of the published network."""
+    assert isinstance(net.instances, TwoStageBranch)
+    assert isinstance(net.semantics, PixelSemantics)
+    return net.instances, net.semantics
+
+
 @torch.inference_mode()
-def forward_pass(net: PanopticNet, batch: ImageBatch, mode: str) -> Pass:
-    """One pass in the order of `PanopticNet.predict`, with a clock between the parts."""
+def forward_pass(net: TwoBranchNet, batch: ImageBatch, mode: str) -> Pass:
+    """One pass in the order of `TwoBranchNet.predict`, with a clock between the parts."""
     layout, dtype = MODES[mode]
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         return _forward_pass(net, batch, layout)
 
 
-def _forward_pass(net: PanopticNet, batch: ImageBatch, layout: torch.memory_format) -> Pass:
-    assert net.box_head is not None
-    assert isinstance(net.semantic_head, SemanticHead)
+def _forward_pass(net: TwoBranchNet, batch: ImageBatch, layout: torch.memory_format) -> Pass:
+    branch, semantics = two_branches(net)
     seconds: dict[str, float] = {}
-    images = net.normalized(batch).contiguous(memory_format=layout)
-    stages = timed(seconds, BACKBONE, lambda: net.backbone(images))
-    levels = timed(seconds, PYRAMID, lambda: net.pyramid(stages))
+    images = net.trunk.normalization(batch).contiguous(memory_format=layout)
+    stages = timed(seconds, BACKBONE, lambda: net.trunk.backbone(images))
+    features = timed(seconds, PYRAMID, lambda: net.trunk.features(stages))
+    boxes = timed(seconds, PROPOSALS, lambda: branch.propose(features, batch))
 
-    def proposals() -> list[Tensor]:
-        found = net._rpn(levels)
-        kept = propose(found.rpn, found.anchors, batch.image_sizes, net.rpn, training=False)
-        return [proposal.boxes for proposal in kept]
+    def instances() -> list[Instances]:
+        return branch.add_masks(features, batch, branch.detect_boxes(features, batch, boxes))
 
-    boxes = timed(seconds, PROPOSALS, proposals)
-
-    def detections() -> list[Detections]:
-        assert net.box_head is not None
-        output = net.box_head(pool_rois(levels, boxes, batch.padded_size, net.roi))
-        found = detect(output, boxes, batch.image_sizes, net.box)
-        return net.add_masks(levels, found, batch.padded_size)
-
-    found = timed(seconds, ROIS, detections)
-    logits = timed(seconds, SEMANTICS, lambda: net.semantic_logits(levels, batch.padded_size))
-    modules = [m for m in net.semantic_head.modules() if isinstance(m, MiniDL)]
+    found = timed(seconds, ROIS, instances)
+    logits = timed(seconds, SEMANTICS, lambda: semantics.logits(features, batch.padded_size))
+    modules = [m for m in semantics.modules() if isinstance(m, MiniDL)]
+    levels = features.levels
     pooled = [mini_dl.conv_pooled(level) for mini_dl, level in zip(modules, levels)]
     size = modules[0].pooling_size
     timed(seconds, POOLING, lambda: [window_mean(level, size) for level in pooled])
@@ -145,11 +143,11 @@ def _forward_pass(net: PanopticNet, batch: ImageBatch, layout: torch.memory_form
 
 
 @torch.inference_mode()
-def fusion_seconds(net: PanopticNet, size: tuple[int, int], seed: int = 0) -> float:
+def fusion_seconds(net: TwoBranchNet, size: tuple[int, int], seed: int = 0) -> float:
     """From semantic logits at stride 4 and `NUM_FUSED` masks to the finished map."""
     generator = torch.Generator().manual_seed(seed)
     height, width = size
-    map_size = (height // net.level_strides[0], width // net.level_strides[0])
+    map_size = (height // net.trunk.strides[0], width // net.trunk.strides[0])
     regions = torch.randn(
         1,
         net.label_space.num_classes,
@@ -160,14 +158,15 @@ def fusion_seconds(net: PanopticNet, size: tuple[int, int], seed: int = 0) -> fl
     corners = torch.rand(NUM_FUSED, 2, generator=generator) * torch.tensor([width, height])
     sides = (torch.rand(NUM_FUSED, 2, generator=generator) * 0.25 + 0.02) * height
     blobs = torch.randn(NUM_FUSED, 1, 4, 4, generator=generator) + 0.5
-    found = Detections(
-        torch.cat([corners - sides / 2, corners + sides / 2], dim=1),
+    boxes = torch.cat([corners - sides / 2, corners + sides / 2], dim=1)
+    found = Instances(
         torch.rand(NUM_FUSED, generator=generator) * 0.5 + 0.5,
         torch.randint(net.label_space.num_things, (NUM_FUSED,), generator=generator),
-        F.interpolate(blobs, size=MASK_SIDE, mode="bicubic")[:, 0],
+        boxes,
+        BoxMasks(F.interpolate(blobs, size=MASK_SIDE, mode="bicubic")[:, 0], boxes),
     )
     start = time.perf_counter()
-    net.fused(logits, found, size, size, size)
+    net.fusion(logits, found, FrameSizes(size, size, size))
     return time.perf_counter() - start
 
 
@@ -188,7 +187,7 @@ def convolution_rate(mode: str, rounds: int) -> float:
     return convolution.weight.numel() * height * width / statistics.median(seconds[1:])
 
 
-def measure(net: PanopticNet, size: tuple[int, int], rounds: int) -> dict[str, Any]:
+def measure(net: TwoBranchNet, size: tuple[int, int], rounds: int) -> dict[str, Any]:
     """Medians over `rounds` after one unmeasured pass, and how far the modes are apart."""
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
@@ -223,21 +222,22 @@ def measure(net: PanopticNet, size: tuple[int, int], rounds: int) -> dict[str, A
     }
 
 
-def random_network() -> PanopticNet:
+def random_network() -> TwoBranchNet:
     """The published network in evaluation mode, with norms that keep activations in range."""
     torch.manual_seed(0)
     config = load_config(CONFIG)
-    net = build_model(config.model, load_label_space(config.data.label_space)).train()
+    net = build_network(config.model, load_label_space(config.data.label_space)).train()
+    assert isinstance(net, TwoBranchNet)
     with torch.no_grad():
         # One pass in training mode sets the running statistics of trunk and semantic branch.
         for module in net.modules():
             if isinstance(module, ABN):
                 module.momentum = 1.0
-        levels = net.features(ImageBatch.from_images([torch.randint(0, 256, (3, 128, 256)).byte()]))
-        assert net.rpn_head is not None
-        assert net.semantic_head is not None
-        net.rpn_head(levels)
-        net.semantic_head(levels)
+        batch = ImageBatch.from_images([torch.randint(0, 256, (3, 128, 256)).byte()])
+        branch, semantics = two_branches(net)
+        features = net.trunk(batch)
+        branch.rpn_head(features.levels)
+        semantics.head(features.levels)
     return net.eval()
 
 

@@ -38,7 +38,8 @@ from typing import Any
 # Run from a clone, from any folder: the package beside this script needs no installation.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from seamless_pr.config.load import config_to_dict, load_config
+from seamless_pr.build.configs import load_config
+from seamless_pr.config.load import config_to_dict
 from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.files import write_json

@@ -20,23 +20,28 @@ from typing import Any
 import cv2
 import torch
 
+from seamless_pr.build.configs import load_config
 from seamless_pr.build.runs import build_images, build_label_space
-from seamless_pr.config.load import load_config
 from seamless_pr.datasets.images import read_image
 from seamless_pr.datasets.loader import PanopticImages
 from seamless_pr.inference.folders import LabelledImage, LoadedImage
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.layers.abn import ABN
-from seamless_pr.models.networks.two_branch import PanopticNet
+from seamless_pr.models.instances.mask_rcnn import ConvMasks
+from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.pipelines import prepare
 from seamless_pr.pipelines.ray_stages import packed, unpacked
 from seamless_pr.street_scenes.dataset import write_street_scenes
-from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.structures.panoptic_target import PanopticTarget
-from tools.measure.benchmark_inference import CONFIG, NETWORK_GIGA, random_network
+from tools.measure.benchmark_inference import (
+    CONFIG,
+    NETWORK_GIGA,
+    random_network,
+    two_branches,
+)
 
 NODES, GPUS_PER_NODE = 8, 8
 NUM_GPUS = NODES * GPUS_PER_NODE
@@ -66,7 +71,7 @@ TIMED_ROUNDS, NUM_LOADED = 7, 24
 # Measured
 
 
-def norm_calls(net: PanopticNet) -> list[int]:
+def norm_calls(net: TwoBranchNet) -> list[int]:
     """Channels of each norm that a training step runs, once for each time that it runs."""
     channels: list[int] = []
     handles = [
@@ -74,18 +79,16 @@ def norm_calls(net: PanopticNet) -> list[int]:
         for module in net.modules()
         if isinstance(module, ABN)
     ]
-    assert net.rpn_head is not None
-    assert net.semantic_head is not None
-    assert net.box_head is not None
-    assert net.mask_head is not None
+    branch, semantics = two_branches(net)
+    assert isinstance(branch.masks, ConvMasks)
     with torch.inference_mode():
         batch = ImageBatch.from_images([torch.zeros(3, 128, 128, dtype=torch.uint8)])
-        levels = net.features(batch)
-        net.rpn_head(levels)
-        net.semantic_head(levels)
-        rois = torch.zeros(1, levels[0].shape[1], net.roi.size, net.roi.size)
-        net.box_head(rois)
-        net.mask_head(rois)
+        levels = net.trunk(batch).levels
+        branch.rpn_head(levels)
+        semantics.head(levels)
+        rois = torch.zeros(1, levels[0].shape[1], branch.roi.size, branch.roi.size)
+        branch.box_head(rois)
+        branch.masks.head(rois)
     for handle in handles:
         handle.remove()
     return channels
@@ -159,16 +162,14 @@ def packing_cost(file: Path, segmentation: PanopticSegmentation) -> float:
 def writing_costs(folder: Path, segmentation: PanopticSegmentation) -> dict[str, Any]:
     """Cost of the files of one prediction, and of the driver's two passes over them."""
     predictions = PredictionFolder(folder, instances=False, overlays=False)
-    nothing = torch.zeros(0)
-    detections = Detections(torch.zeros(0, 4), nothing, nothing.long(), torch.zeros(0, 28, 28))
     items = [ImageItem(Path(f"{n}.png"), n, f"{n}") for n in range(200)]
 
     def per_item(run: Callable[[], object]) -> float:
         return round(1000 * seconds(run) / len(items), 4)
 
-    write_ms = milliseconds(lambda: predictions.write(items[0], segmentation, detections))
+    write_ms = milliseconds(lambda: predictions.write(items[0], segmentation))
     for item in items:
-        predictions.write(item, segmentation, detections)
+        predictions.write(item, segmentation)
     png, record = folder / "panoptic" / "0.png", folder / "records" / "0.json"
     space = segmentation.label_space
     return {

@@ -35,7 +35,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 import yaml
 
+from seamless_pr.build.configs import load_config
 from seamless_pr.build.networks import build_network
+from seamless_pr.build.run_folder import claim_run_folder
 from seamless_pr.build.runs import build_label_space
-from seamless_pr.config.load import load_config
-from seamless_pr.config.run_folder import claim_run_folder
-from seamless_pr.config.schema import Config, loss_names
+from seamless_pr.config.load import config_to_dict
+from seamless_pr.config.schema import Config
 from seamless_pr.files import write_json
 from seamless_pr.ops.generators import keyed_seed
 from seamless_pr.training.checkpoints import load_weights, save_weights
@@ -79,9 +80,10 @@ BOUNDARY_RATIO = 0.005
 CHECKPOINTS_PER_RUN = 6
 LAST_LOG_LINES = 5
 # What is new in each run, besides the semantic head; everything else comes from the checkpoint.
-RANDOM_PARTS = ["mask_head", "point_head", "semantic_point_head"]
-SHARED_HEAD = "semantic_head"
+RANDOM_PARTS = ["instances.masks", "semantics.point_head"]
+SHARED_HEAD = "semantics.head"
 POINT_LOSS = "semantic_point"
+BOX_LOSSES = ("rpn_objectness", "rpn_box", "box_class", "box_delta")
 ALL_ARMS = {**ARMS, **LOSS_ARMS}
 
 
@@ -155,42 +157,44 @@ def write_start(run: Run, options: argparse.Namespace) -> None:
 
 
 def run_values(run: Run, options: argparse.Namespace) -> dict[str, Any]:
-    """The YAML values of a run: those of --config with other heads, seed, length and data."""
-    arm, base = ALL_ARMS[run.arm], load_config(options.config)
-    network = replace(
-        base.model,
-        mask_head=replace(base.model.mask_head, kind=arm.mask_kind),
-        semantic_head=replace(base.model.semantic_head, refinement=arm.refinement),
-    )
-    weights = {name: base.loss_weights.get(name, 1.0) for name in loss_names(network)}
+    """The values of a run: those of --config with other heads, seed, length and data."""
+    arm = ALL_ARMS[run.arm]
+    values = config_to_dict(load_config(options.config))
+    model, names = values["model"], [*BOX_LOSSES, "semantic"]
+    model["fusion"]["size"] = "original"
+    if arm.mask_kind == "conv":
+        shared = {part: model["instances"][part] for part in ("rpn", "roi", "box")}
+        mask = {"hidden_channels": options.conv_channels}
+        model["instances"] = {"kind": "mask_rcnn", **shared, "mask": mask}
+        names.append("mask")
+    else:
+        names += ["mask_coarse", "mask_point"]
+    points = model["semantics"]["points"] or {}
+    model["semantics"]["points"] = None
+    if arm.refinement == "point_rend":
+        model["semantics"]["points"] = {**points, "hard_point_fraction": arm.hard_points}
+        names.append(POINT_LOSS)
+    weights = {name: values["loss_weights"].get(name, 1.0) for name in names}
     if POINT_LOSS in weights:
         weights[POINT_LOSS] *= arm.point_weight
-    return {
-        "base": str(options.config.resolve()),
-        "initial_weights": {"file": str(run.start), "random_parts": RANDOM_PARTS},
-        "model": {
-            "mask_head": {"kind": arm.mask_kind, "hidden_channels": options.conv_channels},
-            "semantic_head": {"refinement": arm.refinement},
-            "semantic": {"hard_point_fraction": arm.hard_points},
-            "fusion": {"size": "original"},
+    values["initial_weights"] = {"file": str(run.start), "random_parts": RANDOM_PARTS}
+    values["loss_weights"] = weights
+    values["data"] |= {
+        "val": {
+            "json": str(options.held_out / "gtFine" / "cityscapes_panoptic_val.json"),
+            "images": str(options.held_out / "leftImg8bit" / "val"),
+            "segments": None,
         },
-        "data": {
-            "val": {
-                "json": str(options.held_out / "gtFine" / "cityscapes_panoptic_val.json"),
-                "images": str(options.held_out / "leftImg8bit" / "val"),
-                "segments": None,
-            },
-            "num_workers": 0,
-        },
-        "loss_weights": weights,
-        "schedule": {"warmup_steps": options.warmup_steps},
-        "training": {
-            "steps": options.steps,
-            "seed": run.seed,
-            "checkpoint_interval_steps": max(1, options.steps // CHECKPOINTS_PER_RUN),
-            "evaluation_interval_steps": 0,
-        },
+        "num_workers": 0,
     }
+    values["schedule"]["warmup_steps"] = options.warmup_steps
+    values["training"] |= {
+        "steps": options.steps,
+        "seed": run.seed,
+        "checkpoint_interval_steps": max(1, options.steps // CHECKPOINTS_PER_RUN),
+        "evaluation_interval_steps": 0,
+    }
+    return values
 
 
 def prepare_run(run: Run, options: argparse.Namespace) -> Config:

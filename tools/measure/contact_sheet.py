@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 
-from seamless_pr.build.runs import load_predictor
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.drawing.panoptic import draw_panoptic
 from seamless_pr.files import write_picture

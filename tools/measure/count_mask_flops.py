@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from seamless_pr.layers.abn import make_norm_act
+from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.instances.mask_rcnn import MaskHead
-from seamless_pr.models.instances.point_rend import num_subdivision_steps
-from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
+from seamless_pr.models.instances.point_rend import CoarseMaskHead, num_subdivision_steps
 from seamless_pr.structures.settings import PointSettings
 
 CHANNELS = 256
@@ -170,7 +170,7 @@ four times 28^2. Of 3136, the released code predicts the first 784 as a grid and
 
 ### Training points (table 4)
 
-| strategy | settings (`model.points`) |
+| strategy | settings (`model.instances.points`) |
 |---|---|
 | regular grid | `train_points: grid` |
 | uniform | `oversample_ratio: 1`, `importance_fraction: 0.0` |

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.load import load_config
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
-from seamless_pr.models.instances.point_rend import point_mask_logits
-from seamless_pr.models.networks.two_branch import PanopticNet
-from seamless_pr.models.point_heads import CoarseMaskHead
-from seamless_pr.models.semantics.points import refine_semantic_logits
-from seamless_pr.structures.detections import Detections
+from seamless_pr.models.instances.mask_rcnn import ConvMasks
+from seamless_pr.models.instances.two_stage import TwoStageBranch
+from seamless_pr.models.necks.fpn import FPN
+from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.models.semantics.points import PointSemantics, refine_semantic_logits
+from seamless_pr.structures.features import Features
+from seamless_pr.structures.instances import Instances
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = {
@@ -96,48 +98,54 @@ def _addmm_flops(
     return 2 * left[0] * left[1] * right[1]
 
 
-def part_sizes(net: PanopticNet) -> dict[str, Size]:
+def part_sizes(net: TwoBranchNet) -> dict[str, Size]:
     """Each part of the network on one image of `IMAGE_SIZE`.
 
     The extra pyramid levels are a part of their own: a network for semantics alone has none.
     """
     dense = copy.deepcopy(net).eval().to("meta")
+    branch, semantics, fpn = dense.instances, dense.semantics, dense.trunk.neck
+    assert isinstance(branch, TwoStageBranch)
+    assert semantics is not None
+    assert isinstance(fpn, FPN)
     images = torch.zeros(1, 3, *IMAGE_SIZE, device="meta")
-    stages = dense.backbone(images)
-    levels = dense.fpn(stages)
+    stages = dense.trunk.backbone(images)
+    features = dense.trunk.features(stages)
+    size = branch.roi.size
 
     def rois(count: int) -> Tensor:
-        return torch.zeros(count, dense.fpn.out_channels, net.roi.size, net.roi.size, device="meta")
+        return torch.zeros(count, fpn.out_channels, size, size, device="meta")
 
     def extra_levels() -> None:
         coarsest = stages[-1]
-        for extra in dense.fpn.extra:
+        for extra in fpn.extra:
             coarsest = extra(coarsest)
 
-    extra = Size(num_parameters([net.fpn.extra]), multiply_adds(extra_levels))
-    pyramid = Size(num_parameters([net.fpn]), multiply_adds(lambda: dense.fpn(stages)))
+    def run_masks() -> None:
+        if isinstance(branch.masks, ConvMasks):
+            branch.masks.head(rois(NUM_DETECTIONS))
+        else:
+            render_masks(net)
+
+    extra = Size(num_parameters([fpn.extra]), multiply_adds(extra_levels))
+    pyramid = Size(num_parameters([fpn]), multiply_adds(lambda: fpn(stages)))
+    backbone = dense.trunk.backbone
     sizes = {
-        BACKBONE: Size(
-            num_parameters([net.backbone]), multiply_adds(lambda: dense.backbone(images))
-        ),
+        BACKBONE: Size(num_parameters([backbone]), multiply_adds(lambda: backbone(images))),
         PYRAMID: pyramid - extra,
         EXTRA_LEVELS: extra,
         PROPOSALS: Size(
-            num_parameters([net.rpn_head]), multiply_adds(lambda: dense.rpn_head(levels))
+            num_parameters([branch.rpn_head]),
+            multiply_adds(lambda: branch.rpn_head(features.levels)),
         ),
         BOXES: Size(
-            num_parameters([net.box_head]),
-            multiply_adds(lambda: dense.box_head(rois(NUM_PROPOSALS))),
+            num_parameters([branch.box_head]),
+            multiply_adds(lambda: branch.box_head(rois(NUM_PROPOSALS))),
         ),
-        MASKS: Size(
-            num_parameters([net.mask_head, net.point_head]),
-            multiply_adds(
-                lambda: run_masks(net) if net.point_head else dense.mask_head(rois(NUM_DETECTIONS))
-            ),
-        ),
+        MASKS: Size(num_parameters([branch.masks]), multiply_adds(run_masks)),
         SEMANTICS: Size(
-            num_parameters([net.semantic_head, net.semantic_point_head]),
-            multiply_adds(lambda: dense.semantic_head(levels))
+            num_parameters([semantics]),
+            multiply_adds(lambda: semantics.head(features.levels))
             + multiply_adds(lambda: refine_semantics(net)),
         ),
     }
@@ -150,40 +158,40 @@ def part_sizes(net: PanopticNet) -> dict[str, Size]:
     return sizes
 
 
-def finest_level(net: PanopticNet) -> Tensor:
+def finest_level(net: TwoBranchNet) -> Tensor:
     height, width = IMAGE_SIZE
-    stride = net.level_strides[0]
-    return torch.zeros(1, net.fpn.out_channels, height // stride, width // stride)
+    stride = net.trunk.strides[0]
+    assert isinstance(net.trunk.neck, FPN)
+    return torch.zeros(1, net.trunk.neck.out_channels, height // stride, width // stride)
 
 
-def run_masks(net: PanopticNet) -> None:
+def render_masks(net: TwoBranchNet) -> None:
     """PointRend masks of `NUM_DETECTIONS` boxes; which points are refined makes no difference."""
-    assert isinstance(net.mask_head, CoarseMaskHead)
-    assert net.point_head is not None
+    assert isinstance(net.instances, TwoStageBranch)
     boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).expand(NUM_DETECTIONS, -1)
     things = torch.zeros(NUM_DETECTIONS, dtype=torch.int64)
-    detections = [Detections(boxes, torch.ones(NUM_DETECTIONS), things)]
-    point_mask_logits(
-        net.mask_head, net.point_head, finest_level(net), detections, IMAGE_SIZE, net.points
-    )
+    instances = [Instances(torch.ones(NUM_DETECTIONS), things, boxes)]
+    features = Features((finest_level(net),), net.trunk.strides[:1])
+    net.instances.masks.add_masks(features, instances, IMAGE_SIZE)
 
 
-def refine_semantics(net: PanopticNet) -> None:
-    if net.semantic_point_head is None:
+def refine_semantics(net: TwoBranchNet) -> None:
+    branch = net.semantics
+    if not isinstance(branch, PointSemantics):
         return
     level = finest_level(net)
     logits = torch.zeros(1, net.label_space.num_classes, *level.shape[-2:])
-    refine_semantic_logits(net.semantic_point_head, level, logits, IMAGE_SIZE, net.semantic)
+    refine_semantic_logits(branch.point_head, level, logits, IMAGE_SIZE, branch.points)
 
 
-def separate_sizes(net: PanopticNet, sizes: dict[str, Size]) -> dict[str, Size]:
+def separate_sizes(net: TwoBranchNet, sizes: dict[str, Size]) -> dict[str, Size]:
     """The paper's baseline: one network for objects, one for semantics, each with its own trunk.
 
     Parameters that do not train (stem and first stage, equal in both) count once, as in the paper.
     """
     trunk = sizes[BACKBONE] + sizes[PYRAMID]
     objects = [sizes[EXTRA_LEVELS], sizes[PROPOSALS], sizes[BOXES], sizes[MASKS]]
-    frozen = sum(p.numel() for p in net.backbone.parameters() if not p.requires_grad)
+    frozen = sum(p.numel() for p in net.trunk.backbone.parameters() if not p.requires_grad)
     instances = sum_sizes([trunk, *objects])
     semantics = trunk + sizes[SEMANTICS]
     both = instances + semantics
@@ -209,7 +217,8 @@ def document() -> str:
     sections = []
     for title, path in NETWORKS.items():
         config = load_config(ROOT / path, ["model.backbone.weights=null"])
-        net = build_model(config.model, load_label_space(config.data.label_space))
+        net = build_network(config.model, load_label_space(config.data.label_space))
+        assert isinstance(net, TwoBranchNet)
         sizes = part_sizes(net)
         total = sum_sizes(sizes.values())
         separate = separate_sizes(net, sizes)

@@ -31,7 +31,7 @@ import yaml
 # Run from a clone, from any folder: the package beside this script needs no installation.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from seamless_pr.config.load import load_config
+from seamless_pr.build.configs import load_config
 from seamless_pr.config.schema import Config
 from tools.measure import count_mask_flops
 
@@ -40,6 +40,8 @@ ITEMS = ROOT / "docs" / "fidelity_items.yaml"
 OUTPUT = ROOT / "docs" / "fidelity.md"
 STORED = ROOT / "docs" / "results" / "fidelity.json"
 CONFIG = ROOT / "configs" / "cityscapes" / "seamless_r50.yaml"
+# Readings of PointRend are read off a config that has it.
+CONFIGS = {"PointRend": ROOT / "configs" / "cityscapes" / "seamless_pointrend_r50.yaml"}
 PROPERTY = "agreement:"
 
 INTRODUCTION = """# Fidelity
@@ -142,8 +144,12 @@ def filled(text: str, config: Config) -> str:
     return re.sub(r"\{([\w.]+)\}", lambda match: str(value_at(config, match[1])), str(text))
 
 
-def check_option(option: str, config: Config) -> None:
+def check_option(option: str, base: Path) -> None:
     """An option, an override or another config, must load and must change the config.
+
+    Args:
+        option: `key=value`, or the path of another config.
+        base: the config that it changes.
 
     Raises:
         ValueError: an unknown key, a wrong value, or the value that is the default anyway.
@@ -151,17 +157,18 @@ def check_option(option: str, config: Config) -> None:
     if option.endswith(".yaml"):
         changed = load_config(ROOT / option)
     else:
-        changed = load_config(CONFIG, [option])
-    if changed == config:
+        changed = load_config(base, [option])
+    if changed == load_config(base):
         raise ValueError(f"{ITEMS}: option {option} is the default already")
 
 
-def items_table(rows: Sequence[dict[str, Any]], config: Config) -> str:
+def items_table(rows: Sequence[dict[str, Any]], base: Path) -> str:
+    config = load_config(base)
     lines = ["| | paper | released code | default here | option |", "|---|---|---|---|---|"]
     for row in rows:
         options = row.get("options", [])
         for option in options:
-            check_option(option, config)
+            check_option(option, base)
         cells = [row["item"], row["paper"], row["reference"], row["ours"]]
         cells = [filled(cell, config).replace("|", "\\|") for cell in cells]
         cells.append(" ".join(f"`{option}`" for option in options))
@@ -179,11 +186,10 @@ def measurements_table(measurements: Sequence[Measurement]) -> str:
 
 def document(measurements: Sequence[Measurement]) -> str:
     """The text of docs/fidelity.md."""
-    config = load_config(CONFIG)
     groups = yaml.safe_load(ITEMS.read_text(encoding="utf-8"))
     parts = [INTRODUCTION, "## Readings"]
     for title, rows in groups.items():
-        parts += [f"### {title}", items_table(rows, config)]
+        parts += [f"### {title}", items_table(rows, CONFIGS.get(title, CONFIG))]
     parts += [count_mask_flops.section(), MEASURED]
     for case in dict.fromkeys(found.case for found in measurements):
         of_case = [found for found in measurements if found.case == case]

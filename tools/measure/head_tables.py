@@ -32,9 +32,9 @@ class Arm:
 
     Attributes:
         name: in tables.
-        mask_kind, refinement: `model.mask_head.kind` and `model.semantic_head.refinement`.
+        mask_kind, refinement: masks ("conv" or "point_rend"), and refinement of semantics.
         point_weight, hard_points: `loss_weights.semantic_point` and
-            `model.semantic.hard_point_fraction`.
+            `model.semantics.points.hard_point_fraction`.
     """
 
     name: str
@@ -81,8 +81,8 @@ AS_TRAINED = ""
 VARIED_ARM = "pointrend_pointrend"
 # Masks stay on the first grid of points; one point per step leaves bilinear upsampling.
 VARIANTS = {
-    "_masks28": Variant("masks of 28x28", ("model.points.output_size=28",)),
-    "_bilinear": Variant("bilinear semantics", ("model.semantic.subdivision_points=1",)),
+    "_masks28": Variant("masks of 28x28", ("model.instances.points.output_size=28",)),
+    "_bilinear": Variant("bilinear semantics", ("model.semantics.points.subdivision_points=1",)),
 }
 
 # `VARIED_ARM` with other losses of the semantic points, against the arm without such points.

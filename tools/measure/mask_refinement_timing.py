@@ -16,9 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seamless_pr.models.instances.point_rend import coarse_mask_logits, point_mask_logits
-from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
-from seamless_pr.structures.detections import Detections
+from seamless_pr.layers.point_head import PointHead
+from seamless_pr.models.instances.point_rend import (
+    CoarseMaskHead,
+    coarse_mask_logits,
+    point_mask_logits,
+)
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.settings import PointSettings
 
 SIZES = ((512, 1024), (1024, 2048))
@@ -61,7 +65,7 @@ def mask_head_seconds(size: tuple[int, int], rounds: int, seed: int = 0) -> dict
     fine_map = fine_map.contiguous(memory_format=torch.channels_last)
     boxes = street_boxes(size, generator)
     things = torch.randint(NUM_THINGS, (NUM_BOXES,), generator=generator)
-    found = Detections(boxes, torch.ones(NUM_BOXES), things)
+    found = Instances(torch.ones(NUM_BOXES), things, boxes)
     images = torch.zeros(NUM_BOXES, dtype=torch.int64)
     settings = PointSettings()
     whole = _median_seconds(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from seamless_pr.layers.abn import NormActFactory, make_norm_act
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.models.necks.fpn import FPN
-from seamless_pr.models.semantics.mini_dl import SemanticHead
+from seamless_pr.models.semantics.mini_dl import MiniDLHead
 
 FPN_CHANNELS = 256
 NUM_CLASSES = 19
@@ -64,7 +64,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.backbone = TimmBackbone(backbone, norm_act)
         self.fpn = FPN(self.backbone.out_channels, FPN_CHANNELS, norm_act)
-        self.semantic_head = SemanticHead(FPN_CHANNELS, NUM_CLASSES, norm_act)
+        self.semantic_head = MiniDLHead(FPN_CHANNELS, NUM_CLASSES, norm_act)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.semantic_head(self.fpn(self.backbone(images)))

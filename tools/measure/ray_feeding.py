@@ -18,18 +18,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from seamless_pr.inference.folders import ImageOutcome, predict_images
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.models.networks.network import Network
 from seamless_pr.pipelines.ray_prediction import label_items
 from seamless_pr.pipelines.ray_stages import Job
-from seamless_pr.structures.detections import Detections
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from seamless_pr.structures.prediction import Prediction
 from tools.measure.cluster_plan import (
     FULL_SIZE,
     as_prediction,
@@ -44,7 +42,7 @@ NUM_THREADS = 2
 STORE_BYTES = 2 * 2**30
 
 
-class WaitingNetwork(nn.Module):
+class WaitingNetwork(Network):
     """Takes the time of a network on a GPU, and leaves the cores alone."""
 
     def __init__(self, segmentation: PanopticSegmentation, seconds_per_image: float) -> None:
@@ -53,13 +51,11 @@ class WaitingNetwork(nn.Module):
         self._segmentation = segmentation
         self._seconds = seconds_per_image
 
-    def predict(
-        self, batch: ImageBatch, original_sizes: Sequence[tuple[int, int]]
-    ) -> list[tuple[PanopticSegmentation, Detections]]:
-        time.sleep(self._seconds * len(original_sizes))
-        none = torch.zeros(0)
-        nothing = Detections(torch.zeros(0, 4), none, none.long(), torch.zeros(0, 28, 28))
-        return [(self._segmentation, nothing)] * len(original_sizes)
+    def outputs(self, batch: ImageBatch) -> None:
+        time.sleep(self._seconds * len(batch))
+
+    def finish(self, outputs: None, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        return [Prediction(self._segmentation)] * len(sizes)
 
 
 def waiting_predictor(scenes: Path, seconds_per_image: float) -> Predictor:

@@ -30,8 +30,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import roi_align
 
+from seamless_pr.build.configs import load_config
 from seamless_pr.build.runs import build_images, build_label_space
-from seamless_pr.config.load import load_config
 from seamless_pr.files import write_json
 from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.boundary import count_trimaps

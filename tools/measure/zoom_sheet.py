@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seamless_pr.build.runs import build_images, build_label_space, load_predictor
-from seamless_pr.config.load import load_config
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.predictor import load_predictor
+from seamless_pr.build.runs import build_images, build_label_space
 from seamless_pr.datasets.loader import PanopticImages
 from seamless_pr.drawing.panoptic import Picture, draw_grid, draw_panoptic
 from seamless_pr.files import write_picture

@@ -5,25 +5,91 @@ Letters: K classes, h, w size of the logits, H, W size of the finished map.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamless_pr.ops.masks import paste_mask
-from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
+from seamless_pr.structures.prediction import Prediction
 from seamless_pr.structures.settings import FusionSettings
 
 # Above this share of undecided pixels one dense pass is cheaper than gathering them.
 _DENSE_FRACTION = 0.25
 
 
+@dataclass(frozen=True)
+class FrameSizes:
+    """The three sizes of an image on its way through a network, each (height, width).
+
+    Attributes:
+        padded: of the network input.
+        image: of its valid part.
+        original: of the image file.
+    """
+
+    padded: tuple[int, int]
+    image: tuple[int, int]
+    original: tuple[int, int]
+
+
+class ScoreFusion:
+    """One image's instances and semantics, put together best score first.
+
+    Args:
+        label_space: tells stuff from things.
+        settings: thresholds, and the size at which pixels are decided.
+    """
+
+    def __init__(self, label_space: LabelSpace, settings: FusionSettings) -> None:
+        self.label_space = label_space
+        self.settings = settings
+
+    def __call__(
+        self,
+        semantic_logits: Tensor | None,
+        instances: Instances | None,
+        sizes: FrameSizes,
+        *,
+        merged_things: bool = False,
+    ) -> Prediction:
+        """Fuses one image.
+
+        Args:
+            semantic_logits: [K, h, w] covering the padded image; None: what is no object is void.
+            instances: with masks, in pixels of the network input; None: no objects.
+            sizes: of this image.
+            merged_things: the last logit stands for all things, so there is no semantic map.
+
+        Returns:
+            Everything at the size of the file.
+        """
+        at_network_size = self.settings.size == "network"
+        fusion_size = sizes.image if at_network_size else sizes.original
+        in_file = None
+        if instances is not None:
+            scale_y, scale_x = (
+                original / valid for original, valid in zip(sizes.original, sizes.image)
+            )
+            in_file = instances.scaled(scale_x, scale_y)
+        classes = torch.full(fusion_size, LabelSpace.IGNORE_TRAIN_ID)
+        semantic_map = None
+        if semantic_logits is not None:
+            classes = best_classes(semantic_logits, sizes.padded, sizes.image, fusion_size)
+            semantic_map = None if merged_things else _nearest(classes, sizes.original)
+        segmentation = fuse(
+            classes, instances if at_network_size else in_file, self.label_space, self.settings
+        )
+        segmentation = resized_segmentation(segmentation, sizes.original)
+        return Prediction(segmentation, semantic_map, in_file)
+
+
 def fuse(
     class_map: Tensor,
-    detections: Detections,
+    instances: Instances | None,
     label_space: LabelSpace,
     settings: FusionSettings,
 ) -> PanopticSegmentation:
@@ -40,7 +106,7 @@ def fuse(
     Args:
         class_map: [H, W] integer train ids, best class of each pixel; pixels with the ignore id
             become void where no instance is.
-        detections: with mask logits; boxes in pixels of the class map.
+        instances: with masks, in pixels of the class map; None: none.
         label_space: tells stuff from things.
         settings: thresholds.
 
@@ -48,24 +114,32 @@ def fuse(
         Segments: instances by descending score, then classes ascending, numbered from 1; on the
             CPU.
     """
-    height, width = class_map.shape
-    if detections.mask_logits is None:
-        raise ValueError("fusion needs detections with mask_logits; run the mask branch first")
-    id_map = torch.zeros(height, width, dtype=torch.int32)
+    id_map = torch.zeros(class_map.shape, dtype=torch.int32)
     segments: list[Segment] = []
-    chosen = detections.select(detections.scores > settings.score_threshold)
-    chosen = chosen.select(chosen.scores.argsort(descending=True, stable=True)).to("cpu")
-    assert chosen.mask_logits is not None
-    for box, score, thing_index, logits in zip(
-        chosen.boxes.tolist(),
-        chosen.scores.tolist(),
-        chosen.thing_indices.tolist(),
-        chosen.mask_logits,
+    if instances is not None:
+        _paint_instances(id_map, segments, instances, label_space, settings)
+    _fill_from_classes(id_map, segments, class_map.cpu(), label_space, settings)
+    return PanopticSegmentation(id_map, tuple(segments), label_space)
+
+
+def _paint_instances(
+    id_map: Tensor,
+    segments: list[Segment],
+    instances: Instances,
+    label_space: LabelSpace,
+    settings: FusionSettings,
+) -> None:
+    """Gives the free pixels of every instance a segment, best score first; works in place."""
+    instances.require_masks()
+    chosen = instances.select(instances.scores > settings.score_threshold).best_first().to("cpu")
+    masks = chosen.require_masks()
+    image_size = (id_map.shape[0], id_map.shape[1])
+    for index, (score, thing_index) in enumerate(
+        zip(chosen.scores.tolist(), chosen.thing_indices.tolist())
     ):
-        crop = paste_mask(
-            logits.sigmoid(),
-            box,
-            (height, width),
+        crop = masks.crop(
+            index,
+            image_size,
             settings.mask_threshold,
             includes_threshold=settings.mask_threshold_included,
         )
@@ -78,8 +152,6 @@ def fuse(
         window.masked_fill_(free, segment_id)
         train_id = label_space.thing_train_id(thing_index)
         segments.append(Segment(segment_id, train_id, num_free, score))
-    _fill_from_classes(id_map, segments, class_map.cpu(), label_space, settings)
-    return PanopticSegmentation(id_map, tuple(segments), label_space)
 
 
 def _fill_from_classes(
@@ -218,20 +290,38 @@ def _dense_classes(
     return classes
 
 
+def best_classes(
+    logits: Tensor,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    output_size: tuple[int, int],
+) -> Tensor:
+    """[output_size] int64 best classes of the valid part of [K, h, w] logits of a padded image."""
+    map_size = (logits.shape[-2], logits.shape[-1])
+    if map_size == padded_size:
+        # Cropped, so that the last pixels are not mixed with the padding.
+        logits = logits[:, : image_size[0], : image_size[1]]
+        map_size = padded_size = image_size
+    return resampled_classes(logits, resample_grid(map_size, padded_size, image_size, output_size))
+
+
+def _nearest(label_map: Tensor, output_size: tuple[int, int]) -> Tensor:
+    """[h, w] of any integer dtype -> [output_size], by nearest neighbour."""
+    if tuple(label_map.shape) == tuple(output_size):
+        return label_map
+    resized = F.interpolate(label_map[None, None].float(), size=output_size, mode="nearest-exact")
+    return resized[0, 0].to(label_map.dtype)
+
+
 def resized_segmentation(
     segmentation: PanopticSegmentation, output_size: tuple[int, int]
 ) -> PanopticSegmentation:
     """Resizes a finished map by nearest neighbour; areas are counted anew."""
     if segmentation.image_size == tuple(output_size):
         return segmentation
-    id_map = F.interpolate(
-        segmentation.id_map[None, None].float(), size=output_size, mode="nearest-exact"
-    )[0, 0].int()
+    id_map = _nearest(segmentation.id_map, output_size)
     areas = torch.bincount(
         id_map.flatten().long(), minlength=len(segmentation.segments) + 1
     ).tolist()
-    segments = tuple(
-        Segment(s.segment_id, s.train_id, areas[s.segment_id], s.score, s.is_crowd)
-        for s in segmentation.segments
-    )
+    segments = tuple(replace(s, area=areas[s.segment_id]) for s in segmentation.segments)
     return PanopticSegmentation(id_map, segments, segmentation.label_space)

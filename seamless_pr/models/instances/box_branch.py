@@ -17,7 +17,7 @@ from seamless_pr.layers.abn import NormActFactory
 from seamless_pr.models.instances.rpn import Proposals
 from seamless_pr.ops.boxes import class_nms, clip_boxes, decode_boxes, encode_boxes
 from seamless_pr.ops.matching import assign_proposals, sample_matches
-from seamless_pr.structures.detections import Detections
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import BoxSettings
@@ -234,12 +234,12 @@ def regressed_boxes(
 
 
 @torch.no_grad()
-def detect(
+def detect_boxes(
     output: BoxOutput,
     boxes: Sequence[Tensor],
     image_sizes: Sequence[tuple[int, int]],
     settings: BoxSettings,
-) -> list[Detections]:
+) -> list[Instances]:
     """Turns predictions for proposals into final boxes, without masks.
 
     Every proposal may give one detection per thing class. Rows are in class order, then descending
@@ -268,16 +268,19 @@ def _detect_image(
     boxes: Tensor,
     image_size: tuple[int, int],
     settings: BoxSettings,
-) -> Detections:
+) -> Instances:
     # Transposed, so that candidates come class by class.
     things, rois = torch.nonzero(probs.t() > settings.score_threshold, as_tuple=True)
     scores = probs[rois, things]
     decoded = decode_boxes(boxes[rois], deltas[rois, things], settings.delta_weights)
     decoded = clip_boxes(decoded, image_size)
     has_area = (decoded[:, 2:] > decoded[:, :2]).all(1)
-    detections = Detections(decoded, scores, things).select(has_area)
+    detections = Instances(scores, things, decoded).select(has_area)
     kept = class_nms(
-        detections.boxes, detections.scores, detections.thing_indices, settings.nms_threshold
+        detections.require_boxes(),
+        detections.scores,
+        detections.thing_indices,
+        settings.nms_threshold,
     )
     detections = detections.select(kept)
     if len(detections) > settings.max_detections:

@@ -1,4 +1,4 @@
-"""Mask branch: boxes that get a mask loss, the 4-convolution head, its loss and its inference.
+"""The masks of Mask R-CNN: the 4-convolution head, its loss and its inference.
 
 Letters: R boxes, C channels, T thing classes, M mask side.
 """
@@ -6,7 +6,7 @@ Letters: R boxes, C channels, T thing classes, M mask side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -18,55 +18,21 @@ from seamless_pr.layers.conv_norm_act import (
     init_before_activation,
     init_predictor,
 )
-from seamless_pr.models.instances.box_branch import SampledRoIs
-from seamless_pr.ops.masks import nearest_mask_targets
+from seamless_pr.models.instances.two_stage import (
+    MaskPart,
+    PositiveRoIs,
+    SampledBatch,
+    positive_rois,
+)
+from seamless_pr.ops.masks import BoxMasks, nearest_mask_targets
+from seamless_pr.ops.roi_sampling import pool_rois
+from seamless_pr.structures.features import Features
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.settings import RoISettings
 
 _PREDICTOR_GAIN = 0.01
-
-
-@dataclass(frozen=True)
-class PositiveRoIs:
-    """Boxes of a batch that were matched to an object.
-
-    Attributes:
-        boxes: [R, 4] xyxy in pixels of the network input, in image order.
-        image_indices: [R] int64.
-        thing_indices: [R] int64 class of the matched object.
-        segment_ids: [R] int32, its id in the image's id map.
-        segment_boxes: [R, 4] its extent.
-    """
-
-    boxes: Tensor
-    image_indices: Tensor
-    thing_indices: Tensor
-    segment_ids: Tensor
-    segment_boxes: Tensor
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def rois_per_image(self, num_images: int) -> list[int]:
-        return torch.bincount(self.image_indices, minlength=num_images).tolist()
-
-
-def positive_rois(
-    sampled: Sequence[SampledRoIs], targets: Sequence[PanopticTarget]
-) -> PositiveRoIs:
-    """Collects the matched RoIs of all images."""
-    boxes, images, things, ids, extents = [], [], [], [], []
-    for image_index, (rois, target) in enumerate(zip(sampled, targets, strict=True)):
-        positive = rois.matched_segment >= 0
-        segment = rois.matched_segment[positive]
-        boxes.append(rois.boxes[positive])
-        images.append(torch.full_like(segment, image_index))
-        things.append(target.label_space.thing_index(target.train_ids[segment]))
-        ids.append((segment + 1).int())
-        extents.append(target.boxes[segment])
-    return PositiveRoIs(
-        torch.cat(boxes), torch.cat(images), torch.cat(things), torch.cat(ids), torch.cat(extents)
-    )
 
 
 class MaskHead(nn.Module):
@@ -80,9 +46,6 @@ class MaskHead(nn.Module):
         num_things: T.
         norm_act: makes norm and activation.
         hidden_channels: width of all layers.
-        norm_rois: whose features it gets in training, "sampled" (all sampled RoIs count in its
-            batch statistics, as in the released Seamless code) or "positive" (only those that get a
-            mask loss: a quarter of the work).
     """
 
     def __init__(
@@ -92,10 +55,8 @@ class MaskHead(nn.Module):
         norm_act: NormActFactory,
         *,
         hidden_channels: int = 256,
-        norm_rois: str = "positive",
     ) -> None:
         super().__init__()
-        self.norm_rois = norm_rois
         inputs = [in_channels] + [hidden_channels] * 3
         self.convs = nn.Sequential(
             *(ConvNormAct(channels, hidden_channels, 3, norm_act) for channels in inputs)
@@ -134,3 +95,49 @@ def mask_loss(
         )
     total = F.binary_cross_entropy_with_logits(own, labels, weight=valid.float(), reduction="sum")
     return {"mask": LossSum(total, int(valid.sum()))}
+
+
+class ConvMasks(MaskPart):
+    """Masks of the 4-convolution head.
+
+    Args:
+        head: makes the logits.
+        roi: how its features are pooled; where this is how the box head's were, they are shared.
+        norm_rois: whose features pass the convolutions in training and count in their batch
+            statistics: "sampled" (all sampled RoIs, as in the released Seamless code) or "positive"
+            (only those that get a mask loss: a quarter of the work).
+    """
+
+    loss_names = ("mask",)
+
+    def __init__(self, head: MaskHead, *, roi: RoISettings, norm_rois: str = "positive") -> None:
+        super().__init__()
+        self.head = head
+        self.roi = roi
+        self.norm_rois = norm_rois
+
+    def losses(self, sampled: SampledBatch) -> dict[str, LossSum]:
+        positive = positive_rois(sampled.rois, sampled.targets)
+        boxes: Sequence[Tensor] = [rois.boxes for rois in sampled.rois]
+        kept: Tensor | None = sampled.is_object
+        roi_features = sampled.roi_features
+        if self.norm_rois == "positive":
+            boxes = positive.boxes.split(positive.rois_per_image(len(sampled.targets)))
+            roi_features, kept = roi_features[kept], None
+        if self.roi != sampled.roi:
+            levels, padded_size = sampled.features.levels, sampled.batch.padded_size
+            roi_features = pool_rois(levels, boxes, padded_size, self.roi)
+        return mask_loss(self.head(roi_features, kept), positive, sampled.targets)
+
+    def add_masks(
+        self, features: Features, instances: Sequence[Instances], padded_size: tuple[int, int]
+    ) -> list[Instances]:
+        boxes = [found.require_boxes() for found in instances]
+        logits = self.head(pool_rois(features.levels, boxes, padded_size, self.roi)).float()
+        things = torch.cat([found.thing_indices for found in instances])
+        own = logits[torch.arange(len(logits), device=logits.device), things]
+        per_image = own.split([len(found) for found in instances])
+        return [
+            replace(found, masks=BoxMasks(image_logits, image_boxes))
+            for found, image_logits, image_boxes in zip(instances, per_image, boxes, strict=True)
+        ]

@@ -1,21 +1,28 @@
-"""PointRend: one refinement loop and one gathering of point features, and the mask branch on them.
+"""The masks of PointRend: the coarse head, its losses, and subdivision of the masks of boxes.
 
-Letters: N images, C channels of P2, K classes, R boxes, P points of a row, M all points of a call.
-Sources: PointRend (CVPR 2020), sections 3, 4; where the released code differs, it is the default.
+Letters: C channels of P2, K classes, R boxes, P points of a box.
+Source: PointRend (CVPR 2020), sections 3 and 4; where the released code differs, it is the default.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from seamless_pr.models.instances.mask_rcnn import PositiveRoIs
-from seamless_pr.models.point_heads import CoarseMaskHead, PointHead
-from seamless_pr.ops.masks import aligned_mask_targets
+from seamless_pr.layers.point_head import PointHead
+from seamless_pr.models.instances.box_branch import regressed_boxes
+from seamless_pr.models.instances.two_stage import (
+    MaskPart,
+    PositiveRoIs,
+    SampledBatch,
+    positive_rois,
+)
+from seamless_pr.ops.masks import BoxMasks, aligned_mask_targets
 from seamless_pr.ops.points import (
     mask_uncertainty,
     points_to_image,
@@ -24,82 +31,53 @@ from seamless_pr.ops.points import (
     sample_points,
     uncertain_coords,
 )
-from seamless_pr.structures.detections import Detections
+from seamless_pr.ops.refinement import (
+    gather_point_features,
+    num_subdivision_steps,
+    refine,
+    uniform_drawer,
+)
+from seamless_pr.structures.features import Features
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import PointSettings
 
 
-def refine(
-    logits: Tensor,
-    predict: Callable[[Tensor], Tensor],
-    uncertainty: Callable[[Tensor], Tensor],
-    num_points: int,
-    num_steps: int,
-) -> Tensor:
-    """Doubles the resolution, then recomputes the least certain points (PointRend, section 3.1).
+class CoarseMaskHead(nn.Module):
+    """Class-specific 7x7 mask logits of a box, seen whole.
 
-    Args:
-        logits: [R, K, h, w].
-        predict: [R, P, 2] points, (x, y) in [0, 1] of the map -> [R, P, K] logits.
-        uncertainty: [R, K, h, w] -> [R, h, w], larger = less sure.
-        num_points: N, points recomputed in each step; all of them where the map has fewer.
-        num_steps: doublings.
-
-    Returns:
-        [R, K, h * 2^steps, w * 2^steps].
+    forward: [R, C, roi_size, roi_size] features on a regular grid of P2 points -> logits
+    [R, K, roi_size / 2, roi_size / 2].
     """
-    for _ in range(num_steps):
-        logits = F.interpolate(logits, scale_factor=2.0, mode="bilinear", align_corners=False)
-        logits = logits.contiguous()
-        height, width = logits.shape[-2:]
-        if len(logits) == 0:
-            continue
-        scores = uncertainty(logits).flatten(1)
-        indices = scores.topk(min(num_points, scores.shape[1]), dim=1, sorted=False).indices
-        column, row = indices % width, indices.div(width, rounding_mode="floor")
-        coords = torch.stack([(column + 0.5) / width, (row + 0.5) / height], dim=-1)
-        values = predict(coords).transpose(1, 2).to(logits.dtype)
-        logits.flatten(2).scatter_(2, indices[:, None].expand_as(values), values)
-    return logits
 
+    def __init__(
+        self, in_channels: int, num_things: int, *, hidden_channels: int = 1024, roi_size: int = 14
+    ) -> None:
+        super().__init__()
+        if roi_size % 2:
+            raise ValueError(f"roi_size must be even (it is halved once); got {roi_size}")
+        self.roi_size = roi_size
+        self.mask_size = roi_size // 2
+        self.num_things = num_things
+        self.reduce = nn.Conv2d(in_channels, in_channels, 2, stride=2)
+        self.fc1 = nn.Linear(in_channels * self.mask_size**2, hidden_channels)
+        self.fc2 = nn.Linear(hidden_channels, hidden_channels)
+        self.prediction = nn.Linear(hidden_channels, num_things * self.mask_size**2)
+        nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
+        for layer in (self.fc1, self.fc2):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.normal_(self.prediction.weight, std=0.001)
+        for module in (self.reduce, self.fc1, self.fc2, self.prediction):
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
 
-def gather_point_features(
-    fine_map: Tensor,
-    coarse_logits: Tensor,
-    point_coords: Tensor,
-    boxes: Tensor | None,
-    image_indices: Tensor,
-    padded_size: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
-    """What the point head sees, alike in training and inference, for boxes and whole images.
-
-    Args:
-        fine_map: [N, C, H, W] finest FPN level.
-        coarse_logits: [R, K, h, w], one map per row.
-        point_coords: [R, P, 2], (x, y) in [0, 1] of the row's box, or of the padded image without
-            boxes.
-        boxes: [R, 4] xyxy in pixels of the padded image; None: a row is a whole image.
-        image_indices: [R] int64, the image of each row.
-        padded_size: (height, width) of the network input.
-
-    Returns:
-        fine [R * P, C] and coarse [R * P, K].
-    """
-    num_rows, num_points, _ = point_coords.shape
-    image_coords = point_coords
-    if boxes is not None:
-        size = boxes.new_tensor([padded_size[1], padded_size[0]])
-        image_coords = points_to_image(point_coords, boxes) / size
-    rows = torch.arange(num_rows, device=point_coords.device).repeat_interleave(num_points)
-    fine = sample_points(
-        fine_map, image_coords.flatten(0, 1), image_indices.repeat_interleave(num_points)
-    )
-    coarse = sample_points(coarse_logits, point_coords.flatten(0, 1), rows)
-    return fine, coarse
-
-
-# Instance masks
+    def forward(self, roi_features: Tensor) -> Tensor:
+        hidden = F.relu(self.reduce(roi_features)).flatten(1)
+        hidden = F.relu(self.fc2(F.relu(self.fc1(hidden))))
+        return self.prediction(hidden).unflatten(
+            1, (self.num_things, self.mask_size, self.mask_size)
+        )
 
 
 def coarse_mask_logits(
@@ -199,44 +177,8 @@ def _own_class(logits: Tensor, thing_indices: Tensor) -> Tensor:
 
 
 def _grid_coords(num_points: int, num_rows: int, device: torch.device) -> Tensor:
-    """The same regular grid for every row: [R, P, 2]."""
-    side = math.isqrt(num_points)
-    if side * side != num_points:
-        raise ValueError(
-            f"a regular grid needs a square number of points; got {num_points}; "
-            f"use {side * side} or {(side + 1) ** 2}"
-        )
-    return regular_grid(side, device).expand(num_rows, -1, -1)
-
-
-def uniform_drawer(
-    rows_per_image: Sequence[int], generators: Sequence[torch.Generator], device: torch.device
-) -> Callable[[int], Tensor]:
-    """Uniform points for each row, drawn from the generator of the row's image."""
-
-    def draw(num_points: int) -> Tensor:
-        drawn = [
-            torch.rand(num_rows, num_points, 2, generator=generator)
-            for num_rows, generator in zip(rows_per_image, generators)
-        ]
-        return torch.cat(drawn).to(device)
-
-    return draw
-
-
-def num_subdivision_steps(start: int, end: int) -> int:
-    """How often `start` must double to reach `end`.
-
-    Raises:
-        ValueError: `end` is not `start` times a power of two.
-    """
-    steps = round(math.log2(end / start))
-    if steps < 0 or start * 2**steps != end:
-        raise ValueError(
-            f"a {start}-cell start cannot double into output_size {end}; "
-            f"use {start} times a power of two"
-        )
-    return steps
+    """The same regular grid of a square number of points for every row: [R, P, 2]."""
+    return regular_grid(math.isqrt(num_points), device).expand(num_rows, -1, -1)
 
 
 @torch.no_grad()
@@ -244,7 +186,7 @@ def point_mask_logits(
     coarse_head: CoarseMaskHead,
     point_head: PointHead,
     fine_map: Tensor,
-    detections: Sequence[Detections],
+    instances: Sequence[Instances],
     padded_size: tuple[int, int],
     settings: PointSettings,
 ) -> list[Tensor]:
@@ -253,9 +195,9 @@ def point_mask_logits(
     Only the predicted class is carried through the subdivision; the other classes' maps never
     influence it.
     """
-    counts = [len(found) for found in detections]
-    boxes = torch.cat([found.boxes for found in detections])
-    thing_indices = torch.cat([found.thing_indices for found in detections])
+    counts = [len(found) for found in instances]
+    boxes = torch.cat([found.require_boxes() for found in instances])
+    thing_indices = torch.cat([found.thing_indices for found in instances])
     image_indices = torch.arange(len(counts), device=boxes.device).repeat_interleave(
         torch.tensor(counts, device=boxes.device)
     )
@@ -284,3 +226,62 @@ def point_mask_logits(
         steps,
     )
     return list(refined[:, 0].float().split(counts))
+
+
+class PointRendMasks(MaskPart):
+    """Masks of PointRend: coarse ones, refined point by point.
+
+    Args:
+        coarse_head: sees a box whole.
+        point_head: sees a point; reads the finest level.
+        settings: numbers of training and subdivision.
+    """
+
+    loss_names = ("mask_coarse", "mask_point")
+
+    def __init__(
+        self, coarse_head: CoarseMaskHead, point_head: PointHead, settings: PointSettings
+    ) -> None:
+        super().__init__()
+        self.coarse_head = coarse_head
+        self.point_head = point_head
+        self.settings = settings
+
+    def losses(self, sampled: SampledBatch) -> dict[str, LossSum]:
+        positive = positive_rois(sampled.rois, sampled.targets)
+        if self.settings.train_on_predicted_boxes:
+            positive = _on_predicted_boxes(positive, sampled)
+        return point_mask_losses(
+            self.coarse_head,
+            self.point_head,
+            sampled.features.finest,
+            positive,
+            sampled.targets,
+            sampled.batch.padded_size,
+            self.settings,
+            sampled.generators,
+        )
+
+    def add_masks(
+        self, features: Features, instances: Sequence[Instances], padded_size: tuple[int, int]
+    ) -> list[Instances]:
+        logits = point_mask_logits(
+            self.coarse_head,
+            self.point_head,
+            features.finest,
+            instances,
+            padded_size,
+            self.settings,
+        )
+        return [
+            replace(found, masks=BoxMasks(image_logits, found.require_boxes()))
+            for found, image_logits in zip(instances, logits, strict=True)
+        ]
+
+
+def _on_predicted_boxes(positive: PositiveRoIs, sampled: SampledBatch) -> PositiveRoIs:
+    """The same objects on the boxes that the box branch regresses for them; no gradient."""
+    sizes = [sampled.batch.image_sizes[index] for index in positive.image_indices.tolist()]
+    deltas = sampled.box_output.box_deltas.detach()[sampled.is_object]
+    boxes = regressed_boxes(positive.boxes, deltas, positive.thing_indices, sizes, sampled.box)
+    return replace(positive, boxes=boxes)

@@ -5,32 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
-from seamless_pr.models.networks.two_branch import BranchOutputs, PanopticNet
-from seamless_pr.structures.detections import Detections
+from seamless_pr.models.networks.two_branch import BranchOutputs, FusedNetwork, TwoBranchNet
 from seamless_pr.structures.image_batch import ImageBatch
-from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
-from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 from seamless_pr.structures.panoptic_target import PanopticTarget
 
 
-class SeparateNets(nn.Module):
+class SeparateNets(FusedNetwork):
     """An instance and a semantic network that share nothing but the fusion of their results.
 
-    Seamless Scene Segmentation, section 5, compares its joint network with this pair. `losses` and
-    `predict` are those of `PanopticNet`. Each network gets gradients from its own losses only, so
-    one run trains both as two runs would.
+    Seamless Scene Segmentation, section 5, compares its joint network with this pair. Each network
+    gets gradients from its own losses only, so one run trains both as two runs would.
 
     Args:
-        instance_net: a `PanopticNet` without semantic branch; its settings are used for the fusion.
+        instance_net: a network without semantic branch; its fusion is used.
         semantic_net: one without instance branch, for the same classes.
+
+    Raises:
+        ValueError: a network with both branches, or other classes.
     """
 
-    def __init__(self, instance_net: PanopticNet, semantic_net: PanopticNet) -> None:
+    def __init__(self, instance_net: TwoBranchNet, semantic_net: TwoBranchNet) -> None:
         super().__init__()
-        if instance_net.semantic_head is not None or semantic_net.rpn_head is not None:
+        if instance_net.semantics is not None or semantic_net.instances is not None:
             raise ValueError(
                 "expected a network with the instance branch alone and one with the semantic "
                 "branch alone; got one with both"
@@ -42,10 +40,10 @@ class SeparateNets(nn.Module):
             )
         self.instance_net = instance_net
         self.semantic_net = semantic_net
-
-    @property
-    def label_space(self) -> LabelSpace:
-        return self.instance_net.label_space
+        self.label_space = instance_net.label_space
+        self.fusion = instance_net.fusion
+        self.merged_things = semantic_net.merged_things
+        self.loss_names = (*instance_net.loss_names, *semantic_net.loss_names)
 
     def losses(
         self,
@@ -56,23 +54,7 @@ class SeparateNets(nn.Module):
         losses = self.instance_net.losses(batch, targets, generators)
         return losses | self.semantic_net.losses(batch, targets, generators)
 
-    @torch.no_grad()
-    def predict(
-        self, batch: ImageBatch, original_sizes: Sequence[tuple[int, int]]
-    ) -> list[tuple[PanopticSegmentation, Detections]]:
-        """Panoptic map and detections of each image, as `PanopticNet.predict`."""
-        return self.fuse_batch(self.branches(batch), original_sizes)
-
-    def branches(self, batch: ImageBatch) -> BranchOutputs:
-        """Runs both networks up to the fusion."""
-        batch = batch.padded_to(self.instance_net.size_divisor)
-        detections = self.instance_net.detect(self.instance_net.features(batch), batch)
-        levels = self.semantic_net.features(batch)
-        logits = self.semantic_net.semantic_logits(levels, batch.padded_size)
-        return BranchOutputs(batch, detections, logits)
-
-    def fuse_batch(
-        self, outputs: BranchOutputs, original_sizes: Sequence[tuple[int, int]]
-    ) -> list[tuple[PanopticSegmentation, Detections]]:
-        """The results of both networks, put together by the settings of the instance network."""
-        return self.instance_net.fuse_batch(outputs, original_sizes)
+    def outputs(self, batch: ImageBatch) -> BranchOutputs:
+        found = self.instance_net.outputs(batch)
+        logits = self.semantic_net.outputs(batch).semantic_logits
+        return BranchOutputs(found.batch, found.instances, logits)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seamless_pr.layers.abn import NormActFactory
 from seamless_pr.layers.conv_norm_act import ConvNormAct
-from seamless_pr.models.semantics.mini_dl import upsample_logits
+from seamless_pr.ops.resize import upsample_logits
 
 _PREDICTOR_STD = 0.01
 

@@ -11,37 +11,102 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from seamless_pr.models.instances.point_rend import gather_point_features, refine, uniform_drawer
-from seamless_pr.models.point_heads import PointHead
-from seamless_pr.models.semantics.mini_dl import semantic_labels
+from seamless_pr.layers.point_head import PointHead
+from seamless_pr.models.semantics.branch import SemanticBranch
+from seamless_pr.models.semantics.pixels import semantic_labels, semantic_loss
 from seamless_pr.ops.points import (
     class_uncertainty,
     sample_labels,
     sample_points,
     uncertain_coords,
 )
+from seamless_pr.ops.refinement import gather_point_features, refine, uniform_drawer
+from seamless_pr.structures.features import Features
+from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
-from seamless_pr.structures.settings import SemanticSettings
+from seamless_pr.structures.settings import SemanticLossSettings, SemanticPointSettings
+
+
+class PointSemantics(SemanticBranch):
+    """A semantic head whose logits PointRend refines to the size of the network input.
+
+    Args:
+        head: levels, finest first -> coarse logits [N, K, h, w].
+        point_head: reads the finest level.
+        settings: numbers of the loss of pixels.
+        points: numbers of the loss of points and of subdivision.
+    """
+
+    loss_names = ("semantic", "semantic_point")
+
+    def __init__(
+        self,
+        head: nn.Module,
+        point_head: PointHead,
+        settings: SemanticLossSettings,
+        points: SemanticPointSettings,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.point_head = point_head
+        self.settings = settings
+        self.points = points
+        self.merged_things = settings.things == "merged"
+
+    def losses(
+        self,
+        features: Features,
+        batch: ImageBatch,
+        targets: Sequence[PanopticTarget],
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, LossSum]:
+        logits = self.head(features.levels)
+        losses = semantic_loss(logits, targets, batch.image_sizes, batch.padded_size, self.settings)
+        labels = [semantic_labels(target, self.merged_things) for target in targets]
+        return losses | semantic_point_loss(
+            self.point_head,
+            features.finest,
+            logits,
+            labels,
+            batch.padded_size,
+            self.points,
+            generators,
+        )
+
+    def logits(self, features: Features, padded_size: tuple[int, int]) -> Tensor:
+        logits = self.head(features.levels)
+        return refine_semantic_logits(
+            self.point_head, features.finest, logits, padded_size, self.points
+        )
 
 
 def semantic_point_loss(
     point_head: PointHead,
     fine_map: Tensor,
     coarse_logits: Tensor,
-    targets: Sequence[PanopticTarget],
+    labels: Sequence[Tensor],
     padded_size: tuple[int, int],
-    settings: SemanticSettings,
+    settings: SemanticPointSettings,
     generators: Sequence[torch.Generator],
 ) -> dict[str, LossSum]:
     """Loss `semantic_point`: cross-entropy, mean over the points that are not void.
 
     With `hard_point_fraction` below 1 only over the hardest of them, image by image.
+
+    Args:
+        point_head: [points, C] and [points, K] -> [points, K].
+        fine_map: [N, C, h, w], the finest level.
+        coarse_logits: [N, K, h', w'] of the padded images.
+        labels: [H_i, W_i] class of each pixel of each image, with the ignore value.
+        padded_size: (height, width) of the batch.
+        settings: numbers of points.
+        generators: on the CPU, one per image.
     """
-    num_images = len(targets)
+    num_images = len(labels)
     num_points = settings.num_train_points or (
         math.ceil(padded_size[0] / 16) * math.ceil(padded_size[1] / 16)
     )
@@ -64,20 +129,20 @@ def semantic_point_loss(
     )
     fine, coarse = gather_point_features(fine_map, coarse_logits, coords, None, images, padded_size)
     logits = point_head(fine, coarse).float()
-    labels = torch.stack(
+    point_labels = torch.stack(
         [
-            _padded_labels(semantic_labels(target, settings), points, padded_size)
-            for target, points in zip(targets, coords, strict=True)
+            _padded_labels(image_labels, points, padded_size)
+            for image_labels, points in zip(labels, coords, strict=True)
         ]
     )
     losses = F.cross_entropy(
-        logits, labels.flatten(), ignore_index=LabelSpace.IGNORE_TRAIN_ID, reduction="none"
+        logits, point_labels.flatten(), ignore_index=LabelSpace.IGNORE_TRAIN_ID, reduction="none"
     )
-    num_valid = (labels != LabelSpace.IGNORE_TRAIN_ID).sum(dim=1, keepdim=True)
+    num_valid = (point_labels != LabelSpace.IGNORE_TRAIN_ID).sum(dim=1, keepdim=True)
     num_hard = (num_valid * settings.hard_point_fraction).ceil()
     # Void points cost nothing, so they come last.
-    hardest_first = losses.view_as(labels).sort(dim=1, descending=True).values
-    is_hard = torch.arange(labels.shape[1], device=labels.device) < num_hard
+    hardest_first = losses.view_as(point_labels).sort(dim=1, descending=True).values
+    is_hard = torch.arange(point_labels.shape[1], device=point_labels.device) < num_hard
     return {"semantic_point": LossSum(hardest_first[is_hard].sum(), int(num_hard.sum()))}
 
 
@@ -96,7 +161,7 @@ def refine_semantic_logits(
     fine_map: Tensor,
     coarse_logits: Tensor,
     padded_size: tuple[int, int],
-    settings: SemanticSettings,
+    settings: SemanticPointSettings,
 ) -> Tensor:
     """Subdivides logits to the input: from stride 4, [N, K, h, w] -> [N, K, 4 h, 4 w] in two steps.
 

@@ -1,23 +1,24 @@
 """Fusion: hand-drawn maps, the reference's golden case, and resampling against resized logits."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from seamless_pr.models.fusion.by_score import (
+    best_classes,
     fuse,
     resample_grid,
     resampled_classes,
     resized_segmentation,
 )
-from seamless_pr.structures.detections import Detections
+from seamless_pr.ops.masks import BoxMasks
+from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.settings import FusionSettings
+from tests.support.golden import GOLDEN_FOLDER
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "seamseg" / "ops.npz"
+GOLDEN = GOLDEN_FOLDER / "seamseg" / "ops.npz"
 COLOR = (0, 0, 0)
 
 
@@ -41,7 +42,8 @@ def full_boxes(*rows, side=28):
     boxes = torch.tensor([row[0] for row in rows]).float().reshape(-1, 4)
     scores = torch.tensor([row[1] for row in rows])
     things = torch.tensor([row[2] for row in rows], dtype=torch.int64)
-    return Detections(boxes, scores, things, torch.full((len(rows), side, side), 20.0))
+    masks = BoxMasks(torch.full((len(rows), side, side), 20.0), boxes)
+    return Instances(scores, things, boxes, masks)
 
 
 def test_the_best_score_wins_and_classes_fill_the_rest():
@@ -92,8 +94,8 @@ def test_the_area_limit_follows_the_size_of_the_image():
 
 
 def test_detections_without_masks_are_refused():
-    found = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
-    with pytest.raises(ValueError, match="mask_logits"):
+    found = Instances(torch.zeros(0), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
+    with pytest.raises(ValueError, match="no masks"):
         fuse(drawn("00"), found, SPACE, TINY)
 
 
@@ -103,7 +105,8 @@ def test_fusion_equals_the_reference(prefix, num_rows):
     boxes, scores, things, masks = (
         torch.from_numpy(golden[f"pp_{name}"][:num_rows]) for name in ("bbx", "obj", "cls", "msk")
     )
-    found = Detections(boxes[:, [1, 0, 3, 2]], scores, things, masks)
+    boxes = boxes[:, [1, 0, 3, 2]]
+    found = Instances(scores, things, boxes, BoxMasks(masks, boxes))
     result = fuse(
         torch.from_numpy(golden["pp_sem"]),
         found,
@@ -144,6 +147,14 @@ def test_noise_takes_the_dense_way_to_the_same_classes():
     resized = F.interpolate(logits[None], size=(45, 77), mode="bilinear")[0]
     grid = resample_grid((12, 20), (45, 77), (45, 77), (45, 77))
     assert_classes_match(resampled_classes(logits, grid), resized)
+
+
+def test_best_classes_are_read_without_padding_at_the_wanted_size():
+    logits = torch.zeros(3, 4, 8)
+    logits[2, :, 4:] = 1.0
+    logits[1, :, :4] = 1.0
+    logits[0, 3] = logits[0, :, 7] = 9.0  # padding
+    assert best_classes(logits, (4, 8), (3, 7), (3, 7)).tolist() == [[1, 1, 1, 1, 2, 2, 2]] * 3
 
 
 def test_padding_is_left_out_before_resizing_to_the_file():

@@ -16,7 +16,7 @@ from seamless_pr.models.instances.box_branch import (
     BoxOutput,
     SampledRoIs,
     box_losses,
-    detect,
+    detect_boxes,
     regressed_boxes,
     sample_proposals,
 )
@@ -119,7 +119,7 @@ def test_detections_are_the_references(
     golden = load_golden(f"seamseg/{case}")
     output = BoxOutput(golden["roi_cls_logits"], xyxy(golden["roi_bbx_logits"]).flatten(1))
     settings = replace(SETTINGS, max_detections=max_detections)
-    (found,) = detect(output, [xyxy(golden["proposals_0"])], [image_size], settings)
+    (found,) = detect_boxes(output, [xyxy(golden["proposals_0"])], [image_size], settings)
     torch.testing.assert_close(found.boxes, xyxy(golden["bbx_pred_0"]), rtol=0, atol=1e-3)
     torch.testing.assert_close(found.scores, golden["obj_pred_0"], rtol=0, atol=1e-6)
     assert torch.equal(found.thing_indices, golden["cls_pred_0"].long())
@@ -246,7 +246,7 @@ def test_detections_move_by_the_deltas_of_their_own_class() -> None:
     deltas = torch.zeros(1, 8)
     deltas[0, 4:] = torch.tensor([10 * 0.5, 0, 5 * math.log(2), 0])
     boxes = torch.tensor([[20.0, 20, 30, 40]])
-    (found,) = detect(output_of([[0.1, 0.3, 0.6]], deltas), [boxes], [IMAGE_SIZE], SETTINGS)
+    (found,) = detect_boxes(output_of([[0.1, 0.3, 0.6]], deltas), [boxes], [IMAGE_SIZE], SETTINGS)
     assert found.thing_indices.tolist() == [0, 1]
     assert found.scores.tolist() == pytest.approx([0.3, 0.6])
     expected = torch.tensor([[20.0, 20, 30, 40], [20, 20, 40, 40]])
@@ -261,7 +261,7 @@ def test_scores_must_exceed_the_threshold_and_boxes_must_not_be_empty() -> None:
     settings = replace(SETTINGS, score_threshold=0.25)
     boxes = torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29], [90, 0, 99, 9]])
     output = output_of([[0.5, 0.25, 0.25], [0.4, 0.2, 0.4], [0.1, 0.1, 0.8]])
-    (found,) = detect(output, [boxes], [IMAGE_SIZE], settings)
+    (found,) = detect_boxes(output, [boxes], [IMAGE_SIZE], settings)
     # The first only equals the threshold, the third lies outside the image.
     assert found.boxes.tolist() == [[20, 20, 29, 29]]
     assert found.thing_indices.tolist() == [1]
@@ -270,9 +270,9 @@ def test_scores_must_exceed_the_threshold_and_boxes_must_not_be_empty() -> None:
 def test_only_the_best_of_all_classes_are_kept_when_there_are_too_many() -> None:
     boxes = torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29], [40, 20, 49, 29]])
     output = output_of([[0.2, 0.2, 0.6], [0.1, 0.4, 0.5], [0.2, 0.7, 0.1]])
-    (all_found,) = detect(output, [boxes], [IMAGE_SIZE], SETTINGS)
+    (all_found,) = detect_boxes(output, [boxes], [IMAGE_SIZE], SETTINGS)
     assert all_found.thing_indices.tolist() == [0, 0, 0, 1, 1, 1]
-    (found,) = detect(output, [boxes], [IMAGE_SIZE], replace(SETTINGS, max_detections=3))
+    (found,) = detect_boxes(output, [boxes], [IMAGE_SIZE], replace(SETTINGS, max_detections=3))
     assert found.scores.tolist() == pytest.approx([0.7, 0.6, 0.5])
     assert found.thing_indices.tolist() == [0, 1, 1]
 
@@ -280,7 +280,7 @@ def test_only_the_best_of_all_classes_are_kept_when_there_are_too_many() -> None
 def test_images_keep_their_own_boxes_and_sizes() -> None:
     boxes = [torch.zeros(0, 4), torch.tensor([[10.0, 10, 70, 50]]), torch.tensor([[1.0, 1, 70, 5]])]
     output = output_of([[0.5, 0.5], [0.5, 0.5]])
-    found = detect(output, boxes, [IMAGE_SIZE, (40, 50), (60, 60)], SETTINGS)
+    found = detect_boxes(output, boxes, [IMAGE_SIZE, (40, 50), (60, 60)], SETTINGS)
     assert [len(one) for one in found] == [0, 1, 1]
     assert found[1].boxes.tolist() == [[10, 10, 50, 40]]
     assert found[2].boxes.tolist() == [[1, 1, 60, 5]]
@@ -288,7 +288,7 @@ def test_images_keep_their_own_boxes_and_sizes() -> None:
 
 def test_no_proposals_give_no_detections_of_the_right_types() -> None:
     output = BoxOutput(torch.zeros(0, 3), torch.zeros(0, 8))
-    (found,) = detect(output, [torch.zeros(0, 4)], [IMAGE_SIZE], SETTINGS)
+    (found,) = detect_boxes(output, [torch.zeros(0, 4)], [IMAGE_SIZE], SETTINGS)
     assert found.boxes.shape == (0, 4)
     assert found.scores.dtype == torch.float32
     assert found.thing_indices.dtype == torch.int64

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
-from seamless_pr.build.networks import build_model, build_network
-from seamless_pr.config.load import load_config
-from seamless_pr.config.schema import loss_names
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.networks import build_network
+from seamless_pr.config.networks import SeparateSettings, TwoBranchSettings
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.models.networks.separate import SeparateNets
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import FusionSettings
 from tests.support.golden_network import ROOT
-from tests.support.snapshots import tiny_seamless_config
+from tests.support.snapshots import SEAMLESS_LOSSES, tiny_seamless_config
 
 SPACE = load_label_space("cityscapes")
-CONFIG = replace(
-    tiny_seamless_config().model,
-    branches="separate",
-    fusion=FusionSettings(stuff_area_fraction=0.0),
-)
+JOINT = replace(tiny_seamless_config().model, fusion=FusionSettings(stuff_area_fraction=0.0))
+PARTS = {field.name: getattr(JOINT, field.name) for field in fields(TwoBranchSettings)}
+CONFIG = SeparateSettings(**PARTS | {"kind": "separate"})
 
 
 def pair(seed: int = 0) -> SeparateNets:
@@ -47,7 +45,7 @@ def test_each_network_learns_from_its_own_losses_only():
     network = pair().train()
     batch, target = batch_with_target()
     losses = network.losses(batch, [target], [torch.Generator().manual_seed(0)])
-    assert set(losses) == set(loss_names(CONFIG))
+    assert set(losses) == set(network.loss_names) == set(SEAMLESS_LOSSES)
     losses["semantic"].total.backward()
     assert all(p.grad is None for p in network.instance_net.parameters())
     assert any(p.grad is not None for p in network.semantic_net.parameters())
@@ -57,23 +55,27 @@ def test_results_are_those_of_either_network_fused():
     network = pair().eval()
     batch, _ = batch_with_target()
     sizes = [(64, 96)]
-    ((segmentation, detections),) = network.predict(batch, sizes)
-    ((_, alone),) = network.instance_net.predict(batch, sizes)
-    torch.testing.assert_close(detections.boxes, alone.boxes)
-    torch.testing.assert_close(detections.scores, alone.scores)
-    ((semantics, _),) = network.semantic_net.predict(batch, sizes)
-    classes = {segment.train_id for segment in semantics.segments}
-    rest = {s.train_id for s in segmentation.segments if s.score == 1.0 or s.is_crowd}
+    (both,) = network.predict(batch, sizes)
+    (alone,) = network.instance_net.predict(batch, sizes)
+    assert both.instances is not None
+    assert alone.instances is not None
+    torch.testing.assert_close(both.instances.boxes, alone.instances.boxes)
+    torch.testing.assert_close(both.instances.scores, alone.instances.scores)
+    (semantics,) = network.semantic_net.predict(batch, sizes)
+    assert semantics.instances is None
+    classes = {segment.train_id for segment in semantics.require_panoptic().segments}
+    segments = both.require_panoptic().segments
+    rest = {s.train_id for s in segments if s.score == 1.0 or s.is_crowd}
     assert rest
     assert rest <= classes
 
 
 def test_networks_with_both_branches_or_other_classes_are_refused():
-    both = build_model(replace(CONFIG, branches="both"), SPACE)
+    both = build_network(JOINT, SPACE)
     network = pair()
     with pytest.raises(ValueError, match="got one with both"):
         SeparateNets(both, network.semantic_net)
-    idd = build_model(replace(CONFIG, branches="semantic"), load_label_space("idd"))
+    idd = build_network(replace(JOINT, instances=None), load_label_space("idd"))
     with pytest.raises(ValueError, match="got 'cityscapes' and 'idd'"):
         SeparateNets(network.instance_net, idd)
 

@@ -6,25 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.schema import (
-    BackboneConfig,
-    ModelConfig,
-    NormActConfig,
-    SemanticHeadConfig,
+from seamless_pr.build.networks import build_network
+from seamless_pr.config.networks import (
+    BatchNormSettings,
+    DeepLabSettings,
+    TimmBackboneSettings,
+    TwoBranchSettings,
 )
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.layers.abn import make_norm_act
-from seamless_pr.models.networks.two_branch import PanopticNet
+from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.models.semantics.deeplab import DeepLabV3Head
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.settings import SemanticPointSettings
 
 CITYSCAPES = load_label_space("cityscapes")
 SIZE = (64, 128)
 
 
-def network(output_stride: int = 16, refinement: str = "point_rend") -> PanopticNet:
+def network(output_stride: int = 16, *, refines: bool = True) -> TwoBranchNet:
     torch.manual_seed(0)
     options = {
         "channels": [8, 16, 24, 32],
@@ -32,22 +33,22 @@ def network(output_stride: int = 16, refinement: str = "point_rend") -> Panoptic
         "stem_type": "deep",
         "stem_width": 8,
     }
-    model = ModelConfig(
-        branches="semantic",
-        backbone=BackboneConfig(
-            "resnet50", output_stride=output_stride, multi_grid=(1, 2, 4), options=options
+    model = TwoBranchSettings(
+        backbone=TimmBackboneSettings(
+            output_stride=output_stride, multi_grid=(1, 2, 4), options=options
         ),
-        norm_act=NormActConfig("batch_norm", slope=0.0),
-        semantic_head=SemanticHeadConfig(
-            kind="deeplab_v3",
+        norm_act=BatchNormSettings(slope=0.0),
+        neck=None,
+        semantics=DeepLabSettings(
             hidden_channels=8,
             pooling_size=4,
-            refinement=refinement,
-            point_channels=8,
+            points=SemanticPointSettings(hidden_channels=8) if refines else None,
         ),
         size_divisor=32,
     )
-    return build_model(model, CITYSCAPES)
+    net = build_network(model, CITYSCAPES)
+    assert isinstance(net, TwoBranchNet)
+    return net
 
 
 def batch() -> ImageBatch:
@@ -81,8 +82,8 @@ def test_a_head_at_stride_8_sees_what_it_sees_at_stride_16():
 
 def test_the_stem_has_three_convolutions_and_no_pyramid_follows():
     net = network()
-    assert net.fpn is None
-    stem = net.backbone.get_submodule("conv1").modules()
+    assert not list(net.trunk.neck.parameters())
+    stem = net.trunk.backbone.get_submodule("conv1").modules()
     convolutions = [layer for layer in stem if isinstance(layer, nn.Conv2d)]
     assert [(conv.out_channels, conv.in_channels) for conv in convolutions] == [
         (8, 3),
@@ -90,19 +91,19 @@ def test_the_stem_has_three_convolutions_and_no_pyramid_follows():
         (16, 8),
     ]
     # Points read the first stage.
-    assert net.semantic_point_head.layers[0].in_features == net.backbone.out_channels[0] + 19
+    assert net.semantics.point_head.layers[0].in_features == net.trunk.backbone.out_channels[0] + 19
 
 
 def test_weights_of_stride_16_give_logits_of_twice_the_resolution_at_stride_8():
-    coarse, fine = network(16, "none").eval(), network(8, "none").eval()
+    coarse, fine = network(16, refines=False).eval(), network(8, refines=False).eval()
     fine.load_state_dict(coarse.state_dict())
     with torch.no_grad():
-        stages = [net.features(batch())[-1] for net in (coarse, fine)]
+        stages = [net.trunk(batch()).levels[-1] for net in (coarse, fine)]
         logits = [
-            net.semantic_logits(net.features(batch()), SIZE).shape[-2:] for net in (coarse, fine)
+            net.semantics.logits(net.trunk(batch()), SIZE).shape[-2:] for net in (coarse, fine)
         ]
     assert logits == [(4, 8), (8, 16)]
-    assert [net.semantic_head.aspp.views[1].conv.dilation for net in (coarse, fine)] == [
+    assert [net.semantics.head.aspp.views[1].conv.dilation for net in (coarse, fine)] == [
         (6, 6),
         (12, 12),
     ]
@@ -113,11 +114,13 @@ def test_weights_of_stride_16_give_logits_of_twice_the_resolution_at_stride_8():
 def test_points_refine_logits_to_the_input(output_stride):
     net = network(output_stride).eval()
     with torch.no_grad():
-        logits = net.semantic_logits(net.features(batch()), SIZE)
+        logits = net.semantics.logits(net.trunk(batch()), SIZE)
     assert logits.shape == (2, CITYSCAPES.num_classes, *SIZE)
-    for segmentation, detections in net.predict(batch(), [(128, 256), (60, 100)]):
-        assert segmentation.id_map.shape in ((128, 256), (60, 100))
-        assert len(detections) == 0
+    sizes = [(128, 256), (60, 100)]
+    for prediction, size in zip(net.predict(batch(), sizes), sizes, strict=True):
+        assert prediction.require_panoptic().image_size == size
+        assert prediction.semantic_map.shape == size
+        assert prediction.instances is None
 
 
 def test_every_weight_learns():

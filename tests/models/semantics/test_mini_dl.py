@@ -11,14 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.layers.abn import make_norm_act
-from seamless_pr.models.semantics.mini_dl import (
-    SemanticHead,
-    semantic_classes,
-    semantic_loss,
-)
+from seamless_pr.models.semantics.mini_dl import MiniDLHead
+from seamless_pr.models.semantics.pixels import semantic_loss
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_target import PanopticTarget
-from seamless_pr.structures.settings import SemanticSettings
+from seamless_pr.structures.settings import SemanticLossSettings
 from tests.support.golden import load_golden
 
 VOID = LabelSpace.IGNORE_TRAIN_ID
@@ -37,8 +34,8 @@ def target_of(semantic_map: Tensor) -> PanopticTarget:
     return PanopticTarget(lookup[semantic_map], classes, is_crowd, LABELS, image_key="drawn")
 
 
-def settings(fraction: float = 0.25) -> SemanticSettings:
-    return SemanticSettings(hard_pixel_fraction=fraction)
+def settings(fraction: float = 0.25) -> SemanticLossSettings:
+    return SemanticLossSettings(hard_pixel_fraction=fraction)
 
 
 def obvious_loss(
@@ -143,16 +140,8 @@ def test_a_target_of_another_size_is_refused_with_its_name():
         semantic_loss(logits, targets, [(8, 8)], (8, 8), settings())
 
 
-def test_classes_are_read_at_full_resolution_without_padding():
-    logits = torch.zeros(1, 3, 2, 2)
-    logits[0, 2, :, 1] = 1.0
-    logits[0, 1, :, 0] = 1.0
-    classes = semantic_classes(logits, (3, 7), (4, 8))
-    assert classes.tolist() == [[1, 1, 1, 1, 2, 2, 2]] * 3
-
-
 def test_logits_have_the_size_of_the_finest_level_and_all_parts_learn():
-    head = SemanticHead(6, NUM_CLASSES, make_norm_act(), hidden_channels=4, pooling_size=8)
+    head = MiniDLHead(6, NUM_CLASSES, make_norm_act(), hidden_channels=4, pooling_size=8)
     sizes = [(17, 25), (9, 13), (5, 7), (3, 4), (2, 2)]
     features = [torch.randn(2, 6, *size) for size in sizes]
     logits = head(features)
@@ -162,6 +151,6 @@ def test_logits_have_the_size_of_the_finest_level_and_all_parts_learn():
 
 
 def test_too_few_levels_are_refused():
-    head = SemanticHead(6, NUM_CLASSES, make_norm_act(), hidden_channels=4)
+    head = MiniDLHead(6, NUM_CLASSES, make_norm_act(), hidden_channels=4)
     with pytest.raises(ValueError, match="at least 4 levels, finest first; got 1"):
         head([torch.zeros(1, 6, 8, 8)])

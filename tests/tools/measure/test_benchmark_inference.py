@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from seamless_pr.build.networks import build_model
+from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.structures.image_batch import ImageBatch
 from tests.support.snapshots import tiny_seamless_config
@@ -21,17 +21,17 @@ SPACE = load_label_space("cityscapes")
 @pytest.fixture
 def net():
     torch.manual_seed(0)
-    return build_model(tiny_seamless_config().model, SPACE).eval()
+    return build_network(tiny_seamless_config().model, SPACE).eval()
 
 
 def test_timed_parts_compute_what_a_prediction_computes(net):
     batch = ImageBatch.from_images([torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)])
     found = tool.forward_pass(net, batch, "contiguous")
     with torch.no_grad():
-        logits = net.semantic_logits(net.features(batch), batch.padded_size)
-        ((_, detections),) = net.predict(batch, [(64, 96)])
+        logits = net.semantics.logits(net.trunk(batch), batch.padded_size)
+        (prediction,) = net.predict(batch, [(64, 96)])
     torch.testing.assert_close(found.semantic_logits, logits)
-    assert found.num_masks == len(detections)
+    assert found.num_masks == len(prediction.instances)
     parts = {tool.BACKBONE, tool.PYRAMID, tool.PROPOSALS, tool.ROIS, tool.SEMANTICS, tool.POOLING}
     assert set(found.seconds) == {*parts, tool.NETWORK}
     total = sum(found.seconds[part] for part in parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seamless_pr.build.networks import build_model
+from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.layers.abn import ABN
 from tests.support.snapshots import tiny_seamless_config
@@ -73,10 +73,10 @@ def test_every_gpu_gets_the_statistics_of_all_others():
 
 
 def test_norms_of_a_step_are_counted_as_often_as_they_run():
-    net = build_model(tiny_seamless_config().model, load_label_space("cityscapes")).eval()
+    net = build_network(tiny_seamless_config().model, load_label_space("cityscapes")).eval()
     calls = tool.norm_calls(net)
-    levels = len(net.level_strides)
-    shared = [m for m in net.rpn_head.modules() if isinstance(m, ABN)]
+    levels = len(net.trunk.strides)
+    shared = [m for m in net.instances.rpn_head.modules() if isinstance(m, ABN)]
     others = [m for m in net.modules() if isinstance(m, ABN)]
     # The proposal head runs on every level; the semantic head has modules of its own per level.
     assert len(calls) == len(others) + (levels - 1) * len(shared)

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from safetensors.torch import save_file
 
+from seamless_pr.build.configs import load_config
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.runs import build_label_space
-from seamless_pr.config.load import config_differences, load_config
+from seamless_pr.config.load import config_differences
 from seamless_pr.training.checkpoints import load_weights
 from tests.support.panoptic_files import write_panoptic_dataset
 from tests.support.tiny_run import CATEGORY_OF, random_street, tiny_run_values, write_tiny_data
@@ -130,24 +131,28 @@ def test_arms_of_a_seed_differ_in_their_heads_only(tmp_path: Path):
         path.write_text(yaml.safe_dump(tool.run_values(tool.Run(arm, 3, tmp_path), options)))
         configs[arm] = load_config(path)
     plain = configs["conv_bilinear"]
-    assert set(config_differences(plain, configs["pointrend_pointrend"])) == {
-        "model.mask_head.kind",
-        "model.semantic_head.refinement",
+    changed = {
+        ".".join(key.split(".")[:3])
+        for key in config_differences(plain, configs["pointrend_pointrend"])
+    }
+    assert changed == {
+        *(f"model.instances.{key}" for key in ("kind", "mask", "points")),
+        "model.semantics.points",
         *(f"loss_weights.{name}" for name in ("mask", "mask_coarse", "mask_point")),
         "loss_weights.semantic_point",
     }
-    assert "model.mask_head.kind" not in config_differences(plain, configs["conv_pointrend"])
+    assert "model.instances.kind" not in config_differences(plain, configs["conv_pointrend"])
     both = configs["pointrend_pointrend"]
     assert config_differences(both, configs["pointrend_quarter"]) == {
         "loss_weights.semantic_point": (1.0, 0.25)
     }
     assert config_differences(both, configs["pointrend_hard"]) == {
         "loss_weights.semantic_point": (1.0, 0.25),
-        "model.semantic.hard_point_fraction": (1.0, 0.25),
+        "model.semantics.points.hard_point_fraction": (1.0, 0.25),
     }
     assert plain.training.seed == 3
     assert plain.model.fusion.size == "original"
-    assert plain.model.mask_head.hidden_channels == options.conv_channels
+    assert plain.model.instances.mask.hidden_channels == options.conv_channels
 
 
 @pytest.fixture
@@ -181,8 +186,10 @@ def test_all_arms_of_a_seed_start_from_one_trunk_and_one_mini_dl_head(tiny: Any)
     for run in (first, other):
         tool.prepare_run(run, tiny)
     ours, theirs = load_weights(first.start)[0], load_weights(other.start)[0]
-    different = {name.partition(".")[0] for name in ours if not ours[name].equal(theirs[name])}
-    assert different == {"semantic_head"}
+    different = {
+        ".".join(name.split(".")[:2]) for name in ours if not ours[name].equal(theirs[name])
+    }
+    assert different == {"semantics.head"}
 
 
 def test_a_folder_is_not_continued_with_other_settings(tiny: Any):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from seamless_pr.build.networks import build_model
-from seamless_pr.config.load import load_config
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
 from tools.measure import count_parameters as tool
 
@@ -13,7 +13,7 @@ from tools.measure import count_parameters as tool
 @pytest.mark.slow
 def test_the_joint_and_the_separate_networks_have_the_sizes_of_the_paper():
     config = load_config(tool.ROOT / "configs/cityscapes/seamless_r50.yaml")
-    net = build_model(config.model, load_label_space("cityscapes"))
+    net = build_network(config.model, load_label_space("cityscapes"))
     sizes = tool.part_sizes(net)
     total = tool.sum_sizes(sizes.values())
     assert total.parameters == 51_434_387

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seamless_pr.config.load import load_config
+from seamless_pr.build.configs import load_config
 from tools.measure import fidelity as tool
 
 
@@ -50,21 +50,26 @@ def test_no_page_is_written_without_sound_results(tmp_path: Path, capsys, cases,
 
 def test_values_in_braces_are_those_of_the_config():
     config = load_config(tool.CONFIG)
-    text = "{model.roi.sampler}, {model.rpn.anchor_ratios}, {optimizer.lr}, {optimizer.nesterov}"
+    instances = "{model.instances.roi.sampler}, {model.instances.rpn.anchor_ratios}"
+    text = f"{instances}, {{optimizer.lr}}, {{optimizer.nesterov}}"
     assert tool.filled(text, config) == "seamless, 1 0.5 2, 0.01, True"
 
 
 def test_every_option_of_the_page_loads_and_changes_something():
-    config = load_config(tool.CONFIG)
     groups = yaml.safe_load(tool.ITEMS.read_text())
-    options = [o for rows in groups.values() for row in rows for o in row.get("options", [])]
+    options = [
+        (option, tool.CONFIGS.get(title, tool.CONFIG))
+        for title, rows in groups.items()
+        for row in rows
+        for option in row.get("options", [])
+    ]
     assert len(options) > 20
-    for option in options:
-        tool.check_option(option, config)
+    for option, base in options:
+        tool.check_option(option, base)
     with pytest.raises(ValueError, match="is the default already"):
-        tool.check_option("model.roi.sampler=seamless", config)
+        tool.check_option("model.instances.roi.sampler=seamless", tool.CONFIG)
     with pytest.raises(ValueError, match="unknown key"):
-        tool.check_option("model.roi.sampling=aligned", config)
+        tool.check_option("model.instances.roi.sampling=aligned", tool.CONFIG)
 
 
 def test_the_stored_page_has_the_readings_and_the_differences_of_today():

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
+from seamless_pr.build.configs import load_config
 from seamless_pr.build.runs import build_images, build_label_space
-from seamless_pr.config.load import load_config
 from seamless_pr.datasets.loader import PanopticImages
 from tests.support.tiny_run import tiny_run_values, write_tiny_data
 from tools.measure.zoom_sheet import TRUTH, as_segmentation, draw_place, draw_sheet, magnify, main

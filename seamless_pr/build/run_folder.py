@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-from seamless_pr.config.load import config_differences, load_config, save_config
+from seamless_pr.build.configs import load_config
+from seamless_pr.config.load import config_differences, save_config
 from seamless_pr.config.schema import ClusterConfig, Config
 from seamless_pr.files import is_unused, locked
 

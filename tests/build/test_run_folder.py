@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from seamless_pr.config.load import config_from_dict, load_config
-from seamless_pr.config.run_folder import claim_run_folder, run_folder
-from tests.config.test_load import smallest
+from seamless_pr.build.configs import config_from_dict, load_config
+from seamless_pr.build.run_folder import claim_run_folder, run_folder
 from tests.support.kills import is_killed, listing
+from tests.support.small_config import smallest
 
 CONFIG = config_from_dict(smallest(), "test")
 

@@ -1,6 +1,6 @@
-"""PointRend's two heads: coarse masks of boxes, and logits of single points.
+"""PointRend's point head: logits of single points.
 
-Letters: C channels of P2, K classes, R boxes, M points of a call.
+Letters: C channels of the fine map, K classes, M points of a call.
 Source: PointRend (CVPR 2020), section 4; where the released code differs, it is the default.
 """
 
@@ -13,42 +13,6 @@ from torch import Tensor, nn
 # What a layer of the point head writes for so many points is still in the processor's cache when
 # the next layer reads it.
 CPU_BLOCK_POINTS = 1024
-
-
-class CoarseMaskHead(nn.Module):
-    """Class-specific 7x7 mask logits of a box, seen whole.
-
-    forward: [R, C, roi_size, roi_size] features on a regular grid of P2 points -> logits
-    [R, K, roi_size / 2, roi_size / 2].
-    """
-
-    def __init__(
-        self, in_channels: int, num_things: int, *, hidden_channels: int = 1024, roi_size: int = 14
-    ) -> None:
-        super().__init__()
-        if roi_size % 2:
-            raise ValueError(f"roi_size must be even (it is halved once); got {roi_size}")
-        self.roi_size = roi_size
-        self.mask_size = roi_size // 2
-        self.num_things = num_things
-        self.reduce = nn.Conv2d(in_channels, in_channels, 2, stride=2)
-        self.fc1 = nn.Linear(in_channels * self.mask_size**2, hidden_channels)
-        self.fc2 = nn.Linear(hidden_channels, hidden_channels)
-        self.prediction = nn.Linear(hidden_channels, num_things * self.mask_size**2)
-        nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
-        for layer in (self.fc1, self.fc2):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
-        nn.init.normal_(self.prediction.weight, std=0.001)
-        for module in (self.reduce, self.fc1, self.fc2, self.prediction):
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
-
-    def forward(self, roi_features: Tensor) -> Tensor:
-        hidden = F.relu(self.reduce(roi_features)).flatten(1)
-        hidden = F.relu(self.fc2(F.relu(self.fc1(hidden))))
-        return self.prediction(hidden).unflatten(
-            1, (self.num_things, self.mask_size, self.mask_size)
-        )
 
 
 class PointHead(nn.Module):

@@ -1,0 +1,96 @@
+"""A trained network out of a file, ready to label images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from seamless_pr.build.configs import config_from_dict
+from seamless_pr.build.networks import build_network
+from seamless_pr.build.weights import load_strictly
+from seamless_pr.inference.predictor import Predictor
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.training.checkpoints import find_weights, load_weights
+
+
+def load_predictor(
+    path: str | Path,
+    device: torch.device | str | None = None,
+    *,
+    label_space: LabelSpace | None = None,
+    overrides: Sequence[str] = (),
+    batch_size: int = 1,
+    amp: str = "none",
+) -> Predictor:
+    """A trained network, ready to label images.
+
+    Args:
+        path: a .safetensors file that training has written, or the folder of a run or checkpoint
+            (then its best weights, else its last).
+        device: where the network runs; None: a GPU if there is one, else the CPU.
+        label_space: demanded classes; None: whatever the network was trained on.
+        overrides: changes of the stored config, as `model.fusion.score_threshold=0.4`.
+        batch_size, amp: see `Predictor`.
+
+    Raises:
+        FileNotFoundError: no weights there.
+        ValueError: the file is truncated, not of this package, its weights do not fit its config,
+            or its classes are not the demanded ones; the message names the file and the fix.
+    """
+    file = find_weights(path)
+    weights, metadata = load_weights(file)
+    if not {"config", "label_space"} <= metadata.keys():
+        raise ValueError(
+            f"{file} has no config and label space in its metadata, so it is not a checkpoint of "
+            "this package; give one that training has written, or import the weights first"
+        )
+    trained_space = LabelSpace.from_dict(metadata["label_space"])
+    if label_space is not None:
+        _check_label_space(trained_space, label_space, file)
+    config = config_from_dict(metadata["config"], f"the config in {file}", overrides)
+    network = build_network(config.model, trained_space)
+    load_strictly(network, weights, file)
+    return Predictor(
+        network,
+        shortest_side_pixels=config.data.shortest_side_pixels,
+        longest_side_pixels=config.data.longest_side_pixels,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        batch_size=batch_size,
+        amp=amp,
+        settings={"weights_sha256": _sha256(file), "overrides": sorted(overrides)},
+    )
+
+
+def _check_label_space(trained: LabelSpace, demanded: LabelSpace, file: Path) -> None:
+    """The classes agree if each category id means the same name and kind on both sides."""
+    trained_meaning = {c.category_id: (c.name, c.is_thing) for c in trained.categories}
+    demanded_meaning = {c.category_id: (c.name, c.is_thing) for c in demanded.categories}
+    different = sorted(
+        category_id
+        for category_id in trained_meaning.keys() | demanded_meaning.keys()
+        if trained_meaning.get(category_id) != demanded_meaning.get(category_id)
+    )
+    if different:
+        category_id = different[0]
+        raise ValueError(
+            f"{file} was trained on label space '{trained.name}', but '{demanded.name}' is wanted: "
+            f"{len(different)} categories differ, for example {category_id} "
+            f"({_meaning(trained_meaning, category_id)} instead of "
+            f"{_meaning(demanded_meaning, category_id)}); give weights trained on those classes"
+        )
+
+
+def _meaning(meanings: dict[int, tuple[str, bool]], category_id: int) -> str:
+    name, is_thing = meanings.get(category_id, ("", False))
+    return f"{'thing' if is_thing else 'stuff'} '{name}'" if name else "no class"
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,87 @@
+"""Weights of files in networks: what a run starts from, and what a trained file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from seamless_pr.config.schema import InitialWeightsConfig
+from seamless_pr.models.backbones.timm_backbone import TimmBackbone
+from seamless_pr.weights.imagenet import fit_backbone
+from seamless_pr.weights.key_report import fit_keys
+from seamless_pr.weights.legacy import check_names
+from seamless_pr.weights.tensor_files import read_tensors
+
+
+def load_backbones(network: nn.Module, path: str | Path) -> None:
+    """Fills the backbone, or both of separate networks, with ImageNet weights.
+
+    Args:
+        network: of `build_network`.
+        path: file of torchvision, timm or seamseg; its classifier is left out.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, or not the weights of this backbone; every name is listed.
+    """
+    source = read_tensors(path)
+    for backbone in network.modules():
+        if isinstance(backbone, TimmBackbone):
+            state, report = fit_backbone(source, backbone.state_dict())
+            report.check(str(path))
+            backbone.load_state_dict(state)
+
+
+def load_initial_weights(network: nn.Module, initial: InitialWeightsConfig) -> None:
+    """Fills the network with the weights of another run; its random parts stay as they are.
+
+    Args:
+        network: of `build_network`.
+        initial: a file, and the parts that are not taken from it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: unreadable, a part that neither file nor network has, or names and shapes that
+            differ outside of these parts; every name is listed.
+    """
+    assert initial.file is not None
+    source, own = read_tensors(initial.file), network.state_dict()
+    check_names(source, initial.file)
+    names = (*source, *own)
+    if unknown := [part for part in initial.random_parts if not _is_part(part, names)]:
+        parts = sorted({".".join(name.split(".")[:2]) for name in names})
+        raise ValueError(
+            f"initial_weights.random_parts names {', '.join(unknown)}, but the parts of "
+            f"{initial.file} and of the network are {', '.join(parts)}; name some of these"
+        )
+    random_parts = tuple(f"{part}." for part in initial.random_parts)
+    taken = {name: t for name, t in source.items() if not name.startswith(random_parts)}
+    state, report = fit_keys(taken, own, rename=str)
+    report.check(initial.file, allowed=[f"{part}*" for part in random_parts])
+    # Counters of norms in random parts are not in `taken`; fit_keys set them to 0, as they were.
+    network.load_state_dict(state)
+
+
+def _is_part(part: str, names: Iterable[str]) -> bool:
+    return any(name.startswith(f"{part}.") for name in names)
+
+
+def load_strictly(network: nn.Module, weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Loads weights whose names and shapes are exactly those of the network."""
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    different = [
+        f"{name} is {found.get(name, 'missing')}, the network has {expected.get(name, 'none')}"
+        for name in sorted(expected.keys() | found.keys())
+        if expected.get(name) != found.get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"{len(different)} tensors of {file} do not fit the network of its config: "
+            f"{'; '.join(different[:5])}; leave out overrides that change the network, or use the "
+            "version of the package that wrote the file"
+        )
+    network.load_state_dict(weights)

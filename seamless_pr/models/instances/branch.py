@@ -1,0 +1,63 @@
+"""The boundary of every instance branch."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from seamless_pr.structures.features import Features
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.instances import Instances
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.panoptic_target import PanopticTarget
+
+
+class InstanceBranch(nn.Module):
+    """Finds objects with masks in the features of a batch.
+
+    Attributes:
+        loss_names: the names that `losses` returns, always all of them.
+    """
+
+    loss_names: tuple[str, ...]
+
+    @abstractmethod
+    def losses(
+        self,
+        features: Features,
+        batch: ImageBatch,
+        targets: Sequence[PanopticTarget],
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, LossSum]:
+        """Losses of a padded batch as sums and counts; see `Network.losses`."""
+
+    @abstractmethod
+    def detect(
+        self,
+        features: Features,
+        batch: ImageBatch,
+        proposals: Sequence[Tensor] | None = None,
+    ) -> list[Instances]:
+        """Objects of each image, with masks.
+
+        Args:
+            features: of the batch.
+            batch: padded as the network wants it.
+            proposals: [R, 4] xyxy per image, in pixels of the network input, in place of the
+                branch's own; a branch without proposals leaves them aside.
+
+        Returns:
+            One record per image; boxes and masks in pixels of the network input.
+        """
+
+    @abstractmethod
+    def add_masks(
+        self, features: Features, batch: ImageBatch, instances: Sequence[Instances]
+    ) -> list[Instances]:
+        """Masks for given objects, whose boxes are in pixels of the network input.
+
+        A branch whose masks come with its objects returns them as they are.
+        """

@@ -1,0 +1,220 @@
+"""Two-stage instance branches: proposals, boxes, and a mask part of either kind on them.
+
+Letters: R boxes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from seamless_pr.models.instances.box_branch import (
+    BoxHead,
+    BoxOutput,
+    SampledRoIs,
+    box_losses,
+    detect_boxes,
+    sample_proposals,
+)
+from seamless_pr.models.instances.branch import InstanceBranch
+from seamless_pr.models.instances.rpn import (
+    RPNHead,
+    RPNOutput,
+    generate_anchors,
+    propose,
+    rpn_losses,
+)
+from seamless_pr.ops.roi_sampling import pool_rois
+from seamless_pr.structures.features import Features
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.instances import Instances
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.settings import BoxSettings, RoISettings, RPNSettings
+
+
+@dataclass(frozen=True)
+class SampledBatch:
+    """What the boxes of a training batch are when the masks' turn comes.
+
+    Attributes:
+        features, batch, targets, generators: as `InstanceBranch.losses` got them.
+        rois: RoIs of each image that train the branch.
+        roi_features: [R, C, size, size], pooled for the box head by `roi`.
+        roi: how `roi_features` were pooled.
+        box_output: predictions for these RoIs.
+        box: numbers of the box branch.
+    """
+
+    features: Features
+    batch: ImageBatch
+    targets: Sequence[PanopticTarget]
+    generators: Sequence[torch.Generator]
+    rois: Sequence[SampledRoIs]
+    roi_features: Tensor
+    roi: RoISettings
+    box_output: BoxOutput
+    box: BoxSettings
+
+    @property
+    def is_object(self) -> Tensor:
+        """[R] bool: RoIs of the batch that were matched to an object."""
+        return torch.cat([rois.matched_segment >= 0 for rois in self.rois])
+
+
+@dataclass(frozen=True)
+class PositiveRoIs:
+    """Boxes of a batch that were matched to an object.
+
+    Attributes:
+        boxes: [R, 4] xyxy in pixels of the network input, in image order.
+        image_indices: [R] int64.
+        thing_indices: [R] int64 class of the matched object.
+        segment_ids: [R] int32, its id in the image's id map.
+        segment_boxes: [R, 4] its extent.
+    """
+
+    boxes: Tensor
+    image_indices: Tensor
+    thing_indices: Tensor
+    segment_ids: Tensor
+    segment_boxes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def rois_per_image(self, num_images: int) -> list[int]:
+        return torch.bincount(self.image_indices, minlength=num_images).tolist()
+
+
+def positive_rois(
+    sampled: Sequence[SampledRoIs], targets: Sequence[PanopticTarget]
+) -> PositiveRoIs:
+    """Collects the matched RoIs of all images."""
+    boxes, images, things, ids, extents = [], [], [], [], []
+    for image_index, (rois, target) in enumerate(zip(sampled, targets, strict=True)):
+        positive = rois.matched_segment >= 0
+        segment = rois.matched_segment[positive]
+        boxes.append(rois.boxes[positive])
+        images.append(torch.full_like(segment, image_index))
+        things.append(target.label_space.thing_index(target.train_ids[segment]))
+        ids.append((segment + 1).int())
+        extents.append(target.boxes[segment])
+    return PositiveRoIs(
+        torch.cat(boxes), torch.cat(images), torch.cat(things), torch.cat(ids), torch.cat(extents)
+    )
+
+
+class MaskPart(nn.Module):
+    """The masks of a two-stage branch.
+
+    Attributes:
+        loss_names: the names that `losses` returns, always all of them.
+    """
+
+    loss_names: tuple[str, ...]
+
+    @abstractmethod
+    def losses(self, sampled: SampledBatch) -> dict[str, LossSum]:
+        """Losses on the sampled RoIs, as sums and counts."""
+
+    @abstractmethod
+    def add_masks(
+        self, features: Features, instances: Sequence[Instances], padded_size: tuple[int, int]
+    ) -> list[Instances]:
+        """Masks for final boxes, which are in pixels of the network input."""
+
+
+class TwoStageBranch(InstanceBranch):
+    """Faster R-CNN with a mask part: Mask R-CNN, or PointRend.
+
+    Args:
+        rpn_head, box_head: proposals and boxes.
+        masks: what draws masks into the boxes.
+        rpn, roi, box: numbers of the procedures around them.
+    """
+
+    def __init__(
+        self,
+        rpn_head: RPNHead,
+        box_head: BoxHead,
+        masks: MaskPart,
+        *,
+        rpn: RPNSettings,
+        roi: RoISettings,
+        box: BoxSettings,
+    ) -> None:
+        super().__init__()
+        self.rpn_head = rpn_head
+        self.box_head = box_head
+        self.masks = masks
+        self.rpn, self.roi, self.box = rpn, roi, box
+        self.loss_names = ("rpn_objectness", "rpn_box", "box_class", "box_delta", *masks.loss_names)
+
+    def losses(
+        self,
+        features: Features,
+        batch: ImageBatch,
+        targets: Sequence[PanopticTarget],
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, LossSum]:
+        output, anchors = self.score_anchors(features)
+        losses = rpn_losses(output, anchors, targets, batch.image_sizes, self.rpn, generators)
+        proposals = propose(output, anchors, batch.image_sizes, self.rpn, training=True)
+        rois = [
+            sample_proposals(proposal, target, self.box, generator)
+            for proposal, target, generator in zip(proposals, targets, generators, strict=True)
+        ]
+        boxes = [image_rois.boxes for image_rois in rois]
+        roi_features = pool_rois(features.levels, boxes, batch.padded_size, self.roi)
+        box_output = self.box_head(roi_features)
+        losses |= box_losses(box_output, rois, targets, self.box)
+        sampled = SampledBatch(
+            features,
+            batch,
+            targets,
+            generators,
+            rois,
+            roi_features,
+            self.roi,
+            box_output,
+            self.box,
+        )
+        return losses | self.masks.losses(sampled)
+
+    def detect(
+        self,
+        features: Features,
+        batch: ImageBatch,
+        proposals: Sequence[Tensor] | None = None,
+    ) -> list[Instances]:
+        boxes = self.propose(features, batch) if proposals is None else list(proposals)
+        return self.add_masks(features, batch, self.detect_boxes(features, batch, boxes))
+
+    def score_anchors(self, features: Features) -> tuple[RPNOutput, tuple[Tensor, ...]]:
+        """Predictions of the proposal head, and the anchors that they are about."""
+        output = self.rpn_head(features.levels)
+        device = features.finest.device
+        return output, generate_anchors(features.sizes, features.strides, self.rpn, device)
+
+    def propose(self, features: Features, batch: ImageBatch) -> list[Tensor]:
+        """[R, 4] proposals of each image, best first, in pixels of the network input."""
+        output, anchors = self.score_anchors(features)
+        proposals = propose(output, anchors, batch.image_sizes, self.rpn, training=False)
+        return [proposal.boxes for proposal in proposals]
+
+    def detect_boxes(
+        self, features: Features, batch: ImageBatch, proposals: Sequence[Tensor]
+    ) -> list[Instances]:
+        """Final boxes out of proposals, without masks."""
+        output = self.box_head(pool_rois(features.levels, proposals, batch.padded_size, self.roi))
+        return detect_boxes(output, proposals, batch.image_sizes, self.box)
+
+    def add_masks(
+        self, features: Features, batch: ImageBatch, instances: Sequence[Instances]
+    ) -> list[Instances]:
+        return self.masks.add_masks(features, instances, batch.padded_size)

@@ -1,0 +1,98 @@
+"""The one boundary of every network: losses for training, results for everything else."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.prediction import Prediction
+
+
+class Network(nn.Module):
+    """What training, prediction and export ask of a network; `forward` is free for dense outputs.
+
+    It takes raw pixels and normalises them itself, and knows no process group, config or file.
+
+    Attributes:
+        label_space: classes of the results.
+        loss_names: the names that `losses` returns, always all of them.
+    """
+
+    label_space: LabelSpace
+    loss_names: tuple[str, ...]
+
+    @abstractmethod
+    def losses(
+        self,
+        batch: ImageBatch,
+        targets: Sequence[PanopticTarget],
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, LossSum]:
+        """Losses of a batch as sums and counts, not weighted.
+
+        Whoever trains divides each sum by its count over all workers, weighs and adds.
+
+        Args:
+            batch: the images.
+            targets: ground truth of each image, on the device of the batch.
+            generators: all randomness comes from these, on the CPU, one per image.
+        """
+
+    @abstractmethod
+    def outputs(self, batch: ImageBatch) -> Any:
+        """What the network says about a batch before anything is merged into one map.
+
+        Tiles blend these, views average them, ensembles pool them. The record is the network's
+        own; `finish` takes it.
+        """
+
+    @abstractmethod
+    def finish(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Merges the outputs of a batch, image by image.
+
+        Args:
+            outputs: of `outputs`.
+            sizes: (height, width) of each image file.
+
+        Returns:
+            One prediction per image, at the size of its file.
+        """
+
+    @torch.no_grad()
+    def predict(self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """`finish` of `outputs`."""
+        return self.finish(self.outputs(batch), sizes)
+
+
+class PixelNormalization(nn.Module):
+    """Raw pixels as the backbone wants them.
+
+    forward: batch of N images -> [N, 3, H, W] float32, (RGB / 255 - mean) / std, and 0 in the
+    padding.
+
+    Args:
+        mean, std: of RGB in [0, 1].
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, batch: ImageBatch) -> Tensor:
+        images: Tensor = (batch.images / 255 - self.mean) / self.std
+        for image, (height, width) in zip(images, batch.image_sizes):
+            image[:, height:] = 0
+            image[:, :, width:] = 0
+        return images
