@@ -15,10 +15,11 @@ from seamless_pr import __version__
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import load_backbones, load_initial_weights
 from seamless_pr.config.load import config_to_dict
-from seamless_pr.config.schema import Config, DatasetConfig
+from seamless_pr.config.schema import Config
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.datasets.loader import PanopticImages, make_eval_loader, make_train_loader
+from seamless_pr.datasets.parts import PanopticPart
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform, Transform
 from seamless_pr.evaluation.validation import draw_examples, validate
 from seamless_pr.inference.predictor import Predictor
@@ -98,7 +99,7 @@ def check_loss_weights(loss_weights: Mapping[str, float], loss_names: Sequence[s
 def build_label_space(config: Config) -> LabelSpace:
     """The classes of the run: a built-in table, or the categories of the training JSON."""
     if config.data.label_space == "json":
-        path = Path(config.data.train.json)
+        path = Path(config.data.train_parts[0].json)
         return read_panoptic_json(path).label_space(path.stem)
     return load_label_space(config.data.label_space)
 
@@ -106,7 +107,7 @@ def build_label_space(config: Config) -> LabelSpace:
 def build_images(config: Config, label_space: LabelSpace, *, is_training: bool) -> PanopticImages:
     """The training part with its random changes, or the validation part at the network's size."""
     data = config.data
-    part: DatasetConfig = data.train if is_training else data.val
+    parts = data.train_parts if is_training else (data.val,)
     transform: Transform = EvalTransform(data.shortest_side_pixels, data.longest_side_pixels)
     if is_training:
         transform = TrainTransform(
@@ -120,12 +121,10 @@ def build_images(config: Config, label_space: LabelSpace, *, is_training: bool) 
             data.crop_max_class_fraction,
             data.ssd_colors,
         )
-    return PanopticImages.from_files(
-        part.json,
-        part.images,
+    return PanopticImages.from_parts(
+        [PanopticPart(part.json, part.images, part.segments) for part in parts],
         label_space,
         transform,
-        png_dir=part.segments,
         seed=config.training.seed,
     )
 

@@ -23,6 +23,7 @@ class Key:
         group: class of the settings behind it, for a group of one kind.
         place: for a group that comes in kinds: the name of their dictionary.
         may_be_null: whether null is a value.
+        may_be_list: whether several groups of one kind may stand there, in a list.
         default: what holds without the key; `dataclasses.MISSING` if it must be given.
         default_kind: kind of the default, for a group that comes in kinds and has one.
     """
@@ -31,6 +32,7 @@ class Key:
     group: type | None
     place: str | None
     may_be_null: bool
+    may_be_list: bool
     default: Any
     default_kind: str | None
 
@@ -62,7 +64,8 @@ def keys_of(settings: type) -> dict[str, Key]:
     for entry in fields(settings):
         hint = hints[entry.name]
         choices = alternatives(hint)
-        groups = [choice for choice in choices if isinstance(choice, type) and is_dataclass(choice)]
+        groups = [choice for choice in choices if _is_settings(choice)]
+        lists = [get_args(choice)[0] for choice in choices if get_origin(choice) is tuple]
         places = [mark.place for choice in choices if (mark := _mark(choice)) is not None]
         factory = entry.default_factory
         default = entry.default if factory is MISSING else factory()
@@ -71,6 +74,7 @@ def keys_of(settings: type) -> dict[str, Key]:
             groups[0] if groups else None,
             places[0] if places else None,
             NoneType in choices,
+            any(_is_settings(member) for member in lists),
             default,
             getattr(default, "kind", None) if places else None,
         )
@@ -87,6 +91,10 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 def without_marks(hint: Any) -> Any:
     """`Annotated[int, Ge(1)]` -> `int`."""
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+def _is_settings(hint: Any) -> bool:
+    return isinstance(hint, type) and is_dataclass(hint)
 
 
 def _mark(hint: Any) -> OneOf | None:

@@ -33,8 +33,9 @@ class Merger:
     """Lays sources over each other, later ones win.
 
     A source that changes the kind of a group drops the group's earlier keys. null takes a group
-    away, and a group takes the place of null. Every value is read when its source is, so that a
-    message can name the file; what depends on several values waits for `build`.
+    away, and a group takes the place of null; a list of groups replaces what was there. Every value
+    is read when its source is, so that a message can name the file; what depends on several values
+    waits for `build`.
 
     Attributes:
         root: class of the whole tree.
@@ -96,6 +97,11 @@ class Merger:
             raise ValueError(f"'{place.name}' {error}") from error
         if value is None and key.may_be_null:
             return None
+        if isinstance(value, list) and key.may_be_list:
+            return [
+                self._group(None, part, key, place.inside(str(index)), adds)
+                for index, part in enumerate(value)
+            ]
         earlier = earlier if isinstance(earlier, Mapping) else {}
         if not isinstance(value, Mapping):
             raise ValueError(self._no_group(value, earlier, key, place))
@@ -130,6 +136,10 @@ class Merger:
                     yield from self._missing({}, key.group, f"{prefix}{name}.")
                 else:
                     yield f"{prefix}{name}" + (".kind" if key.place else "")
+            elif key.is_group and isinstance(value, list):
+                assert key.group is not None
+                for index, part in enumerate(value):
+                    yield from self._missing(part, key.group, f"{prefix}{name}.{index}.")
             elif key.is_group and isinstance(value, Mapping):
                 group = key.settings(self.kinds, value.get("kind"))
                 assert group is not None
@@ -139,10 +149,16 @@ class Merger:
         arguments = {}
         for key_name, key in keys_of(settings).items():
             value = tree.get(key_name, {} if key.group is not None and key.is_required else None)
-            if key.is_group and isinstance(value, Mapping):
+            inside = f"{name}.{key_name}" if name else key_name
+            if key.is_group and isinstance(value, list):
+                assert key.group is not None
+                arguments[key_name] = tuple(
+                    self._built(part, key.group, f"{inside}.{index}", named)
+                    for index, part in enumerate(value)
+                )
+            elif key.is_group and isinstance(value, Mapping):
                 group = key.settings(self.kinds, value.get("kind"))
                 assert group is not None
-                inside = f"{name}.{key_name}" if name else key_name
                 arguments[key_name] = self._built(value, group, inside, named)
             elif key_name in tree:
                 arguments[key_name] = value
@@ -156,6 +172,7 @@ class Merger:
         settings = key.settings(self.kinds, earlier.get("kind"))
         names = list(keys_of(settings)) if settings else ["kind"]
         null = " or null" if key.may_be_null else ""
+        null += " or a list of such groups" if key.may_be_list else ""
         return (
             f"'{place.name}' is a group of settings{null}; got {shown(value)}; give its keys: "
             f"{', '.join(names)}"

@@ -132,6 +132,8 @@ def _rows(settings: type, prefix: str) -> Iterator[Row]:
             continue
         if key.may_be_null:
             yield Row(full, "group or null", "`null`", sentences[name])
+        if key.may_be_list:
+            yield Row(full, "group or list of groups", "required", sentences[name])
         yield from _rows(key.group, f"{full}.")
 
 

@@ -49,7 +49,7 @@ class DataConfig:
     Attributes:
         label_space: name of a built-in label table, or "json" to take the categories of the
             training JSON.
-        train: the part to learn from.
+        train: the part to learn from, or a list of parts (IDD I and II, train and val).
         val: the part to validate on.
         shortest_side_pixels: images are resized so that their shorter side has this many pixels ...
         longest_side_pixels: ... unless the longer side would then exceed this.
@@ -69,7 +69,7 @@ class DataConfig:
     """
 
     label_space: str = "cityscapes"
-    train: DatasetConfig
+    train: DatasetConfig | tuple[DatasetConfig, ...]
     val: DatasetConfig
     shortest_side_pixels: Count = 1024
     longest_side_pixels: Count = 4096
@@ -83,7 +83,14 @@ class DataConfig:
     batch_size: Count = 8
     num_workers: CountOrZero = 2
 
+    @property
+    def train_parts(self) -> tuple[DatasetConfig, ...]:
+        """The parts to learn from."""
+        return self.train if isinstance(self.train, tuple) else (self.train,)
+
     def __post_init__(self) -> None:
+        if not self.train_parts:
+            raise ValueError("'train' is an empty list; give at least one part")
         if self.longest_side_pixels < self.shortest_side_pixels:
             raise ValueError(
                 "'longest_side_pixels' must be at least 'shortest_side_pixels' "
