@@ -75,6 +75,14 @@ def file_name(value: Any) -> str | None:
     return None if name is None else name.replace("\\", "/")
 
 
+def name_below(value: Any) -> str | None:
+    """As `file_name`, of a file that must lie below its folder: not absolute, and without `..`."""
+    name = file_name(value)
+    if name is None or name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
+        return None
+    return name
+
+
 def shown(value: Any, limit: int = 60) -> str:
     """A value for a message, cut where it is long."""
     words = repr(value)

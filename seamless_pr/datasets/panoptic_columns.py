@@ -102,12 +102,13 @@ class AnnotationReader:
         if "segments_info" not in values:
             return values
         raw_id, raw_name = values.get("image_id"), values.get("file_name")
-        image_id, file_name = checked.image_id(raw_id), checked.file_name(raw_name)
+        image_id, file_name = checked.image_id(raw_id), checked.name_below(raw_name)
         if image_id is None:
             message = f"'image_id' must be an integer or a text; got {checked.shown(raw_id)}"
             return Refused(None, message)
         if file_name is None:
-            message = f"'file_name' must be the name of a PNG; got {checked.shown(raw_name)}"
+            expected = "the name of a PNG below its folder"
+            message = f"'file_name' must be {expected}; got {checked.shown(raw_name)}"
             return Refused(image_id, message)
         segments = values["segments_info"]
         if not isinstance(segments, list):

@@ -110,7 +110,7 @@ def test_every_fault_is_listed_with_its_segment(tmp_path: Path) -> None:
         "segment 1: image 'a': the id occurs more than once",
         "segments_info[3] needs an integer 'id' in 1..16777215",
         "image 'a' has more than one annotation",
-        "annotations[3] (image 'c'): 'file_name' must be the name of a PNG; got 3",
+        "annotations[3] (image 'c'): 'file_name' must be the name of a PNG below its folder; got 3",
     ):
         assert expected in listed
 

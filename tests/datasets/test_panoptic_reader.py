@@ -202,6 +202,18 @@ def test_image_ids_are_whole_numbers_or_texts_and_stay_what_they_are(tmp_path: P
         assert type(result.annotations[0].image_id) is type(taken)
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/5.png", "../5.png", "a/../../5.png", "C:\\5.png", "\\\\server\\5.png", "..\\5.png"],
+)
+def test_names_that_lead_out_of_their_folder_are_refused(tmp_path: Path, name: str) -> None:
+    _, faults = _read(tmp_path / "a.json", _dataset(file_name=name))
+    assert faults == [
+        f"annotations[0] (image 5): 'file_name' must be the name of a PNG below its folder; "
+        f"got {name!r}"
+    ]
+
+
 def test_names_written_on_windows_are_turned_round(tmp_path: Path) -> None:
     content = _dataset(file_name="aachen\\5.png")
     result, faults = _read(tmp_path / "a.json", content)

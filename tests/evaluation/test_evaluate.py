@@ -280,3 +280,11 @@ def test_places_that_hold_nothing_say_what_to_give(files: PanopticFiles, tmp_pat
     with pytest.raises(FileNotFoundError, match=r"name the folder of its PNGs"):
         open_ground_truth(files.gt_json)
     assert len(open_ground_truth(files.gt_json, tmp_path / "elsewhere").maps) == 2
+
+
+def test_links_out_of_the_folder_of_the_pngs_are_refused(files: PanopticFiles) -> None:
+    path = files.folder / "pred" / "0.png"
+    path.rename(files.folder / "elsewhere.png")
+    path.symlink_to(files.folder / "elsewhere.png")
+    with pytest.raises(FaultyDataError, match=r"image 'image_0': .*is a link out of it"):
+        open_predictions(files.pred_json)
