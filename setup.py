@@ -23,6 +23,8 @@ REQUIRED = [
     "pillow>=10.1",
     "opencv-python-headless>=4.10",
     "numba>=0.60",
+    # Loads what numba compiled; comes with it.
+    "llvmlite>=0.43",
     # libdeflate: inflates label PNGs many times faster than zlib.
     "deflate>=0.7",
     "pydantic>=2.10",

@@ -21,7 +21,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -78,6 +77,8 @@ def write_picture(
     path: str | os.PathLike[str], picture: NDArray[np.uint8], *, sync: bool = True
 ) -> None:
     """Writes [H, W, 3] uint8 RGB as PNG or JPEG, by the extension, whole or not at all."""
+    import cv2  # Few of those who write files write pictures.
+
     path = Path(path)
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in (".jpg", ".jpeg") else []
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)

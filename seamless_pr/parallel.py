@@ -18,8 +18,6 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Protocol, TypeVar
 
-import cv2
-
 from seamless_pr.progress import Progress
 
 Item = TypeVar("Item")
@@ -107,6 +105,8 @@ def available_cores() -> int:
 
 def _start_worker() -> None:
     # The processes share the cores; threads inside each would only get in each other's way.
+    import cv2
+
     cv2.setNumThreads(0)
     # Ctrl-C reaches the whole group; the parent says what happened and ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -139,7 +139,7 @@ class AnnotationReader:
             and (np.abs(category_ids) <= checked.MAX_CATEGORY_ID).all()
             and ((areas >= (NO_AREA if self.is_prediction else 0)) & (areas < MAX_AREA)).all()
             and ((is_crowd == 0) | (is_crowd == 1)).all()
-            and len(np.unique(ids)) == len(ids)
+            and len(set(ids.tolist())) == len(ids)
         )
         return columns.astype(np.int64) if is_sound else None
 

@@ -210,10 +210,10 @@ class _FileReader:
         """Leaves out segments of categories that the file does not list, each with its fault."""
         if not categories:
             return annotations
-        known = np.array([category.category_id for category in categories])
+        known = {category.category_id for category in categories}
         kept = []
         for annotation in annotations:
-            is_known = np.isin(annotation.segments[:, 1], known)
+            is_known = np.array([c in known for c in annotation.segments[:, 1].tolist()], bool)
             if not is_known.all():
                 annotation = self._without_unknown(annotation, is_known)
             kept.append(annotation)

@@ -28,7 +28,7 @@ from seamless_pr.metrics.boundary import (
 )
 from seamless_pr.metrics.panoptic_quality import count_matches
 from seamless_pr.metrics.segment_confusion import count_segment_confusion
-from seamless_pr.metrics.segment_matching import match_segments, rules_named
+from seamless_pr.metrics.segment_matching import match_segments, rules_named, sum_by
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import count_confusion
 from seamless_pr.metrics.semantic_pq import count_as_stuff
@@ -233,19 +233,18 @@ class _ImageCheck:
         return False
 
     def note_gt(self, overlap: Overlap, gt: SegmentTable) -> None:
-        ids, starts = np.unique(overlap.gt_ids, return_index=True)  # pairs come sorted by true id
-        pixels = np.add.reduceat(overlap.pixels, starts) if len(starts) else overlap.pixels
-        index = gt.find(ids)
-        self.note(NOTE_GT_UNLISTED, int(((index < 0) & (ids != VOID_SEGMENT_ID)).sum()))
+        index = gt.find(overlap.gt_ids)
+        unlisted = overlap.gt_ids[(index < 0) & (overlap.gt_ids != VOID_SEGMENT_ID)]
+        self.note(NOTE_GT_UNLISTED, len(set(unlisted.tolist())))
         if gt.areas is not None:
-            counted = np.zeros(len(gt), dtype=np.int64)
-            counted[index[index >= 0]] = pixels[index >= 0]
+            counted = sum_by(index, overlap.pixels, len(gt))
             self.note(NOTE_GT_AREA, int((counted != gt.areas).sum()))
 
     def check_prediction(self, overlap: Overlap, pred: SegmentTable) -> None:
-        ids = np.unique(overlap.pred_ids)
+        ids = overlap.pred_ids
         index = pred.find(ids)
-        for segment_id in ids[(index < 0) & (ids != VOID_SEGMENT_ID)].tolist():
+        unlisted = ids[(index < 0) & (ids != VOID_SEGMENT_ID)]
+        for segment_id in sorted(set(unlisted.tolist())):
             self.fault(self.pred_path, "the id is in the PNG and not in the JSON", segment_id)
         has_pixels = np.zeros(len(pred), dtype=bool)
         has_pixels[index[index >= 0]] = True

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from seamless_pr.datasets.coco_panoptic import find_png_folder
 from seamless_pr.datasets.label_spaces import stuff_first
 from seamless_pr.datasets.panoptic_columns import NO_AREA, Annotation
-from seamless_pr.datasets.panoptic_files import PanopticFiles
 from seamless_pr.datasets.panoptic_reader import ParsedPanoptic, parse_panoptic_json
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
@@ -28,6 +27,9 @@ from seamless_pr.files import safe_join
 from seamless_pr.id_maps.id_png import IdRuns, PngError, decode_id_runs
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
+
+if TYPE_CHECKING:  # brings PyTorch, which reading COCO files does without
+    from seamless_pr.datasets.panoptic_files import PanopticFiles
 
 # The file by which a folder of predictions is recognised.
 PREDICTION_JSON = "panoptic.json"

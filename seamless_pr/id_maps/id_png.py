@@ -17,9 +17,8 @@ from typing import Any
 import deflate
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from seamless_pr.id_maps.jit import compiled
+from seamless_pr.id_maps.jit import helper, kernel
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOR_GREY, COLOR_RGB, COLOR_PALETTE, COLOR_GREY_ALPHA, COLOR_RGBA = 0, 2, 3, 4, 6
@@ -94,7 +93,9 @@ class IdRuns:
         """Runs of an [H, W] map."""
         height, width = id_map.shape
         runs = cls.allocate(height, width, runs_per_row=width)
-        _find_runs(id_map, runs.starts, runs.ids, runs.row_starts)
+        _find_runs(
+            np.ascontiguousarray(id_map, dtype=np.uint32), runs.starts, runs.ids, runs.row_starts
+        )
         return runs
 
     def to_map(self) -> NDArray[np.uint32]:
@@ -233,6 +234,8 @@ def _inflate(compressed: bytes, length: int) -> Any:
 
 def _decode_with_pillow(data: bytes) -> NDArray[np.uint32]:
     """Palette and interlaced files: rare, so a general reader does them."""
+    from PIL import Image
+
     try:
         with Image.open(io.BytesIO(data)) as image:
             return pack_ids(np.asarray(image.convert("RGB")))
@@ -240,7 +243,10 @@ def _decode_with_pillow(data: bytes) -> NDArray[np.uint32]:
         raise PngError(f"damaged PNG: {error}") from error
 
 
-@compiled
+@kernel(
+    *("uint8[:]", "uint64[:]", "int64", "int64", "int32[:]", "uint32[:]", "int64[:]"),
+    returns="int64",
+)
 def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_starts):  # type: ignore[no-untyped-def]
     """Undoes PNG's row filters; returns -1, or the row with an unknown filter or too many runs.
 
@@ -312,7 +318,7 @@ def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_star
     return -1
 
 
-@compiled
+@helper
 def _predict(kind, left, up, up_left):  # type: ignore[no-untyped-def]
     """What a filter of PNG expects of a pixel, on three packed bytes."""
     if kind == SUB:
@@ -341,14 +347,14 @@ def _predict(kind, left, up, up_left):  # type: ignore[no-untyped-def]
     return predicted
 
 
-@compiled
+@helper
 def _add_bytes(a, b):  # type: ignore[no-untyped-def]
     """Three sums of bytes modulo 256: low seven bits added, high bits by exclusive or."""
     low_bits, high_bits = np.uint32(0x7F7F7F), np.uint32(0x808080)
     return ((a & low_bits) + (b & low_bits)) ^ ((a ^ b) & high_bits)
 
 
-@compiled
+@helper
 def _next_nonzero(filtered, words, byte, end_byte):  # type: ignore[no-untyped-def]
     """Position of the first byte that is not 0 in a range; its end if there is none."""
     while byte < end_byte and byte & 7:
@@ -369,7 +375,7 @@ def _next_nonzero(filtered, words, byte, end_byte):  # type: ignore[no-untyped-d
     return byte
 
 
-@compiled
+@kernel("int32[:]", "uint32[:]", "int64[:]", "uint32[:, :]")
 def _fill_rows(starts, ids, row_starts, id_map):  # type: ignore[no-untyped-def]
     """Writes runs into a map."""
     height, width = id_map.shape
@@ -380,7 +386,7 @@ def _fill_rows(starts, ids, row_starts, id_map):  # type: ignore[no-untyped-def]
             id_map[row, starts[run] : last] = ids[run]
 
 
-@compiled
+@kernel("uint32[:, :]", "int32[:]", "uint32[:]", "int64[:]")
 def _find_runs(id_map, starts, ids, row_starts):  # type: ignore[no-untyped-def]
     """The inverse of `_fill_rows`."""
     height, width = id_map.shape

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.id_maps.id_png import IdRuns
-from seamless_pr.id_maps.jit import compiled
+from seamless_pr.id_maps.jit import helper, kernel
 
 VOID_SEGMENT_ID = 0
 MAX_ID = 2**32 - 1
@@ -137,7 +137,7 @@ def _size_text(shape: tuple[int, ...]) -> str:
     return f"{shape[0]}x{shape[1]} (height x width)"
 
 
-@compiled
+@kernel("uint32[:, :]", "uint32[:, :]", "uint32[:, :]", "int64[:]", returns="bool")
 def _count_pixels(gt_map, pred_map, keys, pixels):  # type: ignore[no-untyped-def]
     """Adds the length of each run of one pair to a hash table; False if the table got too full.
 
@@ -168,7 +168,11 @@ def _count_pixels(gt_map, pred_map, keys, pixels):  # type: ignore[no-untyped-de
     return True
 
 
-@compiled
+@kernel(
+    *("int32[:]", "uint32[:]", "int64[:]", "int32[:]", "uint32[:]", "int64[:]"),
+    *("int64", "uint32[:, :]", "int64[:]"),
+    returns="bool",
+)
 def _count_runs(  # type: ignore[no-untyped-def]
     gt_starts, gt_ids, gt_rows, pred_starts, pred_ids, pred_rows, width, keys, pixels
 ):
@@ -191,7 +195,7 @@ def _count_runs(  # type: ignore[no-untyped-def]
     return True
 
 
-@compiled
+@helper
 def _add_run(gt_id, pred_id, length, keys, pixels):  # type: ignore[no-untyped-def]
     """Adds to the slot of a pair; 1 if the slot was free before."""
     # Multiplicative hashing; the upper bits of the product depend on all bits of both ids.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.id_maps.jit import compiled
+from seamless_pr.id_maps.jit import kernel
 
 MAX_SEGMENT_ID = 2**24 - 1
 
@@ -49,7 +49,7 @@ def measure_segments(id_map: NDArray[Any]) -> SegmentMeasures:
     found = np.empty(min(table_size, id_map.size), np.int64)
     areas = np.zeros(table_size, np.int64)
     boxes = np.empty((table_size, 4), np.int32)
-    num_found = _measure_runs(np.ascontiguousarray(id_map), found, areas, boxes)
+    num_found = _measure_runs(np.ascontiguousarray(id_map, dtype=np.int32), found, areas, boxes)
     segment_ids = np.sort(found[:num_found])
     x0, y0, x1, y1 = boxes[segment_ids].astype(np.int64).T
     return SegmentMeasures(
@@ -59,7 +59,7 @@ def measure_segments(id_map: NDArray[Any]) -> SegmentMeasures:
     )
 
 
-@compiled
+@kernel("int32[:, :]", "int64[:]", "int64[:]", "int32[:, :]", returns="int64")
 def _measure_runs(id_map, found, areas, boxes):  # type: ignore[no-untyped-def]
     """Goes through the map once, by runs of equal ids; returns the number of different ids.
 

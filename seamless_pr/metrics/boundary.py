@@ -10,11 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.id_maps.jit import compiled
+from seamless_pr.id_maps.jit import kernel
 from seamless_pr.id_maps.overlap import Overlap, count_overlap
 from seamless_pr.metrics.segment_table import SegmentTable
 from seamless_pr.metrics.semantic_iou import ConfusionCounts, count_confusion
@@ -59,6 +58,8 @@ def distance_to_border(label_map: NDArray[np.uint32], *, count_image_border: boo
         is_edge[other] |= differs
     if not is_edge.any():
         return np.full(label_map.shape, np.inf, dtype=np.float32)
+    import cv2  # Only evaluations of borders need it.
+
     # The neighbour before the nearest other label has this label and is an edge itself.
     return cv2.distanceTransform((~is_edge).view(np.uint8), cv2.DIST_C, 3) + 1
 
@@ -164,7 +165,7 @@ def class_map(id_map: NDArray[np.uint32], segments: SegmentTable) -> NDArray[np.
     order = np.argsort(segments.segment_ids)
     classes = np.empty(id_map.shape, dtype=np.uint32)
     _relabel_runs(
-        np.ascontiguousarray(id_map),
+        np.ascontiguousarray(id_map, dtype=np.uint32),
         segments.segment_ids[order].astype(np.uint32),
         (segments.train_ids[order] + 1).astype(np.uint32),
         classes,
@@ -172,7 +173,7 @@ def class_map(id_map: NDArray[np.uint32], segments: SegmentTable) -> NDArray[np.
     return classes
 
 
-@compiled
+@kernel("uint32[:, :]", "uint32[:]", "uint32[:]", "uint32[:, :]")
 def _relabel_runs(id_map, sorted_ids, labels, relabelled):  # type: ignore[no-untyped-def]
     """Looks up each run of one id once."""
     height, width = id_map.shape

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap
-from seamless_pr.metrics.segment_matching import MATCH_IOU, SegmentMatches
+from seamless_pr.metrics.segment_matching import MATCH_IOU, SegmentMatches, sum_by
 from seamless_pr.metrics.segment_table import SegmentTable
 
 
@@ -25,9 +25,9 @@ def mistaken_pairs(
     is_missed, is_invented = np.zeros(len(gt) + 1, bool), np.zeros(len(pred) + 1, bool)
     is_missed[matches.missed_gt] = True
     is_invented[matches.invented_pred] = True
-    gt_pixels = _sum_by(gt_index, overlap.pixels, len(gt))
-    pred_pixels = _sum_by(pred_index, overlap.pixels, len(pred))
-    void = _sum_by(
+    gt_pixels = sum_by(gt_index, overlap.pixels, len(gt))
+    pred_pixels = sum_by(pred_index, overlap.pixels, len(pred))
+    void = sum_by(
         np.where(overlap.gt_ids == VOID_SEGMENT_ID, pred_index, -1), overlap.pixels, len(pred)
     )
     # Index -1 (no segment) reads the places appended at the end, which are never missed or
@@ -58,13 +58,12 @@ def count_segment_confusion(
     np.add.at(confusion, (matched, matched), 1)
     pairs = mistaken_pairs(overlap, gt, pred, matches)
     np.add.at(confusion, (gt.train_ids[pairs[:, 0]], pred.train_ids[pairs[:, 1]]), 1)
-    missed = np.setdiff1d(matches.missed_gt, pairs[:, 0])
-    confusion[:-1, -1] = np.bincount(gt.train_ids[missed], minlength=num_classes)
-    invented = np.setdiff1d(matches.invented_pred, pairs[:, 1])
-    confusion[-1, :-1] = np.bincount(pred.train_ids[invented], minlength=num_classes)
+    for cells, table, indices, taken in (
+        (confusion[:-1, -1], gt, matches.missed_gt, pairs[:, 0]),
+        (confusion[-1, :-1], pred, matches.invented_pred, pairs[:, 1]),
+    ):
+        is_left = np.zeros(len(table), dtype=bool)
+        is_left[indices] = True
+        is_left[taken] = False
+        cells[:] = np.bincount(table.train_ids[is_left], minlength=num_classes)
     return confusion
-
-
-def _sum_by(index: NDArray[np.int64], pixels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    kept = index >= 0
-    return np.bincount(index[kept], weights=pixels[kept], minlength=size).astype(np.int64)

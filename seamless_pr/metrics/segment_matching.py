@@ -122,9 +122,9 @@ def match_segments(
     if rules.crowd_is_void:
         on_void = on_void | _is_crowd(gt, gt_index)
         pred_index = np.where(_is_crowd(pred, pred_index), -1, pred_index)
-    pixels_of_gt = _sum_by(gt_index, overlap.pixels, len(gt))
-    pixels_of_pred = _sum_by(pred_index, overlap.pixels, len(pred))
-    void_of_pred = _sum_by(np.where(on_void, pred_index, -1), overlap.pixels, len(pred))
+    pixels_of_gt = sum_by(gt_index, overlap.pixels, len(gt))
+    pixels_of_pred = sum_by(pred_index, overlap.pixels, len(pred))
+    void_of_pred = sum_by(np.where(on_void, pred_index, -1), overlap.pixels, len(pred))
     if gt.areas is None or not rules.stated_gt_areas:
         gt_areas, gt_exists = pixels_of_gt, pixels_of_gt > 0
     else:
@@ -160,7 +160,7 @@ def match_segments(
 
     is_excused_gt = gt.is_crowd.copy()
     if rules.excuse_void_prediction:
-        unpredicted = _sum_by(np.where(pred_index < 0, gt_index, -1), overlap.pixels, len(gt))
+        unpredicted = sum_by(np.where(pred_index < 0, gt_index, -1), overlap.pixels, len(gt))
         is_excused_gt |= unpredicted / np.maximum(gt_areas, 1) > EXCUSE_FRACTION
     return SegmentMatches(
         pair_gt=pair_gt,
@@ -185,9 +185,9 @@ def _band_iou(
     """[P] IoU of the bands of each pair; void in the truth leaves the union."""
     gt_index, pred_index = gt.find(boundary.gt_ids), pred.find(boundary.pred_ids)
     on_void = boundary.gt_ids == VOID_SEGMENT_ID
-    gt_areas = _sum_by(gt_index, boundary.pixels, len(gt))
-    pred_areas = _sum_by(pred_index, boundary.pixels, len(pred))
-    pred_void = _sum_by(np.where(on_void, pred_index, -1), boundary.pixels, len(pred))
+    gt_areas = sum_by(gt_index, boundary.pixels, len(gt))
+    pred_areas = sum_by(pred_index, boundary.pixels, len(pred))
+    pred_void = sum_by(np.where(on_void, pred_index, -1), boundary.pixels, len(pred))
     both = np.flatnonzero((gt_index >= 0) & (pred_index >= 0))
     keys = gt_index[both] * len(pred) + pred_index[both]
     order = np.argsort(keys)
@@ -204,7 +204,7 @@ def _is_crowd(segments: SegmentTable, index: NDArray[np.int64]) -> NDArray[np.bo
     return np.append(segments.is_crowd, False)[index]
 
 
-def _sum_by(index: NDArray[np.int64], pixels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def sum_by(index: NDArray[np.int64], pixels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Sums pixels per index; rows with a negative index are left out."""
     kept = index >= 0
     # bincount sums in float64, which is exact below 2^53 pixels.
@@ -230,4 +230,4 @@ def _crowd_pixels(
     both = np.flatnonzero((gt_index >= 0) & (pred_index >= 0))
     own_crowd = crowd_of_class[pred.train_ids[pred_index[both]]]
     on_crowd = both[own_crowd == gt_index[both]]
-    return _sum_by(pred_index[on_crowd], overlap.pixels[on_crowd], len(pred))
+    return sum_by(pred_index[on_crowd], overlap.pixels[on_crowd], len(pred))

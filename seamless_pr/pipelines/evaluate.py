@@ -31,7 +31,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seamless_pr.datasets.idd import SIZES as IDD_SIZES
 from seamless_pr.evaluation.compare import (
     baseline_table,
     compare_evaluations,
@@ -41,7 +40,6 @@ from seamless_pr.evaluation.compare import (
 from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.image_counts import EvaluationSettings
 from seamless_pr.evaluation.map_files import Source
-from seamless_pr.evaluation.report import write_report
 from seamless_pr.evaluation.results import (
     evaluation_json,
     read_evaluation_json,
@@ -73,6 +71,8 @@ from seamless_pr.pipelines.ray_support import add_ray_option
 from seamless_pr.pipelines.ray_tasks import item_map
 from seamless_pr.pipelines.stage import Stage
 
+IDD_OFFICIAL_SIZE = "1280x720"
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -84,7 +84,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--idd-size",
-        choices=IDD_SIZES,
+        choices=("native", IDD_OFFICIAL_SIZE),
         default="native",
         help="of IDD's maps from polygons; 1280x720: as the official evaluation, with its ids",
     )
@@ -199,13 +199,22 @@ def run(options: argparse.Namespace) -> None:
             score(options, map_items)
 
 
+def _idd_size(name: str) -> tuple[int, int] | None:
+    if name != IDD_OFFICIAL_SIZE:
+        return None
+    # Brings PyTorch, which scoring COCO files does without.
+    from seamless_pr.datasets.idd import OFFICIAL_SIZE
+
+    return OFFICIAL_SIZE
+
+
 def score(options: argparse.Namespace, map_items: ItemMap) -> None:
     """Evaluates, and writes and prints what came out."""
     baseline = read_evaluation_json(options.baseline) if options.baseline else None
     if options.cross_check:
         check_installed(options.ground_truth)
     readers = ground_truth_readers(
-        idd_size=IDD_SIZES[options.idd_size], stated_areas=options.ade20k_areas == "stated"
+        idd_size=_idd_size(options.idd_size), stated_areas=options.ade20k_areas == "stated"
     )
     gt = open_ground_truth(options.ground_truth, options.ground_truth_dir, readers=readers)
     pred = open_predictions(options.predictions, options.predictions_dir)
@@ -220,6 +229,9 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
         write_tables(values, options.output)
         written.append(f"everything in {write_evaluation_json(values, options.output)}")
     if options.report:
+        # Brings what draws and what fills templates, which scoring does without.
+        from seamless_pr.evaluation.report import write_report
+
         page = write_report(
             values, gt, pred, options.output / "report", images=options.images, **work
         )

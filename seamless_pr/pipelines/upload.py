@@ -11,9 +11,10 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pathspec import GitIgnoreSpec
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the job server takes; Ray itself only says "413" beyond it.
@@ -40,6 +41,8 @@ def upload_sizes(root: Path) -> dict[str, int]:
     As Ray does it, each of the ignore files is asked by itself, those of sub-folders too: what one
     of them names is left out, whatever another one says.
     """
+    from pathspec import GitIgnoreSpec  # Only runs that ship code to a cluster need it.
+
     sizes: dict[str, int] = {}
     _add_sizes(root, root, [(root, GitIgnoreSpec.from_lines(NEVER_SHIPPED))], sizes)
     return sizes
@@ -48,6 +51,8 @@ def upload_sizes(root: Path) -> dict[str, int]:
 def _add_sizes(
     folder: Path, root: Path, specs: list[tuple[Path, GitIgnoreSpec]], sizes: dict[str, int]
 ) -> None:
+    from pathspec import GitIgnoreSpec
+
     for name in IGNORE_FILES:
         if (folder / name).is_file():
             lines = (folder / name).read_text(encoding="utf-8").splitlines()
