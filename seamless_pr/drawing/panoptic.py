@@ -35,6 +35,7 @@ HUE_SPREAD = 0.09
 DARKER, LIGHTER = 0.08, 0.16
 GAP_PIXELS = 6
 MAX_TABLE_ID = 1 << 16
+STRIP_ROWS = 256
 
 
 def draw_panoptic(
@@ -185,18 +186,26 @@ def _coloured(pixels: Picture, segmentation: PanopticSegmentation, alpha: float)
     for segment_id, color in colors.items():
         table[segment_id] = color
     ids = segmentation.id_map.numpy()
-    picture: Picture = cv2.addWeighted(table[ids], alpha, pixels, 1 - alpha, 0).astype(np.uint8)
-    void = ids == LabelSpace.VOID_SEGMENT_ID
-    if void.any():
-        picture[void] = _hatched(pixels)[void]
+    picture = np.empty(pixels.shape, np.uint8)
+    for rows in _strips(len(ids)):
+        strip = np.ascontiguousarray(pixels[rows])
+        picture[rows] = cv2.addWeighted(table[ids[rows]], alpha, strip, 1 - alpha, 0)
+        void = ids[rows] == LabelSpace.VOID_SEGMENT_ID
+        if void.any():
+            picture[rows][void] = _hatched(strip, rows.start)[void]
     return picture
 
 
-def _hatched(pixels: Picture) -> Picture:
-    """The darkened image under thin diagonal lines."""
+def _strips(height: int) -> list[slice]:
+    """Rows that are drawn together: of a large picture not all, for the sake of the memory."""
+    return [slice(top, min(top + STRIP_ROWS, height)) for top in range(0, height, STRIP_ROWS)]
+
+
+def _hatched(pixels: Picture, top: int) -> Picture:
+    """The darkened image, whose first row is row `top` of all, under thin diagonal lines."""
     height, width = pixels.shape[:2]
     period = max(10, round(_scale(width) * 12))
-    diagonal = np.add.outer(np.arange(height), np.arange(width)) % period
+    diagonal = np.add.outer(np.arange(top, top + height), np.arange(width)) % period
     # Distance to the line in pixels, so that its edge is soft.
     distance = np.minimum(diagonal, period - diagonal) / np.sqrt(2)
     line = np.clip(1.2 * _scale(width) - distance + 0.5, 0, 1)[..., None] * 0.35
@@ -207,13 +216,26 @@ def _hatched(pixels: Picture) -> Picture:
 def _with_contours(picture: Picture, segmentation: PanopticSegmentation) -> Picture:
     """Soft lines along the borders: light around objects, dark between other regions."""
     ids = segmentation.id_map.numpy()
-    borders = _borders(ids)
-    if not borders.any():
-        return picture
-    is_object = np.zeros(int(ids.max()) + 1, bool)
+    is_object = np.zeros(int(ids.max(initial=0)) + 1, bool)
     for segment in segmentation.segments:
         if segment.segment_id < len(is_object):
             is_object[segment.segment_id] = segmentation.label_space.is_thing(segment.train_id)
+    result = picture.copy()
+    margin = _line_reach(_scale(picture.shape[1]))
+    for rows in _strips(len(ids)):
+        # A border is seen from the row above it, and a line reaches beyond its own row.
+        seen = slice(max(0, rows.start - margin), min(len(ids), rows.stop + margin))
+        inner = slice(rows.start - seen.start, rows.stop - seen.start)
+        result[rows] = _strip_with_contours(picture[seen], ids[seen], is_object)[inner]
+    return result
+
+
+def _strip_with_contours(
+    picture: Picture, ids: NDArray[np.int32], is_object: NDArray[np.bool_]
+) -> Picture:
+    borders = _borders(ids)
+    if not borders.any():
+        return picture
     objects = cv2.dilate(is_object[ids].astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     scale = _scale(picture.shape[1])
     result = picture.astype(np.float32)
@@ -236,11 +258,20 @@ def _borders(ids: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 def _soft_line(line: NDArray[np.bool_], scale: float) -> NDArray[np.float32]:
     """Blurs a one-pixel staircase into an anti-aliased line; 1 on a straight line, 0 far away."""
-    sigma = 0.6 * max(scale, 0.9)
+    sigma = _line_sigma(scale)
     blurred = cv2.GaussianBlur(line.astype(np.float32), (0, 0), sigma)
     # A straight line of one pixel keeps erf(1 / (2 sqrt(2) sigma)) of its height.
     peak = float(cv2.getGaussianKernel(2 * int(4 * sigma) + 3, sigma).max())
     return np.minimum(blurred / peak, 1)
+
+
+def _line_sigma(scale: float) -> float:
+    return 0.6 * max(scale, 0.9)
+
+
+def _line_reach(scale: float) -> int:
+    """Rows beyond which a border has no influence: OpenCV's kernel, and what its finding needs."""
+    return int(4 * _line_sigma(scale)) + 4
 
 
 def _scale(width: int) -> float:
@@ -293,7 +324,7 @@ def _legend(width: int, segmentations: Sequence[PanopticSegmentation], scale: fl
         box = (left, top, left + swatch - 1, top + swatch - 1)
         if color is None:
             strip.paste(
-                Image.fromarray(_hatched(np.full((swatch, swatch, 3), 90, np.uint8))), box[:2]
+                Image.fromarray(_hatched(np.full((swatch, swatch, 3), 90, np.uint8), 0)), box[:2]
             )
         else:
             draw.rectangle(box, fill=color)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ from seamless_pr.structures.prediction import Prediction
 
 # Decoded images that may wait for a batch of their size, in batches.
 WAITING_BATCHES = 4
+# Of the images that wait between two steps; one larger image may wait all the same.
+WAITING_PIXELS = 40_000_000
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class ImageOutcome:
 
     item: ImageItem
     error: str | None = None
+    num_pixels: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,11 @@ class LoadedImage:
     original_size: tuple[int, int]
     original: Tensor | None
 
+    @property
+    def num_pixels(self) -> int:
+        height, width = self.original_size
+        return height * width
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -74,6 +83,10 @@ class LabelledImage:
     segmentation: PanopticSegmentation
     instances: Instances | None
     original: Tensor | None
+
+    @property
+    def num_pixels(self) -> int:
+        return self.segmentation.id_map.numel()
 
 
 def predict_folder(
@@ -108,8 +121,10 @@ def predict_folder(
             example on other machines; None: `predict_images` in this process.
 
     Raises:
-        ValueError: the folder belongs to another run.
+        ValueError: the folder belongs to another run, or the device cannot compute in fp16.
     """
+    if label is None:
+        predictor.check_device()
     folder = PredictionFolder(output, instances=instances, overlays=overlays, max_pixels=max_pixels)
     folder.open(predictor.describe())
     unfinished = [item for item in items if not folder.is_finished(item)]
@@ -150,7 +165,8 @@ def predict_images(
         writing: deque[Future[ImageOutcome]] = deque()
         for labelled in label_images(predictor, loaded, folder):
             writing.append(writers.submit(write_image, labelled, folder))
-            while len(writing) > 2 * ahead or (writing and writing[0].done()):
+            most = _num_waiting(labelled.num_pixels, 2 * ahead)
+            while len(writing) > most or (writing and writing[0].done()):
                 yield writing.popleft().result()
         for written in writing:
             yield written.result()
@@ -246,18 +262,29 @@ def _ahead(
     items: Iterable[ImageItem],
     num_ahead: int,
 ) -> Iterator[LoadedImage | ImageOutcome]:
-    """Loads in threads, in order, at most `num_ahead` images before they are asked for."""
+    """Loads in threads, in order, at most `num_ahead` images before they are asked for.
+
+    Fewer where images are large.
+    """
     pending: deque[Future[LoadedImage | ImageOutcome]] = deque()
+    most = 1  # Until a size is known.
     try:
         for item in items:
             pending.append(pool.submit(load, item))
-            if len(pending) > num_ahead:
-                yield pending.popleft().result()
+            while len(pending) > most:
+                image = pending.popleft().result()
+                most = _num_waiting(image.num_pixels, num_ahead)
+                yield image
         while pending:
             yield pending.popleft().result()
     finally:
         for future in pending:
             future.cancel()
+
+
+def _num_waiting(num_pixels: int, most: int) -> int:
+    """How many images of this size may be in memory between two steps."""
+    return min(most, max(1, WAITING_PIXELS // max(1, num_pixels)))
 
 
 def _same_size_batches(

@@ -94,6 +94,17 @@ class Predictor:
             "amp": self.amp,
         }
 
+    def check_device(self) -> None:
+        """Before the first image: whether the device can do what is asked of it.
+
+        Not in the constructor: a predictor on the CPU may only be asked what others on GPUs do.
+
+        Raises:
+            ValueError: fp16 on the CPU.
+        """
+        if self.amp == "fp16" and self.device.type == "cpu":
+            raise ValueError("amp 'fp16' needs a GPU; the network is on the CPU; use bf16 or none")
+
     def __call__(self, image: ImageLike) -> PanopticSegmentation:
         """Labels one image; see `image_tensor` for the forms an image may have.
 
@@ -150,6 +161,7 @@ class Predictor:
         return [_without_crowd(prediction.to("cpu")) for prediction in predictions]
 
     def _autocast(self) -> AbstractContextManager[Any]:
+        self.check_device()
         dtype = AMP_TYPES[self.amp]
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor
 
 # Under these keys training programs keep the weights beside the rest of their state.
 _NESTING_KEYS = ("state_dict", "model")
+# Of a file: its content may be so many times as large.
+MAX_COMPRESSION = 8
 
 
 def read_pickled(path: str | Path) -> Any:
@@ -21,11 +24,13 @@ def read_pickled(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: truncated, not such a file, or with objects that could run code.
+        ValueError: truncated, not such a file, with objects that could run code, or with content
+            that is far larger than the file.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
+    _check_unpacked_size(path)
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -60,6 +65,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold names and tensors; got a {type(content).__name__}")
+    if blown := [name for name, value in content.items() if _is_larger_than_its_data(value)]:
+        raise ValueError(
+            f"{path}: the tensors {', '.join(map(str, blown[:5]))} are larger than the numbers "
+            "that the file holds for them; save them as contiguous ones"
+        )
     others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
         raise ValueError(
@@ -67,6 +77,31 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"{', '.join(others[:5]) or 'none'} hold something else"
         )
     return dict(content)
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Refuses archives that are small on the disk and fill the memory when they are read.
+
+    torch.save does not compress; what others have compressed may shrink as far as weights do.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # The reader of torch tells what is wrong with it.
+    allowed = MAX_COMPRESSION * path.stat().st_size
+    if unpacked > allowed:
+        raise ValueError(
+            f"{path} would unpack to {unpacked / 1e6:.0f} MB, more than {MAX_COMPRESSION} times "
+            "its size; weights do not compress like that: copy it again from its source"
+        )
+
+
+def _is_larger_than_its_data(value: Any) -> bool:
+    """Whether a tensor repeats its numbers: a few bytes may pass for any number of gigabytes."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+        return False
+    return value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 
 def _numpy_numbers() -> list[Any]:

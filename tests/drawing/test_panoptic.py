@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from seamless_pr.drawing import panoptic
 from seamless_pr.drawing.panoptic import draw_comparison, draw_grid, draw_panoptic, segment_colors
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
@@ -121,6 +122,25 @@ def test_pure_void_and_tensors_are_drawn() -> None:
     void = PanopticSegmentation(torch.zeros(HEIGHT, WIDTH, dtype=torch.int32), (), LABEL_SPACE)
     picture = draw_panoptic(torch.from_numpy(grey()).permute(2, 0, 1), void)
     assert picture.shape[0] > HEIGHT
+
+
+@pytest.mark.parametrize("width", [70, 2500])
+def test_strips_of_a_large_picture_meet_without_a_seam(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(0)
+    # Blobs of void, regions and objects, whose borders cross every strip.
+    ids = np.kron(generator.integers(0, 4, (12, width // 10)), np.ones((11, 10), int))
+    map_of_blobs = PanopticSegmentation(
+        torch.from_numpy(ids.astype(np.int32)), scene().segments, LABEL_SPACE
+    )
+    image = generator.integers(0, 256, (*ids.shape, 3)).astype(np.uint8)
+    pictures = []
+    for rows in (1000, 64, 7):
+        monkeypatch.setattr(panoptic, "STRIP_ROWS", rows)
+        pictures.append(draw_panoptic(image, map_of_blobs))
+    np.testing.assert_array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(pictures[0], pictures[2])
 
 
 def test_image_is_not_changed_by_drawing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from PIL import Image
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
 from seamless_pr.files import WriteError
 from seamless_pr.id_maps.id_png_files import read_id_png
+from seamless_pr.inference import folders
 from seamless_pr.inference.folders import ImageOutcome, predict_folder, predict_images
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import PredictionFolder
@@ -206,6 +208,44 @@ def test_run_that_wants_more_results_does_the_images_again(images: Path, tmp_pat
             make_predictor(), items, output, on_start=lambda *n: counts.append(n), **wanted
         )
     assert counts == [(3, 0), (3, 0), (0, 3)]
+
+
+def test_fp16_on_a_cpu_is_refused_before_the_folder_is_made(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'fp16' needs a GPU"):
+        predict_folder(make_predictor(amp="fp16"), list_images(images), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_few_large_images_wait_in_memory_and_many_small_ones(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(12):
+        write_image(images / f"{index:02d}.png")
+    alive: list[int] = []
+    load, write = folders.load_image, folders.write_image
+
+    def counted_load(*arguments):
+        alive.append(1)
+        return load(*arguments)
+
+    def slow_write(labelled, folder):
+        outcome = write(labelled, folder)
+        time.sleep(0.02)
+        most.append(len(alive))
+        alive.pop()
+        return outcome
+
+    monkeypatch.setattr(folders, "load_image", counted_load)
+    monkeypatch.setattr(folders, "write_image", slow_write)
+    found = {}
+    for waiting_pixels in (32 * 64, 10**9):
+        monkeypatch.setattr(folders, "WAITING_PIXELS", waiting_pixels)
+        most: list[int] = []
+        output = tmp_path / str(waiting_pixels)
+        predict_folder(make_predictor(), list_images(images), output, overlays=True)
+        # The first ones are loaded before their size is known.
+        found[waiting_pixels] = max(most[6:])
+    assert found[32 * 64] <= 5 < found[10**9]
 
 
 def test_folder_of_other_weights_is_refused_by_name_of_the_difference(

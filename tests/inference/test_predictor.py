@@ -124,3 +124,10 @@ def test_images_of_two_sizes_are_refused_in_one_batch() -> None:
     predict, _ = predictor()
     with pytest.raises(ValueError, match="one batch holds images of one size"):
         predict.predict_resized([striped(16, 32), striped(16, 16)], [(16, 32), (16, 16)])
+
+
+def test_fp16_on_a_cpu_is_refused_when_it_would_be_used() -> None:
+    asked, _ = predictor(amp="fp16")
+    assert asked.describe()["amp"] == "fp16"
+    with pytest.raises(ValueError, match="'fp16' needs a GPU"):
+        asked(torch.zeros(3, 8, 8, dtype=torch.uint8))

@@ -1,0 +1,101 @@
+"""Weights files of other programs, honest and otherwise."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seamless_pr.weights.tensor_files import read_pickled, read_tensors
+
+WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
+
+
+def compressed(path: Path, content: object) -> None:
+    """As torch.save, in an archive that somebody packed again."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with zipfile.ZipFile(buffer) as plain:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+            for entry in plain.infolist():
+                packed.writestr(entry.filename, plain.read(entry.filename))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_files_of_torch_are_read_in_either_form(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(
+        {"model": WEIGHTS, "epoch": 3, "best": np.float64(0.5)},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    found = read_tensors(path)
+    assert found.keys() == WEIGHTS.keys()
+    for name, tensor in WEIGHTS.items():
+        assert torch.equal(found[name], tensor)
+    assert read_pickled(path)["epoch"] == 3
+
+
+def test_an_archive_that_was_packed_again_is_read_as_long_as_it_is_no_bomb(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    compressed(tmp_path / "a.pth", {"a": torch.rand(50_000, generator=generator)})
+    assert read_tensors(tmp_path / "a.pth")["a"].shape == (50_000,)
+    compressed(tmp_path / "bomb.pth", {"a": torch.zeros(5_000_000)})
+    assert (tmp_path / "bomb.pth").stat().st_size < 30_000
+    with pytest.raises(ValueError, match=r"bomb\.pth would unpack to 20 MB, more than 8 times"):
+        read_tensors(tmp_path / "bomb.pth")
+
+
+def test_a_tensor_that_repeats_its_numbers_is_refused(tmp_path: Path) -> None:
+    torch.save({"good": torch.zeros(3), "huge": torch.zeros(1).expand(10**12)}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: the tensors huge are larger than the numbers"):
+        read_tensors(tmp_path / "a.pth")
+
+
+def claims_more(data: bytes) -> bytes:
+    """The older form of torch.save, with a storage that says it has 2 ** 30 numbers."""
+    # Number of elements, then None for "no view", as BININT1 10 and BININT.
+    assert data.count(b"K\nN") == 1
+    return data.replace(b"K\nN", b"J\x00\x00\x00\x40N")
+
+
+def test_an_old_file_that_claims_more_than_it_holds_takes_no_memory(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.zeros(10)}, buffer, _use_new_zipfile_serialization=False)
+    (tmp_path / "claims.pth").write_bytes(claims_more(buffer.getvalue()))
+    before = highest_memory()
+    with pytest.raises(ValueError, match=r"claims\.pth cannot be read as weights"):
+        read_tensors(tmp_path / "claims.pth")
+    assert highest_memory() - before < 1e9
+
+
+def highest_memory() -> int:
+    """Of this process so far, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return peak
+
+
+def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    for zipped in (True, False):
+        torch.save({"a": Evil()}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(ValueError, match=r"a\.pth cannot be read as weights"):
+            read_tensors(tmp_path / "a.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".tar"])
+@pytest.mark.parametrize("content", [b"", b"\x80", b"PK\x03\x04", bytes(1000), b"not weights"])
+def test_other_files_are_named(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\{suffix} (cannot|is not)"):
+        read_tensors(path)
