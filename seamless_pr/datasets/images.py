@@ -91,7 +91,7 @@ def _check_header(data: bytes, path: str | os.PathLike[str], max_pixels: int) ->
     if width * height > max_pixels:
         raise ValueError(
             f"{path} has {width} x {height} pixels, more than {max_pixels / 1e6:g} million; "
-            "make it smaller, or allow more where the memory suffices"
+            "make it smaller, or allow more (--max-pixels) where the memory suffices"
         )
 
 

@@ -33,6 +33,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from seamless_pr.build.predictor import load_predictor
+from seamless_pr.datasets.images import MAX_PIXELS
 from seamless_pr.datasets.label_spaces import label_space_from_categories
 from seamless_pr.inference.cpu_memory import keep_freed_memory
 from seamless_pr.inference.folders import ImageOutcome, predict_folder
@@ -69,6 +70,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2,
         help="for reading and for writing, of each network (default: 2 each)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"larger images are listed as failed (default: {MAX_PIXELS})",
     )
     parser.add_argument("--overlays", action="store_true", help="also write coloured pictures")
     parser.add_argument(
@@ -179,6 +187,7 @@ def predict(
             options.output,
             instances=options.instances,
             overlays=options.overlays,
+            max_pixels=options.max_pixels,
             num_threads=options.threads,
             on_start=on_start,
             on_image=on_image,
