@@ -88,7 +88,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["seamless_pr", "seamless_pr.*"]),
-    package_data={"seamless_pr": ["py.typed", "datasets/labels/*.csv", "drawing/templates/*"]},
+    package_data={
+        "seamless_pr": [
+            "py.typed",
+            "datasets/labels/*.csv",
+            "drawing/templates/*",
+            "street_scenes/tables/*.csv",
+        ]
+    },
     entry_points={"console_scripts": ["seamless-pr = seamless_pr.pipelines.cli:main"]},
     install_requires=REQUIRED,
     extras_require=EXTRAS,

@@ -2,10 +2,11 @@
 
     python -m seamless_pr.street_scenes.dataset --root R --train 400 --size 256x512 --seed 0
 
-makes `R/leftImg8bit/<split>/<city>/...` and `R/gtFine/<split>/<city>/...` as the Cityscapes
-archives hold them, so that every tool for Cityscapes works on the result. Each image is a function
-of (seed, split, index) alone: the number of workers, and an earlier run that was stopped, change
-nothing.
+`--layout idd` (or vistas, ade20k ...) draws with the classes, and writes in the folders, of another
+dataset. By default it makes `R/leftImg8bit/<split>/<city>/...` and `R/gtFine/<split>/<city>/...` as
+the Cityscapes archives hold them, so that every tool for Cityscapes works on the result. Each image
+is a function of (seed, split, index) alone: the number of workers, and an earlier run that was
+stopped, change nothing.
 """
 
 from __future__ import annotations
@@ -18,33 +19,24 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from seamless_pr.datasets.label_spaces import load_labels
 from seamless_pr.files import write_whole
-from seamless_pr.parallel import end_with_parent
+from seamless_pr.parallel import end_with_parent, map_in_processes
 from seamless_pr.progress import Progress
 from seamless_pr.street_scenes.camera import Array
+from seamless_pr.street_scenes.cities import CITIES, city_style, scene_city
+from seamless_pr.street_scenes.labelled import draw_labelled_scene
 from seamless_pr.street_scenes.layout import lay_out_scene
+from seamless_pr.street_scenes.layouts import LAYOUTS, Layout
 from seamless_pr.street_scenes.painting import PaintedScene, PolygonObject, paint_scene
-from seamless_pr.street_scenes.people import pick
-from seamless_pr.street_scenes.plan import CityStyle
 
-CITIES: dict[str, tuple[str, ...]] = {
-    "train": ("altenried", "birkenau", "cornwaldt", "dornfurt", "eschhaven", "falkenrode"),
-    "val": ("grauwiesen", "hohenlinde", "immerstein"),
-    "test": ("jadebruck", "kieferau"),
-}
-FACADE_PALETTES = (
-    ((196, 176, 146), (214, 200, 176), (176, 150, 120), (206, 184, 130)),
-    ((150, 86, 66), (166, 104, 82), (132, 84, 72), (186, 160, 140)),
-    ((178, 180, 182), (206, 208, 208), (140, 146, 152), (120, 122, 126)),
-    ((216, 196, 120), (208, 150, 120), (176, 196, 176), (160, 180, 204)),
-    ((226, 222, 212), (208, 196, 188), (190, 132, 108), (168, 160, 150)),
-)
 # Noisy images gain little from a search for repeats: run lengths take a fifth of the time.
 PNG_OPTIONS = (
     cv2.IMWRITE_PNG_COMPRESSION,
@@ -75,14 +67,6 @@ class ScenePaths:
         )
 
 
-def scene_city(split: str, index: int) -> str:
-    """The city that image `index` of a split was taken in."""
-    if split not in CITIES:
-        raise ValueError(f"split must be one of {', '.join(CITIES)}; got '{split}'")
-    cities = CITIES[split]
-    return cities[index % len(cities)]
-
-
 def scene_paths(root: str | os.PathLike[str], split: str, index: int) -> ScenePaths:
     """Where image `index` of a split lies, with Cityscapes' names."""
     city = scene_city(split, index)
@@ -95,30 +79,6 @@ def scene_paths(root: str | os.PathLike[str], split: str, index: int) -> ScenePa
         truth / f"{stem}_gtFine_instanceIds.png",
         truth / f"{stem}_gtFine_color.png",
         truth / f"{stem}_gtFine_polygons.json",
-    )
-
-
-def city_style(name: str) -> CityStyle:
-    """The look of a city, a function of its name."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    palette = FACADE_PALETTES[rng.integers(len(FACADE_PALETTES))]
-    facades = tuple(pick(rng, palette, 14) for _ in range(6))
-    tone = float(rng.uniform(84, 120))
-    paving = pick(rng, ((168, 162, 156), (150, 148, 146), (172, 150, 136), (142, 134, 130)), 6)
-    return CityStyle(
-        name=name,
-        facades=facades,
-        asphalt=(tone, tone, tone + float(rng.uniform(0, 6))),
-        paving=paving,
-        green=pick(rng, ((84, 112, 52), (72, 100, 58), (104, 120, 52), (62, 96, 44)), 6),
-        tram_colors=tuple(
-            pick(rng, ((196, 40, 40), (228, 200, 80), (230, 228, 220), (40, 90, 150)), 10)
-            for _ in range(2)
-        ),
-        openness=float(rng.uniform(0.25, 0.6)),
-        tree_chance=float(rng.uniform(0.3, 0.75)),
-        ego_height=float(rng.uniform(0.05, 0.1)),
-        field_of_view=float(rng.uniform(0.85, 1.05)),
     )
 
 
@@ -205,6 +165,45 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)
 
 
+def write_layout(
+    layout: Layout,
+    root: Path,
+    *,
+    num_images: Mapping[str, int],
+    size: tuple[int, int],
+    seed: int,
+    workers: int = 1,
+    show_progress: bool = True,
+) -> None:
+    """Writes a dataset in the folders of another one than Cityscapes; draws everything anew.
+
+    Args:
+        layout: one of `LAYOUTS`.
+        root: folder of the dataset.
+        num_images: split -> number of images.
+        size: (height, width) in pixels.
+        seed: of the dataset.
+        workers: processes.
+        show_progress: show a progress bar.
+    """
+    for split, count in num_images.items():
+        entries = map_in_processes(
+            partial(_write_labelled, layout=layout, root=root, split=split, size=size, seed=seed),
+            range(count),
+            num_workers=workers,
+            title=f"street scenes, {split}",
+            show_progress=show_progress,
+        )
+        layout.write_split(root, split, list(entries))
+
+
+def _write_labelled(
+    index: int, *, layout: Layout, root: Path, split: str, size: tuple[int, int], seed: int
+) -> Any:
+    scene = draw_labelled_scene(layout.vocabulary, seed, split, index, size)
+    return layout.write_image(root, split, index, scene)
+
+
 def _write_one(root: str, split: str, index: int, size: tuple[int, int], seed: int) -> None:
     scene = draw_street_scene(seed, split, index, size)
     paths = scene_paths(root, split, index)
@@ -262,11 +261,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", required=True, help="folder to write to")
     for split in CITIES:
         parser.add_argument(f"--{split}", type=int, default=0, help=f"images of split {split}")
+    parser.add_argument(
+        "--layout", choices=("cityscapes", *LAYOUTS), default="cityscapes", help="whose folders"
+    )
     parser.add_argument("--size", type=parse_size, default=(256, 512), help="HEIGHTxWIDTH")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     num_images = {split: getattr(options, split) for split in CITIES if getattr(options, split)}
+    if options.layout != "cityscapes":
+        write_layout(
+            LAYOUTS[options.layout],
+            Path(options.root),
+            num_images=num_images,
+            size=options.size,
+            seed=options.seed,
+            workers=options.workers,
+        )
+        print(f"{sum(num_images.values())} images drawn in {options.root}")
+        return
     drawn = write_street_scenes(
         options.root,
         num_images=num_images,

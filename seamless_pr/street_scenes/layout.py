@@ -6,11 +6,13 @@ generator, so a scene is a function of its seed alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from seamless_pr.street_scenes.camera import Array, Camera, make_camera
+from seamless_pr.street_scenes.extras import Extra, place_extras
 from seamless_pr.street_scenes.ground import lay_ground
 from seamless_pr.street_scenes.items import Item, Placement
 from seamless_pr.street_scenes.people import pick
@@ -22,6 +24,8 @@ from seamless_pr.street_scenes.traffic import drive, park, populate
 # People stand against walls: boxes may overlap by this much and still be beside each other.
 OVERLAP_METRES = 0.5
 NEAREST_METRES = 1.0
+# Traffic keeps off so much of a road that shows extra things.
+FREE_METRES = 11.0
 
 
 @dataclass
@@ -37,6 +41,7 @@ class Scene:
         haze_metres: distance at which 63 % of the light is lost.
         cloudiness: 0 = clear, 1 = grey.
         ego_height: share of the image height that the ego vehicle covers.
+        frame: things fixed to the ego vehicle.
     """
 
     camera: Camera
@@ -48,15 +53,24 @@ class Scene:
     haze_metres: float
     cloudiness: float
     ego_height: float
+    frame: list[Item]
 
 
-def lay_out_scene(rng: np.random.Generator, style: CityStyle, size: tuple[int, int]) -> Scene:
+def lay_out_scene(
+    rng: np.random.Generator,
+    style: CityStyle,
+    size: tuple[int, int],
+    extras: Sequence[Extra] = (),
+    extras_rng: np.random.Generator | None = None,
+) -> Scene:
     """Decides on view, weather, street and everything in it.
 
     Args:
-        rng: the only source of randomness.
+        rng: the only source of randomness of the street.
         style: the city.
         size: (height, width) of the image.
+        extras: things of other label spaces that must be in it.
+        extras_rng: where they stand; needed if there are any.
 
     Returns:
         The scene with its placements sorted far to near.
@@ -64,6 +78,9 @@ def lay_out_scene(rng: np.random.Generator, style: CityStyle, size: tuple[int, i
     light, sky, haze_metres, cloudiness = _weather(rng)
     lanes = int(rng.choice([1, 2], p=[0.72, 0.28]))
     parking = (bool(rng.random() < 0.6), bool(rng.random() < 0.6))
+    if extras:
+        # A narrow street without parked cars: its sidewalks are in view, and so is what they show.
+        lanes, parking = 1, (False, False)
     road_half = lanes * LANE_METRES + (PARKING_METRES if any(parking) else 0.4)
     camera_x = (lanes - 0.5) * LANE_METRES + float(rng.normal(0, 0.3))
     if rng.random() < 0.15:
@@ -101,6 +118,13 @@ def lay_out_scene(rng: np.random.Generator, style: CityStyle, size: tuple[int, i
     plan.taken.append((camera_x - 1.2, camera_x + 1.2, -5.0, 7.0))
     line_with_plots(plan)
     close_vista(plan)
+    frame: list[Item] = []
+    if extras:
+        assert extras_rng is not None
+        placed = place_extras(plan, extras, extras_rng)
+        ground += placed.ground
+        frame = placed.frame
+        plan.taken.append((-road_half, road_half, 0.0, FREE_METRES))
     drive(plan)
     park(plan)
     plant_and_furnish(plan)
@@ -115,6 +139,7 @@ def lay_out_scene(rng: np.random.Generator, style: CityStyle, size: tuple[int, i
         haze_metres,
         cloudiness,
         style.ego_height * float(rng.uniform(0.85, 1.15)) if rng.random() < 0.85 else 0.0,
+        frame,
     )
 
 

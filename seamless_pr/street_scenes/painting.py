@@ -69,6 +69,49 @@ class PaintedScene:
 
 def paint_scene(scene: Scene, rng: np.random.Generator) -> PaintedScene:
     """Paints image and ground truth; things that would show as a crumb are left out of both."""
+    image, objects = paint_objects(scene, rng, THING_LABELS)
+    label_ids, instance_ids = _id_maps(objects, scene.camera.size)
+    return PaintedScene(image, label_ids, instance_ids, tuple(objects))
+
+
+@dataclass(frozen=True)
+class Outlined:
+    """A scene of which it is known what shows.
+
+    Attributes:
+        items: in painting order.
+        standing, frame: those on the ground, and those of the viewer's car.
+        crowns: leafy sprites as they are pasted.
+        outlines: of each item.
+        kept: indices of items to draw.
+        index_map: [H, W] index of the item in front.
+    """
+
+    items: list[Item]
+    standing: list[Item]
+    frame: list[Item]
+    crowns: Crowns
+    outlines: list[list[Array]]
+    kept: set[int]
+    index_map: Array
+
+    def visible_labels(self) -> set[str]:
+        """Labels of what shows and is drawn."""
+        return {self.items[i].label for i in np.unique(self.index_map).tolist() if i in self.kept}
+
+
+def outline_scene(
+    scene: Scene,
+    rng: np.random.Generator,
+    things: frozenset[str],
+    max_instances: int = MAX_INSTANCES,
+) -> Outlined:
+    """Finds out what shows of a scene.
+
+    Args:
+        scene, rng, things: as for `paint_objects`.
+        max_instances: of more things the smallest are left out.
+    """
     height, width = scene.camera.size
     sky = np.asarray([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.int32)
     base = [Item("sky", [Patch((to_fixed(sky),), scene.sky[0])], depth=0.0), *scene.ground]
@@ -80,21 +123,43 @@ def paint_scene(scene: Scene, rng: np.random.Generator) -> PaintedScene:
         for item in items
         for sprite in item.sprites
     }
-    outlines = [_outline(item, (height, width), crowns) for item in items]
-    kept, index_map = _visible_items(items, outlines, (height, width))
-    hidden = {id(items[i]) for i in range(len(items)) if i not in kept}
-    image = paint_image(
-        scene, [i for i in standing if id(i) not in hidden], index_map, items, crowns, rng
-    )
-    paint_patches(image, [patch for item in frame for patch in item.patches])
+    outlines = [_outline(item, (height, width), crowns, things) for item in items]
+    kept, index_map = _visible_items(items, outlines, (height, width), things, max_instances)
+    return Outlined(items, standing, frame, crowns, outlines, kept, index_map)
+
+
+def paint_objects(
+    scene: Scene,
+    rng: np.random.Generator,
+    things: frozenset[str],
+    outlined: Outlined | None = None,
+) -> tuple[Array, list[PolygonObject]]:
+    """The image [H, W, 3], and the outlines of everything that shows, in painting order.
+
+    Args:
+        scene: what to paint.
+        rng: of textures, lens and sensor.
+        things: labels whose items are one object each; the outline of others may be several.
+        outlined: from `outline_scene`; None: is found out.
+    """
+    if outlined is None:
+        outlined = outline_scene(scene, rng, things)
+    items, outlines = outlined.items, outlined.outlines
+    hidden = {id(items[i]) for i in range(len(items)) if i not in outlined.kept}
+    shown = [item for item in outlined.standing if id(item) not in hidden]
+    image = paint_image(scene, shown, outlined.index_map, items, outlined.crowns, rng)
+    paint_patches(image, [patch for item in outlined.frame for patch in item.patches])
     objects = [
-        PolygonObject(items[i].label, polygon) for i in sorted(kept) for polygon in outlines[i]
+        PolygonObject(items[i].label, polygon)
+        for i in sorted(outlined.kept)
+        for polygon in outlines[i]
     ]
-    label_ids, instance_ids = _id_maps(objects, (height, width))
-    return PaintedScene(image, label_ids, instance_ids, tuple(objects))
+    return image, objects
 
 
-def _outline(item: Item, size: tuple[int, int], crowns: Crowns) -> list[Array]:
+def _outline(
+    item: Item, size: tuple[int, int], crowns: Crowns, things: frozenset[str]
+) -> list[Array]:
     """The outer outlines of an item; a thing has one, its largest, or none if it is out of view."""
     patches = item.patches if item.outline is None else item.outline
     solid = [p for patch in patches if patch.solid for p in patch.polygons]
@@ -125,7 +190,7 @@ def _outline(item: Item, size: tuple[int, int], crowns: Crowns) -> list[Array]:
         for contour in contours
     ]
     polygons = [_at_least_three(polygon) for polygon in polygons]
-    if item.label.removesuffix("group") in THING_LABELS and len(polygons) > 1:
+    if item.label.removesuffix("group") in things and len(polygons) > 1:
         return [max(polygons, key=lambda p: (cv2.contourArea(p), len(p)))]
     if item.label == "vegetation":
         smallest = 1e-5 * size[0] * size[1]
@@ -140,27 +205,31 @@ def _at_least_three(polygon: Array) -> Array:
     return polygon
 
 
-def _fill(target: Array, polygon: Array, value: int) -> None:
+def fill_polygon(target: Array, polygon: Array, value: int) -> None:
     cv2.fillPoly(target, [polygon], value)
 
 
 def _visible_items(
-    items: Sequence[Item], outlines: Sequence[list[Array]], size: tuple[int, int]
+    items: Sequence[Item],
+    outlines: Sequence[list[Array]],
+    size: tuple[int, int],
+    thing_labels: frozenset[str],
+    max_instances: int,
 ) -> tuple[set[int], Array]:
     """Which items to draw, and the map [H, W] of the item in front, as an index."""
     min_pixels = max(4, round(MIN_VISIBLE_FRACTION * size[0] * size[1]))
     kept = {i for i in range(len(items)) if outlines[i]}
-    things = [i for i in kept if items[i].label in THING_LABELS]
+    things = [i for i in kept if items[i].label in thing_labels]
     for _ in range(3):
         index_map = np.zeros(size, np.int16)
         for i in sorted(kept):
             for polygon in outlines[i]:
-                _fill(index_map, polygon, i)
+                fill_polygon(index_map, polygon, i)
         counts = np.bincount(index_map.ravel(), minlength=len(items))
         present = [i for i in things if i in kept]
         dropped = {i for i in present if counts[i] < min_pixels}
         rest = sorted((i for i in present if i not in dropped), key=lambda i: -counts[i])
-        dropped |= set(rest[MAX_INSTANCES:])
+        dropped |= set(rest[max_instances:])
         if not dropped:
             break
         kept -= dropped
@@ -177,7 +246,7 @@ def _id_maps(objects: Sequence[PolygonObject], size: tuple[int, int]) -> tuple[A
             number = counters.get(item.label, 0)
             counters[item.label] = number + 1
             value = value * 1000 + number
-        _fill(instance_ids, item.polygon, value)
+        fill_polygon(instance_ids, item.polygon, value)
     label_ids = np.where(instance_ids >= 1000, instance_ids // 1000, instance_ids)
     return label_ids.astype(np.uint8), instance_ids
 
@@ -185,7 +254,7 @@ def _id_maps(objects: Sequence[PolygonObject], size: tuple[int, int]) -> tuple[A
 def _frame_items(scene: Scene, rng: np.random.Generator) -> list[Item]:
     """The viewer's own bonnet and the border that rectification leaves: void."""
     height, width = scene.camera.size
-    items = []
+    items = list(scene.frame)
     if scene.ego_height:
         share = np.linspace(0, 1, 25)
         rise = scene.ego_height * height * (1 - 0.55 * (2 * share - 1) ** 4)
