@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.evaluation.class_names import GROUPS, unique_names
-from seamless_pr.evaluation.results import count_cube
+from seamless_pr.evaluation.stored_results import count_cube
 from seamless_pr.evaluation.tables import DASH, TextTable, percent
 from seamless_pr.metrics.panoptic_quality import class_groups, known, mean_over, score_classes
 from seamless_pr.metrics.segment_matching import PQRules, rules_named

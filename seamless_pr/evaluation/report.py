@@ -22,7 +22,7 @@ from seamless_pr.evaluation.pictures import (
     PictureWork,
     draw_pictures,
 )
-from seamless_pr.evaluation.results import count_cube
+from seamless_pr.evaluation.stored_results import count_cube
 from seamless_pr.evaluation.tables import other_lines, percent
 from seamless_pr.files import write_whole
 from seamless_pr.metrics.panoptic_quality import mean_over, score_classes

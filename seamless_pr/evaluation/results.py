@@ -7,9 +7,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from seamless_pr.evaluation.class_names import GROUPS, unique_names
 from seamless_pr.evaluation.evaluate import Evaluation, ImageCounts
 from seamless_pr.evaluation.instances import InstanceScores
@@ -67,53 +64,6 @@ def write_evaluation_json(values: dict[str, Any], folder: Path) -> Path:
     path = folder / RESULT_FILE
     write_whole(path, json.dumps(values, ensure_ascii=False, allow_nan=False).encode())
     return path
-
-
-def read_evaluation_json(path: Path) -> dict[str, Any]:
-    """Reads evaluation.json, or the one in a folder.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a file of this package.
-    """
-    path = path / RESULT_FILE if path.is_dir() else path
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; pipelines/evaluate.py --output DIR writes one")
-    try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); evaluate again") from error
-    missing = [
-        key
-        for key in (*GROUPS, "rules", "pq_dagger", "per_category", "per_image")
-        if not isinstance(values, dict) or key not in values
-    ]
-    if missing:
-        raise ValueError(
-            f"{path} has no {', '.join(missing)}; expected a file of pipelines/evaluate.py"
-        )
-    return values
-
-
-def count_cube(values: dict[str, Any], order: dict[str, Any] | None = None) -> NDArray[np.float64]:
-    """The counts of each class in each image, from which every PQ can be computed again.
-
-    Args:
-        values: content of evaluation.json.
-        order: another one, whose order of images and classes is taken.
-
-    Returns:
-        [N, K, 6], the numbers of `COUNT_NAMES`; 0 for classes that an image does not have.
-    """
-    order = values if order is None else order
-    place = {row["category_id"]: index for index, row in enumerate(order["per_category"])}
-    image_place = {image["image_id"]: index for index, image in enumerate(order["per_image"])}
-    counts = np.zeros((len(image_place), len(place), len(COUNT_NAMES)))
-    for image in values["per_image"]:
-        for row in image["categories"]:
-            cell = image_place[image["image_id"]], place[row["category_id"]]
-            counts[cell] = [row[key] for key in COUNT_NAMES]
-    return counts
 
 
 def _panoptic_means(scores: PanopticScores) -> dict[str, Any]:

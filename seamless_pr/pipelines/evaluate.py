@@ -42,7 +42,6 @@ from seamless_pr.evaluation.image_counts import EvaluationSettings
 from seamless_pr.evaluation.map_files import Source
 from seamless_pr.evaluation.results import (
     evaluation_json,
-    read_evaluation_json,
     write_evaluation_json,
 )
 from seamless_pr.evaluation.sources import (
@@ -51,6 +50,7 @@ from seamless_pr.evaluation.sources import (
     open_ground_truth,
     open_predictions,
 )
+from seamless_pr.evaluation.stored_results import read_evaluation_json
 from seamless_pr.evaluation.tables import (
     class_table,
     other_lines,
