@@ -1,4 +1,4 @@
-"""evaluation.json read back, every value that is used again checked: baselines, comparison, report."""
+"""evaluation.json read back, for baselines and comparisons; what is used again is checked."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _faults(values: Any) -> list[str]:
     messages = []
     if values["rules"] not in [*PQ_RULES]:
         messages.append(
-            f"'rules' must be one of {', '.join(PQ_RULES)}; got {values['rules']!r:.40}"
+            f"'rules' must be one of {', '.join(PQ_RULES)}; got {checked.shown(values['rules'])}"
         )
     for group in GROUPS:
         messages += _mean_faults(values[group], group, "pq")
@@ -78,15 +78,13 @@ def _class_faults(rows: Any) -> tuple[set[int], list[str]]:
     for index, row in enumerate(rows):
         entry = row if isinstance(row, dict) else {}
         category_id = checked.whole(entry.get("category_id"))
-        is_sound = (
-            checked.text(entry.get("name")) and checked.flag(entry.get("is_thing")) is not None
-        )
-        if category_id is None or not is_sound or category_id in category_ids:
+        name, is_thing = checked.text(entry.get("name")), checked.flag(entry.get("is_thing"))
+        if None in (category_id, name, is_thing) or category_id in category_ids:
             messages.append(
                 f"per_category[{index}] needs a category_id of its own, a name and is_thing; "
                 f"got {checked.shown(row)}"
             )
-        else:
+        elif category_id is not None:
             category_ids.add(category_id)
     return category_ids, messages
 

@@ -114,7 +114,7 @@ def test_faults_end_with_code_1_and_name_everything(
 def test_a_file_that_is_no_evaluation_is_refused(
     files: PanopticFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for content, message in (("{}", "has no all, things"), ("[", "is not JSON")):
+    for content, message in (("{}", "'all' is missing"), ("[", "is not JSON")):
         path = files.folder / "other.json"
         path.write_text(content)
         assert evaluate.main(files.arguments("--baseline", str(path))) == 1
