@@ -16,6 +16,7 @@ from seamless_pr.layers.norm_act import (
     GROUP_NORM_GROUPS,
     LEAKY_SLOPE,
     BiasAct,
+    FixedBatchNormAct,
     FrozenBatchNormAct,
     GroupNormAct,
 )
@@ -101,8 +102,9 @@ def make_norm_act(
 
     Args:
         kind: "inplace_abn" (own), "abn" (its plain twin), "batch_norm" (as in torch.nn),
-            "group_norm", "frozen_batch_norm" (nothing in it trains), "bias" (no norm), or
-            "inplace_abn_package" (the optional inplace_abn package, same state_dict).
+            "group_norm", "frozen_batch_norm" (nothing in it trains), "fixed_batch_norm" (its
+            statistics stay, scale and bias train), "bias" (no norm), or "inplace_abn_package" (the
+            optional inplace_abn package, same state_dict).
         slope: of the leaky ReLU; 0 makes it a ReLU where the layer does not invert it.
         eps, momentum: of the norm.
         sync: share batch statistics over the workers of torch.distributed; only for those kinds
@@ -131,6 +133,7 @@ def make_norm_act(
         "batch_norm": BatchNormAct,
         "group_norm": GroupNormAct,
         "frozen_batch_norm": FrozenBatchNormAct,
+        "fixed_batch_norm": FixedBatchNormAct,
         "bias": BiasAct,
     }
     if kind not in layers:

@@ -138,6 +138,37 @@ class FrozenBatchNormAct(Activated):
         return f"{self.num_features}, {super().extra_repr()}, eps={self.eps}"
 
 
+class FixedBatchNormAct(NormAct):
+    """Batch norm whose statistics never change while its affine parameters train, and activation.
+
+    Fine-tuning as in mmdetection's ResNets (their norms stay in evaluation mode). The scale is the
+    weight itself.
+
+    `forward`: [N, C, *] -> a new tensor of the same shape.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        activation: str = "leaky_relu",
+        *,
+        slope: float = LEAKY_SLOPE,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__(num_features, activation, slope=slope, eps=eps)
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalized = F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+        )
+        return self._activate(normalized, in_place=True)
+
+
 class BiasAct(Activated):
     """No norm: only the bias that the convolution before it leaves out, and activation.
 

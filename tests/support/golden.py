@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -31,3 +33,10 @@ def xyxy(boxes: Tensor) -> Tensor:
 def x_first_channels(deltas: Tensor) -> Tensor:
     """[N, 4A, h, w] with channel anchor * 4 + (dy, dx, dh, dw) -> (dx, dy, dw, dh)."""
     return deltas.unflatten(1, (-1, 4))[:, :, [1, 0, 3, 2]].flatten(1, 2)
+
+
+# Cases that show nothing beyond their neighbours, for whoever changes what they rest on.
+every_golden_case = pytest.mark.skipif(
+    "SEAMLESS_PR_EVERY_GOLDEN_CASE" not in os.environ,
+    reason="takes long; set SEAMLESS_PR_EVERY_GOLDEN_CASE=1",
+)

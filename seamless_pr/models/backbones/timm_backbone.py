@@ -16,7 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from seamless_pr.layers.abn import NormActFactory
+from seamless_pr.layers.deformable import DeformableConv2d
+from seamless_pr.layers.global_context import GlobalContext
 from seamless_pr.layers.norm_act import LEAKY_SLOPE, Activated
+from seamless_pr.models.backbones.stage_extras import StageExtras, add_extras
 
 STRIDES = (4, 8, 16, 32)
 SUPPORTED_FAMILIES = "BatchNorm + ReLU families (resnet, resnext, res2net, regnet, ...)"
@@ -75,6 +78,7 @@ class TimmBackbone(nn.Module):
         output_stride: of c5; 32, 16 or 8.
         multi_grid: dilations of the blocks of c5, in cells of stride 32 (DeepLabV3: 1, 2, 4);
             empty: timm's, where the first block is dilated as the stage before.
+        extras: deformable convolutions and global context in chosen stages.
         timm_options: for timm.create_model; small networks: `channels`, `stem_width`, `layers`, ...
 
     Raises:
@@ -90,6 +94,7 @@ class TimmBackbone(nn.Module):
         stride_in_1x1: bool = False,
         output_stride: int = STRIDES[-1],
         multi_grid: Sequence[int] = (),
+        extras: StageExtras | None = None,
         **timm_options: Any,
     ) -> None:
         super().__init__()
@@ -103,6 +108,8 @@ class TimmBackbone(nn.Module):
         if stride_in_1x1:
             _move_strides(name, network)
         _check_family(name, network)
+        if extras is not None:
+            add_extras(name, network, extras)
         feature_info: Any = network.feature_info
         self.strides = tuple(min(stride, output_stride) for stride in STRIDES)
         feature_indices = _stage_indices(name, feature_info.reduction(), self.strides)
@@ -143,9 +150,8 @@ class _LayerTracer(fx.Tracer):
     """Takes norms, convolutions and whatever holds no norm or ReLU as single steps."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, nn.BatchNorm2d | nn.Conv2d) or super().is_leaf_module(
-            m, module_qualified_name
-        ):
+        own_layers = nn.BatchNorm2d | nn.Conv2d | GlobalContext
+        if isinstance(m, own_layers) or super().is_leaf_module(m, module_qualified_name):
             return True
         return not any(isinstance(part, nn.BatchNorm2d | nn.ReLU) for part in m.modules())
 
@@ -277,7 +283,8 @@ def _replace_norms(graph_module: fx.GraphModule, norm_act: NormActFactory) -> No
 def _protect_input(graph_module: fx.GraphModule, node: fx.Node) -> None:
     """The norm may overwrite its input: fine for a convolution's result that nobody else reads."""
     (source,) = node.all_input_nodes
-    if len(source.users) == 1 and isinstance(_module_of(graph_module, source), nn.Conv2d):
+    convolutions = (nn.Conv2d, DeformableConv2d)
+    if len(source.users) == 1 and isinstance(_module_of(graph_module, source), convolutions):
         return
     with node.graph.inserting_before(node):
         node.replace_input_with(source, node.graph.call_method("clone", (source,)))

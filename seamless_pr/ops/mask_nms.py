@@ -1,0 +1,88 @@
+"""Suppression without boxes: among cells of a score map, and among whole masks (SOLOv2).
+
+Letters: N images, K classes, R masks.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+KERNELS = ("gaussian", "linear")
+
+
+def local_maxima(probs: Tensor) -> Tensor:
+    """Keeps the cells that no upper, left or upper-left neighbour exceeds; the others become 0.
+
+    Args:
+        probs: [N, K, H, W], at least 0.
+    """
+    largest = F.max_pool2d(probs, 2, stride=1, padding=1)[..., :-1, :-1]
+    return probs * (largest == probs)
+
+
+@torch.no_grad()
+def matrix_nms(
+    masks: Tensor,
+    scores: Tensor,
+    class_indices: Tensor,
+    *,
+    kernel: str = "gaussian",
+    sigma: float = 2.0,
+    max_before: int | None = None,
+    min_score: float | None = None,
+    max_kept: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Lowers the score of every mask at once by its overlap with better ones of its class.
+
+    SOLOv2 (NeurIPS 2020), section 3.3. The factor of mask j is the least, over all better masks i,
+    of f(iou_ij) / f(the largest IoU of i with a still better one), f = exp(-sigma iou^2) or
+    1 - iou; never more than 1.
+
+    Args:
+        masks: [R, ...] bool.
+        scores: [R].
+        class_indices: [R] int64.
+        kernel: "gaussian" or "linear".
+        sigma: of the gaussian kernel.
+        max_before: only so many of the best masks take part; None: all.
+        min_score: masks must reach it after lowering; None: all stay.
+        max_kept: most masks returned; None: all.
+
+    Returns:
+        Indices by descending new score, int64, and these scores.
+
+    Raises:
+        ValueError: unknown kernel.
+    """
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel must be one of {KERNELS}; got '{kernel}'")
+    indices = scores.argsort(descending=True, stable=True)[:max_before]
+    scores = scores[indices]
+    iou = _better_overlaps(masks[indices], class_indices[indices])
+    worst = iou.amax(0) if len(iou) else iou.new_zeros(0)
+    if kernel == "gaussian":
+        ratios = (-sigma * (iou.square() - worst.square()[:, None])).exp()
+    else:
+        # A mask that repeats a better one decides nothing: the better one does.
+        spare = 1 - worst[:, None]
+        ratios = torch.where(spare > 0, (1 - iou) / spare, torch.ones_like(iou))
+    if len(iou):
+        scores = scores * ratios.amin(0)
+    if min_score is not None:
+        is_kept = scores >= min_score
+        indices, scores = indices[is_kept], scores[is_kept]
+    best = scores.argsort(descending=True, stable=True)[:max_kept]
+    return indices[best], scores[best]
+
+
+def _better_overlaps(masks: Tensor, class_indices: Tensor) -> Tensor:
+    """IoU of mask i with a later j of its class, [R, R]; 0 elsewhere."""
+    # Counts of pixels: exact in float32 up to 2^24 of them.
+    flat = masks.flatten(1).float()
+    areas = flat.sum(1)
+    intersection = flat @ flat.t()
+    union = areas[:, None] + areas - intersection
+    same_class = class_indices[:, None] == class_indices
+    return (intersection / union.clamp(min=1) * same_class).triu(diagonal=1)

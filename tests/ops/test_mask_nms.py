@@ -1,0 +1,62 @@
+"""Matrix NMS and local maxima against mmdetection and hand-drawn maps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seamless_pr.ops.mask_nms import local_maxima, matrix_nms
+from tests.support.golden import load_golden
+from tests.support.mmdet_recipe import unpacked
+
+GOLDEN, WINNER = load_golden("mmdet/ops_mmdet3"), load_golden("mmdet/ops_winner")
+MASKS = unpacked(GOLDEN["mnms_masks_packed"], 80)
+SCORES, CLASSES = GOLDEN["mnms_scores"], GOLDEN["mnms_labels"].long()
+
+
+@pytest.mark.parametrize("limits", [(None, None, None), (30, 0.05, 20)])
+@pytest.mark.parametrize("kernel, sigma", [("gaussian", 2.0), ("gaussian", 0.5), ("linear", 2.0)])
+def test_scores_and_order_are_those_of_mmdetection(kernel, sigma, limits):
+    before, min_score, kept = limits
+    key = f"mnms_{kernel}_{sigma}_{before or -1}_{min_score or -1}_{kept or -1}"
+    indices, scores = matrix_nms(
+        MASKS,
+        SCORES,
+        CLASSES,
+        kernel=kernel,
+        sigma=sigma,
+        max_before=before,
+        min_score=min_score,
+        max_kept=kept,
+    )
+    torch.testing.assert_close(scores, GOLDEN[f"{key}_scores"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(indices, GOLDEN[f"{key}_keep"].long())
+
+
+def test_a_repeated_mask_is_lowered_by_its_original_alone():
+    square = torch.zeros(1, 6, 6, dtype=torch.bool)
+    square[:, 1:4, 1:4] = True
+    masks = square.repeat(3, 1, 1)
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    classes = torch.zeros(3, dtype=torch.int64)
+    for kernel, factor in (("linear", 0.0), ("gaussian", torch.tensor(-2.0).exp().item())):
+        indices, lowered = matrix_nms(masks, scores, classes, kernel=kernel)
+        assert indices.tolist() == [0, 1, 2]
+        torch.testing.assert_close(lowered, scores * torch.tensor([1.0, factor, factor]))
+
+
+def test_other_classes_do_not_lower_and_no_mask_gives_no_mask():
+    masks = torch.ones(2, 3, 3, dtype=torch.bool)
+    _, scores = matrix_nms(masks, torch.tensor([0.9, 0.8]), torch.tensor([0, 1]))
+    torch.testing.assert_close(scores, torch.tensor([0.9, 0.8]))
+    indices, scores = matrix_nms(masks[:0], scores[:0], torch.zeros(0, dtype=torch.int64))
+    assert indices.dtype == torch.int64
+    assert len(indices) == len(scores) == 0
+    with pytest.raises(ValueError, match="'linear'.*got 'cubic'"):
+        matrix_nms(masks, scores, indices, kernel="cubic")
+
+
+def test_a_cell_survives_unless_its_upper_or_left_neighbours_exceed_it():
+    probs = torch.tensor([[0.1, 0.3, 0.2], [0.4, 0.3, 0.5], [0.4, 0.6, 0.1]])[None, None]
+    expected = torch.tensor([[0.1, 0.3, 0.0], [0.4, 0.0, 0.5], [0.4, 0.6, 0.0]])[None, None]
+    torch.testing.assert_close(local_maxima(probs), expected)
