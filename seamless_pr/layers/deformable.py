@@ -14,7 +14,7 @@ DEFORMABLE_KINDS = ("v1", "v2")
 
 
 class DeformableConv2d(nn.Module):
-    """A convolution whose taps read beside their place, where a convolution of the input sends them.
+    """A convolution whose taps read where a convolution of the input sends them.
 
     The offsets come from an ordinary convolution of the same kernel, stride, padding and dilation,
     dense and with bias, that starts at 0: at first every tap reads its own place. Its channels are
@@ -75,7 +75,7 @@ class DeformableConv2d(nn.Module):
 
     @classmethod
     def in_place_of(cls, conv: nn.Conv2d, kind: str) -> DeformableConv2d:
-        """A deformable convolution with the weights of a plain one, whose results it gives at first.
+        """A deformable twin of a plain convolution, with its weights and at first its results.
 
         Raises:
             ValueError: the kernel is not square, or sides of stride, padding or dilation differ.

@@ -48,9 +48,9 @@ def test_the_operation_and_its_gradients_are_those_of_mmcv(kind, case):
 @pytest.mark.parametrize(
     "name, layer",
     [
-        ("dcn_pack", dict(kind="v1", stride=2, padding=1, groups=2)),
-        ("dcn_pack2", dict(kind="v2", stride=2, padding=1, groups=2)),
-        ("dcn_pack2k1", dict(kind="v2")),
+        ("dcn_pack", {"kind": "v1", "stride": 2, "padding": 1, "groups": 2}),
+        ("dcn_pack2", {"kind": "v2", "stride": 2, "padding": 1, "groups": 2}),
+        ("dcn_pack2k1", {"kind": "v2"}),
     ],
 )
 def test_a_layer_with_its_own_offsets_is_that_of_mmcv(name, layer):
@@ -101,7 +101,7 @@ def test_no_image_gives_no_map():
 
 
 def test_unknown_kinds_and_uneven_kernels_are_refused():
-    with pytest.raises(ValueError, match="'v1', 'v2'.*got 'v3'"):
+    with pytest.raises(ValueError, match=r"'v1', 'v2'.*got 'v3'"):
         DeformableConv2d(4, 4, 3, kind="v3")
     with pytest.raises(ValueError, match="equal sides; got kernel_size"):
         DeformableConv2d.in_place_of(nn.Conv2d(4, 4, (3, 5)), "v1")

@@ -39,5 +39,5 @@ def test_at_first_it_changes_nothing_and_no_image_gives_no_map():
 
 
 def test_a_bottleneck_without_channels_is_refused():
-    with pytest.raises(ValueError, match="ratio 0.0625 leaves no channel of 8"):
+    with pytest.raises(ValueError, match=r"ratio 0\.0625 leaves no channel of 8"):
         GlobalContext(8)

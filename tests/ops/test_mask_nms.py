@@ -52,7 +52,7 @@ def test_other_classes_do_not_lower_and_no_mask_gives_no_mask():
     indices, scores = matrix_nms(masks[:0], scores[:0], torch.zeros(0, dtype=torch.int64))
     assert indices.dtype == torch.int64
     assert len(indices) == len(scores) == 0
-    with pytest.raises(ValueError, match="'linear'.*got 'cubic'"):
+    with pytest.raises(ValueError, match=r"'linear'.*got 'cubic'"):
         matrix_nms(masks, scores, indices, kernel="cubic")
 
 

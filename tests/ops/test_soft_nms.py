@@ -135,7 +135,7 @@ def test_no_box_gives_no_box():
 
 
 def test_unknown_methods_are_refused():
-    with pytest.raises(ValueError, match="'hard'.*got 'soft'"):
+    with pytest.raises(ValueError, match=r"'hard'.*got 'soft'"):
         SoftNMS("soft")
     with pytest.raises(ValueError, match="sigma must be positive; got 0"):
         SoftNMS("gaussian", sigma=0)

@@ -40,3 +40,9 @@ every_golden_case = pytest.mark.skipif(
     "SEAMLESS_PR_EVERY_GOLDEN_CASE" not in os.environ,
     reason="takes long; set SEAMLESS_PR_EVERY_GOLDEN_CASE=1",
 )
+
+
+def golden_names(name: str, key: str) -> list[str]:
+    """An array of texts in tests/golden/NAME.npz."""
+    with np.load(GOLDEN_FOLDER / f"{name}.npz") as arrays:
+        return [str(text) for text in arrays[key]]

@@ -194,10 +194,12 @@ def recipe_tensors(network: str, seed: int) -> dict[str, Tensor]:
     return {name: recipe_tensor(name, shape, seed) for name, shape in shapes.items()}
 
 
-def normalized(image: Tensor) -> Tensor:
+def normalized(image: Tensor, padded_size: tuple[int, int] | None = None) -> Tensor:
     """uint8 [3, H, W] -> what their networks read: float32 [1, 3, h, w], zeros in the padding."""
     mean = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
     std = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
     height, width = image.shape[1:]
-    scaled = (image.float() - mean) / std
-    return torch.nn.functional.pad(scaled, (0, -width % 32, 0, -height % 32))[None]
+    bottom, right = -height % 32, -width % 32
+    if padded_size is not None:
+        bottom, right = padded_size[0] - height, padded_size[1] - width
+    return torch.nn.functional.pad((image.float() - mean) / std, (0, right, 0, bottom))[None]

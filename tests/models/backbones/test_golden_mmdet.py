@@ -39,7 +39,7 @@ def golden(name: str) -> dict[str, torch.Tensor]:
     return {
         key.removeprefix(f"{name}_"): value
         for key, value in arrays.items()
-        if key.startswith(f"{name}_c") and "_every" in key or key.removeprefix(f"{name}_") in keys
+        if (key.startswith(f"{name}_c") and "_every" in key) or key.removeprefix(f"{name}_") in keys
     }
 
 

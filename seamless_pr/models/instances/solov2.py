@@ -1,0 +1,182 @@
+"""SOLOv2 as an instance branch: masks per image, found without boxes.
+
+Letters: N images, K classes, E kernel channels, R candidates of an image, h, w mask feature.
+Source: SOLOv2 (NeurIPS 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seamless_pr.models.instances.branch import InstanceBranch
+from seamless_pr.models.instances.solo_head import SoloHead, SoloOutput
+from seamless_pr.models.instances.solo_targets import SoloSettings, solo_losses, solo_target
+from seamless_pr.ops.mask_nms import local_maxima, matrix_nms
+from seamless_pr.ops.masks import ImageMasks
+from seamless_pr.structures.features import Features
+from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.instances import Instances
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.object_truth import ObjectTruth
+from seamless_pr.structures.panoptic_target import PanopticTarget
+
+# Input pixels per cell of the maps that the towers see: masks must cover more cells than this.
+TOWER_STRIDES = (8, 8, 16, 32, 32)
+# Early in training thousands of cells may pass: their masks are never there at once.
+_MASKS_AT_A_TIME = 128
+
+
+@dataclass(frozen=True)
+class SoloCandidates:
+    """Cells of an image that may be objects.
+
+    Attributes:
+        cells: [R] int64, counted through the levels, row by row.
+        thing_indices: [R] int64.
+        scores: [R] category probability.
+        kernels: [R, E].
+        strides: [R] of each cell's level.
+    """
+
+    cells: Tensor
+    thing_indices: Tensor
+    scores: Tensor
+    kernels: Tensor
+    strides: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def select(self, index: Tensor) -> SoloCandidates:
+        parts = (self.cells, self.thing_indices, self.scores, self.kernels, self.strides)
+        return SoloCandidates(*(part[index] for part in parts))
+
+
+class SoloV2(InstanceBranch):
+    """SOLOv2: every cell of five grids may be an object, with a kernel that draws its mask.
+
+    Args:
+        head: towers and mask feature.
+        settings: numbers of the procedures.
+    """
+
+    def __init__(self, head: SoloHead, settings: SoloSettings) -> None:
+        super().__init__()
+        self.head = head
+        self.settings = settings
+        self.loss_names = ("solo_mask", "solo_category")
+
+    def losses(
+        self,
+        features: Features,
+        batch: ImageBatch,
+        targets: Sequence[PanopticTarget],
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, LossSum]:
+        truths = [ObjectTruth.of(target) for target in targets]
+        return self.losses_of_objects(features, truths, batch.padded_size)
+
+    def losses_of_objects(
+        self, features: Features, truths: Sequence[ObjectTruth], padded_size: tuple[int, int]
+    ) -> dict[str, LossSum]:
+        """`losses`, given the objects of each image."""
+        output = self.head(features.levels)
+        targets = [
+            solo_target(truth, padded_size, self.head.grid_sizes, self.settings) for truth in truths
+        ]
+        return solo_losses(output, targets, self.settings)
+
+    @torch.no_grad()
+    def detect(
+        self,
+        features: Features,
+        batch: ImageBatch,
+        proposals: Sequence[Tensor] | None = None,
+    ) -> list[Instances]:
+        output = self.head(features.levels)
+        return [
+            solo_instances(output, image, batch.padded_size, image_size, self.settings)
+            for image, image_size in enumerate(batch.image_sizes)
+        ]
+
+    def add_masks(
+        self, features: Features, batch: ImageBatch, instances: Sequence[Instances]
+    ) -> list[Instances]:
+        return list(instances)
+
+
+def solo_candidates(output: SoloOutput, image: int, threshold: float) -> SoloCandidates:
+    """Cells of an image whose category is a local maximum and exceeds the threshold."""
+    probs, kernels, strides = [], [], []
+    for logits, level_kernels, stride in zip(output.category_logits, output.kernels, TOWER_STRIDES):
+        level_probs = local_maxima(logits[image][None].float().sigmoid())[0]
+        probs.append(level_probs.flatten(1).t())
+        kernels.append(level_kernels[image].float().flatten(1).t())
+        strides.append(torch.full((level_probs[0].numel(),), stride, device=logits.device))
+    all_probs = torch.cat(probs)
+    cells, thing_indices = torch.nonzero(all_probs > threshold, as_tuple=True)
+    return SoloCandidates(
+        cells,
+        thing_indices,
+        all_probs[cells, thing_indices],
+        torch.cat(kernels)[cells],
+        torch.cat(strides)[cells],
+    )
+
+
+def mask_probs(kernels: Tensor, features: Tensor) -> Tensor:
+    """Dynamic 1x1 convolution: kernels [R, E], mask feature [E, h, w] -> [R, h, w]."""
+    return torch.einsum("re,ehw->rhw", kernels, features).sigmoid()
+
+
+def mask_statistics(
+    candidates: SoloCandidates, features: Tensor, threshold: float
+) -> tuple[Tensor, Tensor]:
+    """Area in cells, and mean probability inside, of every candidate's mask, [R] each."""
+    areas = [features.new_zeros(0)]
+    maskness = [features.new_zeros(0)]
+    for kernels in candidates.kernels.split(_MASKS_AT_A_TIME):
+        probs = mask_probs(kernels, features).flatten(1)
+        inside = probs > threshold
+        area = inside.sum(1).float()
+        areas.append(area)
+        maskness.append((probs * inside).sum(1) / area.clamp(min=1))
+    return torch.cat(areas), torch.cat(maskness)
+
+
+def solo_instances(
+    output: SoloOutput,
+    image: int,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    settings: SoloSettings,
+) -> Instances:
+    """Objects of one image: the best candidates after matrix NMS, by descending score.
+
+    A candidate's score is its category's probability times the mean probability inside its mask;
+    masks not larger than the stride of their level, in cells, are left out.
+    """
+    features = output.mask_features[image].float()
+    candidates = solo_candidates(output, image, settings.score_threshold)
+    areas, maskness = mask_statistics(candidates, features, settings.mask_threshold)
+    is_large = areas > candidates.strides
+    candidates = candidates.select(is_large)
+    scores = candidates.scores * maskness[is_large]
+    best = scores.argsort(descending=True, stable=True)[: settings.max_before_nms]
+    candidates, scores = candidates.select(best), scores[best]
+    probs = mask_probs(candidates.kernels, features)
+    kept, scores = matrix_nms(
+        probs > settings.mask_threshold,
+        scores,
+        candidates.thing_indices,
+        kernel=settings.nms_kernel,
+        sigma=settings.nms_sigma,
+        min_score=settings.min_score,
+        max_kept=settings.max_detections,
+    )
+    masks = ImageMasks(probs[kept], padded_size, image_size)
+    return Instances(scores, candidates.thing_indices[kept], None, masks)
