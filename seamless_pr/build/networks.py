@@ -12,10 +12,13 @@ from typing import Any
 from torch import nn
 
 from seamless_pr.config.networks import (
+    NUM_STAGES,
     ABNSettings,
+    BalancedPyramidSettings,
     BatchNormSettings,
     BiasSettings,
     DeepLabSettings,
+    FixedBatchNormSettings,
     FPNSettings,
     FrozenBatchNormSettings,
     GroupNormSettings,
@@ -25,11 +28,15 @@ from seamless_pr.config.networks import (
     PointRendSettings,
     SemanticSettings,
     SeparateSettings,
+    SoloV2Settings,
     TimmBackboneSettings,
     TwoBranchSettings,
 )
 from seamless_pr.layers.abn import NormActFactory, make_norm_act
+from seamless_pr.layers.conv_norm_act import ConvNormAct
+from seamless_pr.layers.non_local import NonLocal2d
 from seamless_pr.layers.point_head import PointHead
+from seamless_pr.models.backbones.stage_extras import StageExtras
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.models.fusion.by_score import ScoreFusion
 from seamless_pr.models.instances.box_branch import BoxHead
@@ -37,7 +44,10 @@ from seamless_pr.models.instances.branch import InstanceBranch
 from seamless_pr.models.instances.mask_rcnn import ConvMasks, MaskHead
 from seamless_pr.models.instances.point_rend import CoarseMaskHead, PointRendMasks
 from seamless_pr.models.instances.rpn import RPNHead
+from seamless_pr.models.instances.solo_head import SoloHead
+from seamless_pr.models.instances.solov2 import SoloV2
 from seamless_pr.models.instances.two_stage import MaskPart, TwoStageBranch
+from seamless_pr.models.necks.bfp import BalancedPyramid
 from seamless_pr.models.necks.fpn import FPN
 from seamless_pr.models.networks.network import Network, PixelNormalization
 from seamless_pr.models.networks.separate import SeparateNets
@@ -51,8 +61,6 @@ from seamless_pr.models.semantics.pixels import PixelSemantics, num_semantic_cla
 from seamless_pr.models.semantics.points import PointSemantics
 from seamless_pr.structures.kinds import Kinded
 from seamless_pr.structures.label_space import LabelSpace
-
-NUM_STAGES = 4
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,9 @@ def _norm_act(settings: ABNSettings | BatchNormSettings) -> NormActFactory:
     )
 
 
-def _frozen_batch_norm(settings: FrozenBatchNormSettings) -> NormActFactory:
+def _constant_batch_norm(
+    settings: FrozenBatchNormSettings | FixedBatchNormSettings,
+) -> NormActFactory:
     return make_norm_act(settings.kind, slope=settings.slope, eps=settings.eps)
 
 
@@ -152,6 +162,13 @@ def _timm_backbone(settings: TimmBackboneSettings, norm_act: NormActFactory) -> 
         stride_in_1x1=settings.stride_in_1x1,
         output_stride=settings.output_stride,
         multi_grid=settings.multi_grid,
+        extras=StageExtras(
+            settings.deformable,
+            settings.deformable_stages,
+            settings.context_ratio,
+            settings.context_stages,
+            settings.pools_split_of_c2,
+        ),
         **settings.options,
     )
     backbone.freeze(settings.num_frozen)
@@ -171,6 +188,19 @@ def _fpn(settings: FPNSettings, backbone: Any, norm_act: NormActFactory) -> Neck
     extra = [coarsest * 2**level for level in range(1, settings.num_extra_levels + 1)]
     strides = (*backbone.strides, *extra)
     return Neck(fpn, (settings.channels,) * len(strides), strides)
+
+
+def _bfp(settings: BalancedPyramidSettings, backbone: Any, norm_act: NormActFactory) -> Neck:
+    pyramid = _fpn(settings, backbone, norm_act)
+    channels = settings.channels
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "non_local": lambda: NonLocal2d(channels),
+        "conv": lambda: ConvNormAct(channels, channels, 3, norm_act),
+        "none": nn.Identity,
+    }
+    blocks = [makers[settings.refine]() for _ in range(settings.num_refinements)]
+    refine = blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
+    return replace(pyramid, module=BalancedPyramid(pyramid.module, refine, settings.level))
 
 
 def build_trunk(settings: TwoBranchSettings, label_space: LabelSpace) -> tuple[Trunk, Inputs]:
@@ -203,18 +233,26 @@ def _mask_rcnn(settings: MaskRCNNSettings, inputs: Inputs) -> InstanceBranch:
 
 def _point_rend(settings: PointRendSettings, inputs: Inputs) -> InstanceBranch:
     mask, points = settings.mask, settings.points
-    channels, num_things = inputs.channels[0], inputs.label_space.num_things
+    channels = sum(inputs.channels[: points.num_levels])
     coarse = CoarseMaskHead(
-        channels, num_things, hidden_channels=mask.hidden_channels, roi_size=mask.roi_size
+        channels,
+        inputs.label_space.num_things,
+        hidden_channels=mask.hidden_channels,
+        roi_size=mask.roi_size,
+        num_layers=mask.num_layers,
+        conv_channels=mask.conv_channels,
+        mixes_first=mask.mixes_first,
+        background=mask.background,
     )
     point_head = PointHead(
         channels,
-        num_things,
+        coarse.num_outputs,
         hidden_channels=points.hidden_channels,
         num_layers=points.num_layers,
         coarse_each_layer=points.coarse_each_layer,
     )
-    return _two_stage(settings, inputs, PointRendMasks(coarse, point_head, points))
+    masks = PointRendMasks(coarse, point_head, points, whole_pixels=mask.whole_pixels)
+    return _two_stage(settings, inputs, masks)
 
 
 def _two_stage(
@@ -231,12 +269,29 @@ def _two_stage(
             box.hidden_channels,
             settings.roi.size,
             box.pooling,
+            num_layers=box.num_layers,
+            class_agnostic=box.class_agnostic,
         ),
         masks,
         rpn=rpn,
         roi=settings.roi,
         box=box,
     )
+
+
+def _solov2(settings: SoloV2Settings, inputs: Inputs) -> InstanceBranch:
+    norm_act = inputs.norm_act if settings.norm_act is None else build_norm_act(settings.norm_act)
+    head = SoloHead(
+        inputs.channels[0],
+        inputs.label_space.num_things,
+        norm_act,
+        grid_sizes=settings.grid_sizes,
+        hidden_channels=settings.hidden_channels,
+        feature_channels=settings.feature_channels,
+        kernel_channels=settings.kernel_channels,
+        deformable=settings.deformable,
+    )
+    return SoloV2(head, settings)
 
 
 # Semantic branches
@@ -335,15 +390,20 @@ KINDS: Mapping[str, dict[str, Kind]] = {
         "abn": Kind(ABNSettings, _norm_act),
         "inplace_abn_package": Kind(ABNSettings, _norm_act),
         "batch_norm": Kind(BatchNormSettings, _norm_act),
-        "frozen_batch_norm": Kind(FrozenBatchNormSettings, _frozen_batch_norm),
+        "frozen_batch_norm": Kind(FrozenBatchNormSettings, _constant_batch_norm),
+        "fixed_batch_norm": Kind(FixedBatchNormSettings, _constant_batch_norm),
         "group_norm": Kind(GroupNormSettings, _group_norm),
         "bias": Kind(BiasSettings, _bias),
     },
     "backbones": {"timm": Kind(TimmBackboneSettings, _timm_backbone)},
-    "necks": {"fpn": Kind(FPNSettings, _fpn)},
+    "necks": {
+        "fpn": Kind(FPNSettings, _fpn),
+        "bfp": Kind(BalancedPyramidSettings, _bfp),
+    },
     "instances": {
         "mask_rcnn": Kind(MaskRCNNSettings, _mask_rcnn),
         "point_rend": Kind(PointRendSettings, _point_rend),
+        "solov2": Kind(SoloV2Settings, _solov2),
     },
     "semantics": {
         "mini_dl": Kind(MiniDLSettings, _mini_dl),

@@ -18,6 +18,7 @@ from seamless_pr.structures.settings import (
     ConvMaskSettings,
     Count,
     CountOrZero,
+    Fraction,
     FusionSettings,
     NotNegative,
     PointSettings,
@@ -27,7 +28,11 @@ from seamless_pr.structures.settings import (
     RPNSettings,
     SemanticLossSettings,
     SemanticPointSettings,
+    SoloSettings,
 )
+
+# Of the backbone: c2, c3, c4, c5.
+NUM_STAGES = 4
 
 NormActGroup = Annotated[Any, OneOf("norm_acts")]
 BackboneGroup = Annotated[Any, OneOf("backbones")]
@@ -95,6 +100,20 @@ class FrozenBatchNormSettings(Kinded):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FixedBatchNormSettings(Kinded):
+    """Batch norm whose statistics never change; its scale and bias train.
+
+    Attributes:
+        slope: of LeakyReLU below 0; 0: ReLU.
+        eps: added to the variance.
+    """
+
+    kind: str = "fixed_batch_norm"
+    slope: NotNegative = 0.01
+    eps: Positive = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
 class GroupNormSettings(Kinded):
     """Group norm.
 
@@ -137,6 +156,14 @@ class TimmBackboneSettings(Kinded):
             instead of halved. No weight depends on it, so prediction may take a finer one than
             training.
         multi_grid: dilations of the last stage's blocks in cells of stride 32; []: timm's.
+        deformable: the 3x3 convolutions of `deformable_stages` are deformable: "v1" (offsets) or
+            "v2" (offsets and weights).
+        deformable_stages: any of c2, c3, c4, c5.
+        context_ratio: width of the global context block at the end of each block of
+            `context_stages`, in its channels; 0: none.
+        context_stages: any of c2, c3, c4, c5.
+        pools_split_of_c2: the first block of a Res2Net pools its last split, as in the original;
+            false: as in mmdetection 2.x and 3.x.
         options: further arguments of `timm.create_model`.
         weights: file with ImageNet weights (torchvision or timm layout); null: random weights.
         num_frozen: first parts that do not train (1: the stem, 2: stem and first stage, ..., 5:
@@ -148,6 +175,11 @@ class TimmBackboneSettings(Kinded):
     stride_in_1x1: bool = False
     output_stride: Literal[8, 16, 32] = 32
     multi_grid: tuple[Count, ...] = ()
+    deformable: Literal["none", "v1", "v2"] = "none"
+    deformable_stages: tuple[Literal["c2", "c3", "c4", "c5"], ...] = ("c3", "c4", "c5")
+    context_ratio: Fraction = 0.0
+    context_stages: tuple[Literal["c2", "c3", "c4", "c5"], ...] = ("c3", "c4", "c5")
+    pools_split_of_c2: bool = True
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     num_frozen: Annotated[int, Interval(ge=0, le=5)] = 0
@@ -169,6 +201,29 @@ class FPNSettings(Kinded):
     num_extra_levels: CountOrZero = 1
     activation: Literal["leaky_relu", "identity"] = "leaky_relu"
     extra: Literal["conv", "pool"] = "conv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancedPyramidSettings(FPNSettings):
+    """Feature pyramid whose levels are averaged, refined together and given back (BFP).
+
+    Attributes:
+        refine: what refines the mean: "non_local" blocks, "conv" (3x3 convolutions) or "none".
+        num_refinements: blocks in a row.
+        level: index of the level at whose size it happens.
+    """
+
+    kind: str = "bfp"
+    refine: Literal["non_local", "conv", "none"] = "non_local"
+    num_refinements: Count = 1
+    level: CountOrZero = 2
+
+    def __post_init__(self) -> None:
+        if self.level >= NUM_STAGES + self.num_extra_levels:
+            raise ValueError(
+                f"'level' must be below {NUM_STAGES + self.num_extra_levels}, the number of "
+                f"levels; got {self.level}"
+            )
 
 
 # Instance branches
@@ -210,6 +265,37 @@ class PointRendSettings(Kinded):
     box: BoxSettings = field(default_factory=BoxSettings)
     mask: CoarseMaskSettings = field(default_factory=CoarseMaskSettings)
     points: PointSettings = field(default_factory=PointSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoloV2Settings(SoloSettings, Kinded):
+    """SOLOv2: masks of grid cells, without boxes; needs a pyramid of five levels.
+
+    Attributes:
+        grid_sizes: cells along a side of each level's grid.
+        hidden_channels: width of the towers.
+        feature_channels: width of the mask feature's levels.
+        kernel_channels: of the mask feature and the kernels.
+        deformable: convolutions of towers and mask feature: "none", "v1" or "v2".
+        norm_act: norm and activation of the head; null: those of the heads.
+    """
+
+    kind: str = "solov2"
+    grid_sizes: Annotated[tuple[Count, ...], Len(1)] = (40, 36, 24, 16, 12)
+    hidden_channels: Count = 512
+    feature_channels: Count = 128
+    kernel_channels: Count = 256
+    deformable: Literal["none", "v1", "v2"] = "none"
+    norm_act: NormActGroup | None = field(
+        default_factory=lambda: GroupNormSettings(slope=0.0, num_groups=32)
+    )
+
+    def __post_init__(self) -> None:
+        if len(self.grid_sizes) != len(self.scale_ranges):
+            raise ValueError(
+                f"'grid_sizes' and 'scale_ranges' need one entry per level; got "
+                f"{len(self.grid_sizes)} and {len(self.scale_ranges)}"
+            )
 
 
 # Semantic branches

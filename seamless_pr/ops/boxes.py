@@ -118,14 +118,22 @@ def decode_boxes(
     return torch.cat([center - half_size, center + half_size], dim=-1)
 
 
-def clip_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+def clip_boxes(boxes: Tensor, size: tuple[int, int], *, keeps_pixel: bool = False) -> Tensor:
     """Moves corners of boxes [..., 4] into an image of `size` (height, width).
 
-    Boxes outside the image become empty.
+    Boxes outside the image become empty; with `keeps_pixel`, as in mmdetection 1.x, they keep the
+    pixel at the border.
     """
     height, width = size
-    limit = boxes.new_tensor([width, height, width, height])
-    return torch.minimum(boxes.clamp(min=0), limit)
+    least = 1 if keeps_pixel else 0
+    lower = boxes.new_tensor([0, 0, least, least])
+    upper = boxes.new_tensor([width - least, height - least, width, height])
+    return torch.minimum(torch.maximum(boxes, lower), upper)
+
+
+def last_pixels(boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] whose ends are the indices of their last pixels (mmdetection 1.x)."""
+    return boxes - boxes.new_tensor([0, 0, 1, 1])
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, max_kept: int | None = None) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
+from seamless_pr.ops.opencv_resize import resize_mask, resize_probs
 from seamless_pr.structures.instances import MaskCrop
 
 
@@ -62,6 +63,41 @@ class BoxMasks:
             threshold,
             includes_threshold=includes_threshold,
         )
+
+
+@dataclass(frozen=True)
+class PixelBoxMasks(BoxMasks):
+    """`BoxMasks` that are pasted as in mmdetection 1.x: into rows and columns of whole pixels.
+
+    `boxes` end at the index of their last pixel. They are cut off to integers, and the mask is
+    resized to that many pixels.
+    """
+
+    def select(self, index: Tensor) -> PixelBoxMasks:
+        return PixelBoxMasks(self.logits[index], self.boxes[index])
+
+    def scaled(self, scale_x: float, scale_y: float) -> PixelBoxMasks:
+        factors = self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+        return PixelBoxMasks(self.logits, self.boxes * factors)
+
+    def to(self, device: torch.device | str) -> PixelBoxMasks:
+        return PixelBoxMasks(self.logits.to(device), self.boxes.to(device))
+
+    def crop(
+        self,
+        index: int,
+        image_size: tuple[int, int],
+        threshold: float,
+        *,
+        includes_threshold: bool = False,
+    ) -> MaskCrop:
+        left, top, right, bottom = self.boxes[index].int().tolist()
+        size = (max(bottom - top + 1, 1), max(right - left + 1, 1))
+        values = resize_probs(self.logits[index].float().sigmoid(), size)
+        # Scaling may have moved the box over the border by a pixel.
+        values = values[max(-top, 0) : image_size[0] - top, max(-left, 0) : image_size[1] - left]
+        mask = values >= threshold if includes_threshold else values > threshold
+        return MaskCrop(mask, max(top, 0), max(left, 0))
 
 
 @dataclass(frozen=True)
@@ -241,3 +277,23 @@ def aligned_mask_targets(
         shifted = boxes[row] - boxes.new_tensor([left, top, left, top])
         targets[row] = roi_align(mask, [shifted], size, aligned=True)[:, 0]
     return (targets >= 0.5).to(boxes.dtype)
+
+
+def pixel_mask_targets(id_map: Tensor, ids: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Targets as in mmdetection 1.x: masks cut out at whole pixels, resized as OpenCV does.
+
+    Args:
+        id_map: [H, W] int32.
+        ids: [R] id of each box's object.
+        boxes: [R, 4], inside the image; they end at the index of their last pixel.
+        size: M.
+
+    Returns:
+        [R, M, M] float32 in {0, 1}.
+    """
+    targets = boxes.new_zeros(len(boxes), size, size)
+    corners = boxes.int().tolist()
+    for row, (object_id, (left, top, right, bottom)) in enumerate(zip(ids.tolist(), corners)):
+        crop = id_map[top : max(bottom, top) + 1, left : max(right, left) + 1] == object_id
+        targets[row] = resize_mask(crop, (size, size)).to(boxes.dtype)
+    return targets

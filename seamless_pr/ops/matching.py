@@ -29,7 +29,10 @@ def assign_anchors(
     positive_iou: float,
     negative_iou: float,
     max_crowd_overlap: float,
+    forced_iou: float = 0.0,
+    forces_equals: bool = False,
     inside_only: bool = True,
+    inside_excludes_end: bool = False,
 ) -> Tensor:
     """Says for every anchor which object it should find.
 
@@ -46,15 +49,20 @@ def assign_anchors(
         positive_iou: in (0, 1].
         negative_iou: at most `positive_iou`.
         max_crowd_overlap: anchors with at least this share of crowd pixels are not used.
+        forced_iou: objects take their best anchor only from this IoU on.
+        forces_equals: they take all anchors that equal the best one, not the first.
         inside_only: use only anchors that lie inside the image.
+        inside_excludes_end: those that end on its last edge are not inside.
 
     Returns:
         [A] int64: index of a ground-truth box, `BACKGROUND` or `UNUSED`.
     """
     usable = anchors.new_ones(len(anchors), dtype=torch.bool)
     if inside_only:
-        height, width = image_size
-        usable = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+        end = anchors[:, 2:]
+        limit = anchors.new_tensor([image_size[1], image_size[0]])
+        ends_inside = end < limit if inside_excludes_end else end <= limit
+        usable = (anchors[:, :2] >= 0).all(1) & ends_inside.all(1)
     if crowd_mask is not None:
         usable &= crowd_overlap(anchors, crowd_mask) < max_crowd_overlap
     candidates = torch.nonzero(usable).flatten()
@@ -69,12 +77,28 @@ def assign_anchors(
     assigned = torch.full_like(best_gt, UNUSED)
     assigned[best_iou < negative_iou] = BACKGROUND
     assigned = torch.where(best_iou >= positive_iou, best_gt, assigned)
-    # Maximum = the later object; duplicates in plain indexing would win in an unspecified order.
-    found = torch.nonzero(best_candidate_iou > 0).flatten()
-    forced = torch.full_like(best_gt, UNUSED)
-    forced.scatter_reduce_(0, best_candidate[found], found, "amax")
+    wanted = (best_candidate_iou > 0) & (best_candidate_iou >= forced_iou)
+    if forces_equals:
+        forced = _equals_of_best(anchors[candidates], gt_boxes, best_candidate_iou, wanted)
+    else:
+        # Maximum = the later object; duplicates in plain indexing would win in any order.
+        found = torch.nonzero(wanted).flatten()
+        forced = torch.full_like(best_gt, UNUSED)
+        forced.scatter_reduce_(0, best_candidate[found], found, "amax")
     matches[candidates] = torch.where(forced >= 0, forced, assigned)
     return matches
+
+
+def _equals_of_best(boxes: Tensor, gt_boxes: Tensor, best_iou: Tensor, wanted: Tensor) -> Tensor:
+    """[A] the last wanted object whose best IoU a box reaches, else UNUSED."""
+    forced = torch.full((len(boxes),), UNUSED, device=boxes.device)
+    block_size = max(1, _PAIRS_PER_BLOCK // len(gt_boxes))
+    indices = torch.arange(len(gt_boxes), device=boxes.device)[:, None]
+    for start in range(0, len(boxes), block_size):
+        block = slice(start, start + block_size)
+        equals = (box_iou(gt_boxes, boxes[block]) == best_iou[:, None]) & wanted[:, None]
+        forced[block] = torch.where(equals, indices, UNUSED).amax(0)
+    return forced
 
 
 @torch.no_grad()
@@ -85,6 +109,7 @@ def assign_proposals(
     *,
     positive_iou: float,
     max_crowd_overlap: float,
+    num_own: int | None = None,
 ) -> Tensor:
     """Says for every proposal which object it shows.
 
@@ -97,6 +122,9 @@ def assign_proposals(
         crowd_mask: [H, W] bool, or None if there is no crowd.
         positive_iou: a proposal takes its best object from this IoU on, otherwise it is background.
         max_crowd_overlap: proposals with at least this share of crowd pixels are not used.
+        num_own: the first so many proposals are the ground truth itself, in its order, and each
+            object takes the best of the others, from `positive_iou` on, also if they overlap
+            another object more (the later of two objects); None: no such rule.
 
     Returns:
         [A] int64: index of a ground-truth box, `BACKGROUND` or `UNUSED`.
@@ -105,6 +133,14 @@ def assign_proposals(
     if len(gt_boxes) > 0 and len(proposals) > 0:
         best_iou, best_gt, _, _ = _best_overlaps(proposals, gt_boxes)
         matches = torch.where(best_iou >= positive_iou, best_gt, matches)
+        if num_own is not None:
+            others = proposals[num_own:]
+            if len(others) > 0:
+                _, _, best_of_gt, _ = _best_overlaps(others, gt_boxes)
+                wanted = best_of_gt >= positive_iou
+                forced = _equals_of_best(others, gt_boxes, best_of_gt, wanted)
+                matches[num_own:] = torch.where(forced >= 0, forced, matches[num_own:])
+            matches[:num_own] = torch.arange(num_own, device=matches.device)
     if crowd_mask is not None:
         unused = crowd_overlap(proposals, crowd_mask) >= max_crowd_overlap
         matches[unused | (box_area(proposals) <= 0)] = UNUSED

@@ -8,6 +8,7 @@ Point coordinates are (x, y) in [0, 1] of a box or of a map; the centre of cell 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,44 @@ def sample_points(maps: Tensor, point_coords: Tensor, map_indices: Tensor) -> Te
     if len(rows) == 0 or len(cells) == 0:
         return maps.sum() * 0 + maps.new_zeros(len(cells), num_channels)
     return F.embedding_bag(cells, rows, per_sample_weights=weights.to(rows.dtype), mode="sum")
+
+
+@dataclass(frozen=True)
+class PointReader:
+    """Reads one or more maps of the same images at the same points.
+
+    Attributes:
+        maps: [N, C_l, H_l, W_l] each.
+        extents: (height, width) in pixels of the network input that each map spans; more than the
+            input where its cells reach beyond it.
+    """
+
+    maps: tuple[Tensor, ...]
+    extents: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of_levels(cls, maps: Sequence[Tensor], strides: Sequence[int]) -> PointReader:
+        """For maps whose cells cover `strides` pixels each."""
+        extents = [
+            (level.shape[-2] * stride, level.shape[-1] * stride)
+            for level, stride in zip(maps, strides, strict=True)
+        ]
+        return cls(tuple(maps), tuple(extents))
+
+    def read(self, points_image: Tensor, map_indices: Tensor) -> Tensor:
+        """[M, C_1 + C_2 + ...], what the maps say, one after the other.
+
+        Args:
+            points_image: [M, 2] (x, y) in pixels of the network input.
+            map_indices: [M] int64, the image of each point.
+        """
+        parts = [
+            sample_points(
+                level, points_image / points_image.new_tensor([width, height]), map_indices
+            )
+            for level, (height, width) in zip(self.maps, self.extents, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def sample_membership(

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamless_pr.ops.points import points_to_image, sample_points
+from seamless_pr.ops.points import PointReader, points_to_image, sample_points
 
 
 def refine(
@@ -52,36 +52,33 @@ def refine(
 
 
 def gather_point_features(
-    fine_map: Tensor,
+    reader: PointReader,
     coarse_logits: Tensor,
     point_coords: Tensor,
     boxes: Tensor | None,
     image_indices: Tensor,
-    padded_size: tuple[int, int],
 ) -> tuple[Tensor, Tensor]:
     """What the point head sees, alike in training and inference, for boxes and whole images.
 
     Args:
-        fine_map: [N, C, H, W] finest FPN level.
+        reader: of the fine maps.
         coarse_logits: [R, K, h, w], one map per row.
-        point_coords: [R, P, 2], (x, y) in [0, 1] of the row's box, or of the padded image without
+        point_coords: [R, P, 2], (x, y) in [0, 1] of the row's box, or of the first map without
             boxes.
-        boxes: [R, 4] xyxy in pixels of the padded image; None: a row is a whole image.
+        boxes: [R, 4] xyxy in pixels of the network input; None: a row is a whole image.
         image_indices: [R] int64, the image of each row.
-        padded_size: (height, width) of the network input.
 
     Returns:
         fine [R * P, C] and coarse [R * P, K].
     """
     num_rows, num_points, _ = point_coords.shape
-    image_coords = point_coords
-    if boxes is not None:
-        size = boxes.new_tensor([padded_size[1], padded_size[0]])
-        image_coords = points_to_image(point_coords, boxes) / size
+    if boxes is None:
+        height, width = reader.extents[0]
+        points_image = point_coords * point_coords.new_tensor([width, height])
+    else:
+        points_image = points_to_image(point_coords, boxes)
     rows = torch.arange(num_rows, device=point_coords.device).repeat_interleave(num_points)
-    fine = sample_points(
-        fine_map, image_coords.flatten(0, 1), image_indices.repeat_interleave(num_points)
-    )
+    fine = reader.read(points_image.flatten(0, 1), image_indices.repeat_interleave(num_points))
     coarse = sample_points(coarse_logits, point_coords.flatten(0, 1), rows)
     return fine, coarse
 

@@ -15,6 +15,8 @@ from torch import Tensor
 from seamless_pr.ops.boxes import box_area
 from seamless_pr.structures.settings import RoISettings
 
+SAMPLERS = ("seamless", "aligned", "unaligned")
+
 
 def sample_rois(
     features: Tensor,
@@ -90,8 +92,8 @@ def pool_rois(
             f"RoI pooling reads {settings.num_levels} levels; got features of {len(features)}; "
             "lower num_levels or pass more levels"
         )
-    if settings.sampler not in ("seamless", "aligned"):
-        raise ValueError(f"sampler must be 'seamless' or 'aligned'; got '{settings.sampler}'")
+    if settings.sampler not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {SAMPLERS}; got '{settings.sampler}'")
     all_boxes = torch.cat(list(boxes)).detach().float()
     counts = torch.tensor([len(image_boxes) for image_boxes in boxes], device=all_boxes.device)
     image_indices = torch.repeat_interleave(counts, output_size=len(all_boxes))
@@ -152,7 +154,7 @@ def _pool_per_level(
         else:
             rois = torch.cat([level_images[:, None].to(boxes.dtype), level_boxes], dim=1)
             scale = 1 / (finest_stride * 2**level)
-            pooled.append(_align_rois(level_features, rois, size, scale))
+            pooled.append(align_rois(level_features, rois, scale, settings))
     if len(pooled) == 1:
         return pooled[0]
     # Rows of channels_last maps are contiguous, so reordering whole boxes is a plain copy.
@@ -160,9 +162,28 @@ def _pool_per_level(
     return torch.cat([rois.movedim(1, -1) for rois in pooled])[order].movedim(-1, 1)
 
 
-def _align_rois(features: Tensor, rois: Tensor, size: tuple[int, int], scale: float) -> Tensor:
+def align_rois(features: Tensor, rois: Tensor, scale: float, settings: RoISettings) -> Tensor:
+    """RoIAlign of one level by the "aligned" or the "unaligned" sampler.
+
+    Args:
+        features: [N, C, H, W].
+        rois: [R, 5], image index and xyxy in pixels.
+        scale: cells per pixel.
+        settings: sampler, samples and size S.
+
+    Returns:
+        [R, C, S, S].
+    """
+    if settings.sampler == "unaligned":
+        # Half a cell on, which takes back the shift that comes with having no smallest box.
+        rois = rois + rois.new_tensor([0, *[0.5 / scale] * 4])
     return torchvision.ops.roi_align(
-        features, rois.to(features.dtype), size, scale, sampling_ratio=0, aligned=True
+        features,
+        rois.to(features.dtype),
+        settings.size,
+        scale,
+        sampling_ratio=settings.num_samples,
+        aligned=True,
     )
 
 

@@ -30,6 +30,9 @@ class RPNSettings:
         anchor_ratios: height / width.
         anchor_offset: where in its cell an anchor is centred, in cells (0.5: the middle; detectron2
             takes the corner, 0).
+        whole_pixels: anchors and proposals cover whole pixels, as in mmdetection 1.x: an anchor is
+            centred on the middle of its cell's pixels and rounded, and clipping leaves a pixel;
+            `anchor_offset` is not used.
         pre_nms_train: proposals kept before NMS in training.
         post_nms_train: proposals kept after NMS in training.
         pre_nms_test: proposals kept before NMS in prediction.
@@ -42,7 +45,12 @@ class RPNSettings:
         negative_iou: anchors below are background; between both: not used.
         crowd_overlap: anchors whose share of crowd pixels reaches this are not used; above 1: no
             such rule.
+        forced_iou: an object's best anchor is its own whatever else it overlaps, if their IoU
+            exceeds 0 and reaches this.
+        forces_equals: every anchor that equals the best one is (mmdetection); False: the first.
         inside_only: train only on anchors that lie inside the image.
+        inside_excludes_end: anchors that end on the last edge of the image are not inside
+            (mmdetection 2.x, 3.x).
         num_samples: anchors of an image in the loss.
         positive_fraction: largest share of objects among them.
         box_loss_beta: where smooth L1 turns linear (sigma = 3: beta = 1 / 9).
@@ -52,6 +60,7 @@ class RPNSettings:
     anchor_scale: Positive = 8.0
     anchor_ratios: Annotated[tuple[Positive, ...], Len(1)] = (1.0, 0.5, 2.0)
     anchor_offset: Fraction = 0.5
+    whole_pixels: bool = False
     pre_nms_train: Count = 12000
     post_nms_train: Count = 2000
     pre_nms_test: Count = 6000
@@ -62,7 +71,10 @@ class RPNSettings:
     positive_iou: Fraction = 0.7
     negative_iou: Fraction = 0.3
     crowd_overlap: NotNegative = 0.7
+    forced_iou: Fraction = 0.0
+    forces_equals: bool = False
     inside_only: bool = True
+    inside_excludes_end: bool = False
     num_samples: Count = 256
     positive_fraction: Fraction = 0.5
     box_loss_beta: NotNegative = 1.0 / 9.0
@@ -80,8 +92,10 @@ class RoISettings:
     """Pooling of features under boxes.
 
     Attributes:
-        sampler: "seamless" (one bilinear sample per bin, border replicated, exact stride) or
-            "aligned" (torchvision roi_align with aligned=True and adaptive sampling).
+        sampler: "seamless" (one bilinear sample per bin, border replicated, exact stride),
+            "aligned" (torchvision roi_align with aligned=True) or "unaligned" (the same without
+            the shift by half a cell, and without a smallest box: mmdetection 1.x).
+        num_samples: of the last two, samples per bin and axis; 0: as many as the bin has cells.
         canonical_size_pixels: a box of this side reads from `canonical_level`.
         canonical_level: index of a level, 0 = the finest.
         level_epsilon: added to the relative size of a box before its logarithm is taken.
@@ -89,7 +103,8 @@ class RoISettings:
         size: side of the pooled map in cells.
     """
 
-    sampler: Literal["seamless", "aligned"] = "seamless"
+    sampler: Literal["seamless", "aligned", "unaligned"] = "seamless"
+    num_samples: CountOrZero = 0
     canonical_size_pixels: Positive = 224.0
     canonical_level: CountOrZero = 2
     level_epsilon: NotNegative = 1e-6
@@ -102,9 +117,13 @@ class BoxSettings:
     """Box branch.
 
     Attributes:
-        hidden_channels: width of the head's two hidden layers.
+        hidden_channels: width of the head's hidden layers.
+        num_layers: their number.
+        class_agnostic: one box for all classes, not one per class.
         pooling: side of the windows of its input that are averaged first; 1: none.
         positive_iou: proposals at or above are objects, below background.
+        forces_best: an object's best proposal above `positive_iou` is its own, also if it overlaps
+            another object more (mmdetection, in some of its configs).
         crowd_overlap: proposals whose share of crowd pixels reaches this are not used; above 1: no
             such rule.
         num_samples: proposals of an image in the losses.
@@ -116,11 +135,15 @@ class BoxSettings:
         score_threshold: detections must exceed it.
         nms_threshold: IoU from which (>=) a detection of the same class is suppressed.
         max_detections: most detections of an image, over all classes.
+        whole_pixels: clipping leaves a pixel of every box, as in mmdetection 1.x.
     """
 
     hidden_channels: Count = 1024
+    num_layers: Count = 2
+    class_agnostic: bool = False
     pooling: Count = 2
     positive_iou: Fraction = 0.5
+    forces_best: bool = False
     crowd_overlap: NotNegative = 0.7
     num_samples: Count = 512
     positive_fraction: Fraction = 0.25
@@ -130,6 +153,7 @@ class BoxSettings:
     score_threshold: Fraction = 0.05
     nms_threshold: Fraction = 0.5
     max_detections: Count = 100
+    whole_pixels: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,11 +178,24 @@ class CoarseMaskSettings:
     """The coarse mask head of PointRend.
 
     Attributes:
-        hidden_channels: width of its two layers.
+        hidden_channels: width of its layers.
+        num_layers: their number.
+        conv_channels: width of the convolution before them; null: that of its input.
+        mixes_first: a 1x1 convolution brings the input to that width, before the other one halves
+            its side; False: one convolution does both.
+        background: it makes a mask of the background, too, which the point layers read and no loss
+            trains (the 3D-FUTURE winner).
+        whole_pixels: boxes are rows and columns of whole pixels, as in mmdetection 1.x: points lie
+            between the centres of the corner pixels, targets are cut out and pasted at integers.
         roi_size: side of the point grid that it sees, twice that of the coarse mask.
     """
 
     hidden_channels: Count = 1024
+    num_layers: Count = 2
+    conv_channels: Count | None = None
+    mixes_first: bool = False
+    background: bool = False
+    whole_pixels: bool = False
     roi_size: Annotated[int, Ge(2), MultipleOf(2)] = 14
 
 
@@ -170,6 +207,7 @@ class PointSettings:
         hidden_channels: width of the point layers.
         num_layers: their number, before the predictor.
         coarse_each_layer: every point layer sees the coarse logits, not the first only.
+        num_levels: levels that points are read from, finest first; what they say is concatenated.
         num_train_points: points per box in training.
         train_points: "drawn" (by the next two numbers; the paper's table 4 compares (1, 0), (3,
             0.75) and (10, 1)) or "grid" (regular; `num_train_points` is a square).
@@ -186,6 +224,7 @@ class PointSettings:
     hidden_channels: Count = 256
     num_layers: Count = 3
     coarse_each_layer: bool = True
+    num_levels: Count = 1
     num_train_points: Count = 196
     train_points: Literal["drawn", "grid"] = "drawn"
     oversample_ratio: Annotated[float, Ge(1)] = 3.0
@@ -202,6 +241,52 @@ class PointSettings:
                 f"'num_train_points' must be a square for 'train_points: grid'; got "
                 f"{self.num_train_points}; use {side * side} or {(side + 1) ** 2}"
             )
+
+
+@dataclass(frozen=True)
+class SoloSettings:
+    """SOLOv2: what cells learn, and how masks are chosen among them.
+
+    Attributes:
+        scale_ranges: smallest and largest sqrt(area) of the boxes that a level learns, in pixels of
+            the network input, both included; per level.
+        centre_fraction: side of the region around an object's centre of mass whose cells learn it,
+            in sides of its box.
+        dice_normalisation: the mask loss is divided by the number of cells with a target ("cells";
+            mmdetection, whose cells may have several) or of mask targets ("masks"; the released
+            code).
+        objects_per_cell: "all" objects that meet in a cell teach it their masks, or the "last"
+            alone, as it does its class (the 3D-FUTURE winner's code).
+        focal_alpha: weight of cells with an object in the category loss; of the others: 1 minus it.
+        focal_gamma: how little easy cells count there.
+        score_threshold: categories of a cell must exceed it.
+        mask_threshold: probability that a pixel of a mask must exceed.
+        max_before_nms: most masks before the suppression.
+        max_detections: most masks after it.
+        nms_kernel: of matrix NMS, "gaussian" or "linear".
+        nms_sigma: of the gaussian kernel.
+        min_score: scores must reach it after the suppression.
+    """
+
+    scale_ranges: Annotated[tuple[tuple[NotNegative, Positive], ...], Len(1)] = (
+        (1.0, 96.0),
+        (48.0, 192.0),
+        (96.0, 384.0),
+        (192.0, 768.0),
+        (384.0, 2048.0),
+    )
+    centre_fraction: Fraction = 0.2
+    dice_normalisation: Literal["cells", "masks"] = "cells"
+    objects_per_cell: Literal["all", "last"] = "all"
+    focal_alpha: Fraction = 0.25
+    focal_gamma: NotNegative = 2.0
+    score_threshold: Fraction = 0.1
+    mask_threshold: Fraction = 0.5
+    max_before_nms: Count = 500
+    max_detections: Count = 100
+    nms_kernel: Literal["gaussian", "linear"] = "gaussian"
+    nms_sigma: Positive = 2.0
+    min_score: Fraction = 0.05
 
 
 @dataclass(frozen=True)

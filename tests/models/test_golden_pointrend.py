@@ -23,7 +23,13 @@ from seamless_pr.models.instances.two_stage import PositiveRoIs, TwoStageBranch
 from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.models.semantics import points as semantic_points
 from seamless_pr.models.semantics.pixels import PixelSemantics
-from seamless_pr.ops.points import points_to_image, regular_grid, sample_membership, sample_points
+from seamless_pr.ops.points import (
+    PointReader,
+    points_to_image,
+    regular_grid,
+    sample_membership,
+    sample_points,
+)
 from seamless_pr.ops.refinement import gather_point_features
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
@@ -185,15 +191,15 @@ def test_masks_are_rendered_as_by_detectron2(golden, monkeypatch):
     arrays, (coarse_head, point_head) = golden.arrays, golden.mask_heads()
     boxes, things = arrays["boxes"], arrays["classes"]
     padded_size, images = golden.batch.padded_size, torch.zeros(len(boxes), dtype=torch.int64)
-    fine_map = golden.levels[0]
+    reader = PointReader((golden.levels[0],), (padded_size,))
     with torch.no_grad():
-        coarse = point_rend.coarse_mask_logits(coarse_head, fine_map, boxes, images, padded_size)
+        coarse = point_rend.coarse_mask_logits(coarse_head, reader, boxes, images)
         steps = chosen_points(monkeypatch)
         computed: list[Tensor] = []
         hook = point_head.register_forward_hook(lambda *call: computed.append(call[-1]))
         instances = Instances(torch.ones(len(boxes)), things, boxes)
         (logits,) = point_rend.point_mask_logits(
-            coarse_head, point_head, fine_map, [instances], padded_size, golden.masks.settings
+            coarse_head, point_head, reader, [instances], golden.masks.settings
         )
     monkeypatch.undo()
     hook.remove()
@@ -239,13 +245,10 @@ def test_point_logits_at_the_points_of_detectron2_are_its_own(golden):
         indices = arrays[f"step{step}_point_indices"].long()
         points.append((torch.stack([indices % size, indices // size], dim=-1) + 0.5) / size)
     with torch.no_grad():
-        coarse = point_rend.coarse_mask_logits(
-            coarse_head, golden.levels[0], boxes, images, padded_size
-        )
+        reader = PointReader((golden.levels[0],), (padded_size,))
+        coarse = point_rend.coarse_mask_logits(coarse_head, reader, boxes, images)
         for index, coords in enumerate(points):
-            features = gather_point_features(
-                golden.levels[0], coarse, coords, boxes, images, padded_size
-            )
+            features = gather_point_features(reader, coarse, coords, boxes, images)
             logits = point_head(*features).unflatten(0, coords.shape[:2])
             own = logits[torch.arange(len(boxes)), :, things]
             # Uncertain points are near 0 by choice: the scale is that of all classes.
@@ -322,22 +325,19 @@ def test_training_points_and_losses_are_those_of_detectron2(golden, monkeypatch)
 
     monkeypatch.setattr(point_rend, "uncertain_coords", lambda *arguments: coords)
     fine_map = golden.levels[0].expand(num_rois, -1, -1, -1)
-    padded_size = golden.batch.padded_size
+    reader = PointReader((fine_map,), (golden.batch.padded_size,))
     with torch.no_grad():
-        coarse = point_rend.coarse_mask_logits(
-            coarse_head, fine_map, rois.boxes, rois.image_indices, padded_size
-        )
+        coarse = point_rend.coarse_mask_logits(coarse_head, reader, rois.boxes, rois.image_indices)
         fine, coarse_points = gather_point_features(
-            fine_map, coarse, coords, rois.boxes, rois.image_indices, padded_size
+            reader, coarse, coords, rois.boxes, rois.image_indices
         )
         point_logits = point_head(fine, coarse_points).view(num_rois, -1, space.num_things)
         losses = point_rend.point_mask_losses(
             coarse_head,
             point_head,
-            fine_map,
+            reader,
             rois,
             targets,
-            padded_size,
             golden.masks.settings,
             [torch.Generator()] * num_rois,
         )

@@ -22,7 +22,7 @@ from seamless_pr.models.semantics.pixels import (
     semantic_loss,
 )
 from seamless_pr.models.semantics.points import semantic_point_loss
-from seamless_pr.ops.points import uncertain_coords
+from seamless_pr.ops.points import PointReader, uncertain_coords
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import Category, LabelSpace
@@ -87,13 +87,13 @@ def test_masks_of_a_batch_are_those_of_its_images_and_no_detection_gives_no_mask
     found = Instances(torch.ones(3), torch.tensor([2, 0, 1]), boxes)
     per_image = [found.select(torch.tensor(rows, dtype=torch.int64)) for rows in ([0], [], [1, 2])]
     settings = PointSettings(subdivision_points=50, start_size=7, output_size=28)
-    masks = point_rend.point_mask_logits(
-        coarse_head, point_head, fine_map, per_image, size, settings
-    )
+    reader = PointReader((fine_map,), (size,))
+    masks = point_rend.point_mask_logits(coarse_head, point_head, reader, per_image, settings)
     assert [tuple(mask.shape) for mask in masks] == [(1, 28, 28), (0, 28, 28), (2, 28, 28)]
     for index, instances in enumerate(per_image):
+        single = PointReader((fine_map[index : index + 1],), (size,))
         (alone,) = point_rend.point_mask_logits(
-            coarse_head, point_head, fine_map[index : index + 1], [instances], size, settings
+            coarse_head, point_head, single, [instances], settings
         )
         torch.testing.assert_close(masks[index], alone, rtol=1e-4, atol=1e-4)
 
@@ -253,9 +253,9 @@ def grid_losses(monkeypatch, num_points: int) -> list[Tensor]:
     seen: list[Tensor] = []
     gather = point_rend.gather_point_features
 
-    def watched(fine_map: Tensor, coarse: Tensor, coords: Tensor, *rest):
+    def watched(reader: PointReader, coarse: Tensor, coords: Tensor, *rest):
         seen.append(coords)
-        return gather(fine_map, coarse, coords, *rest)
+        return gather(reader, coarse, coords, *rest)
 
     monkeypatch.setattr(point_rend, "gather_point_features", watched)
     box = torch.tensor([[1.0, 1.0, 7.0, 7.0]])
@@ -265,10 +265,9 @@ def grid_losses(monkeypatch, num_points: int) -> list[Tensor]:
     point_rend.point_mask_losses(
         CoarseMaskHead(4, 2, hidden_channels=8),
         PointHead(4, 2, hidden_channels=8),
-        torch.randn(1, 4, 2, 2),
+        PointReader((torch.randn(1, 4, 2, 2),), ((8, 8),)),
         rois,
         [target_of([[3] * 8] * 8)],
-        (8, 8),
         settings,
         [torch.Generator()],
     )

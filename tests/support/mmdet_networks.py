@@ -1,102 +1,247 @@
-"""The golden networks of mmdetection with their seeded weights."""
+"""The golden networks of mmdetection and its fork, built from settings, with seeded weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from seamless_pr.layers.abn import NormActFactory, make_norm_act
-from seamless_pr.models.backbones.stage_extras import StageExtras
-from seamless_pr.models.backbones.timm_backbone import TimmBackbone
-from seamless_pr.models.instances.branch import InstanceBranch
-from seamless_pr.models.instances.solo_head import SoloHead
-from seamless_pr.models.instances.solo_targets import SoloSettings
-from seamless_pr.models.instances.solov2 import SoloV2
-from seamless_pr.models.necks.fpn import FPN
+from seamless_pr.build.networks import build_network
+from seamless_pr.config.networks import (
+    BalancedPyramidSettings,
+    BiasSettings,
+    FixedBatchNormSettings,
+    FPNSettings,
+    MaskRCNNSettings,
+    PointRendSettings,
+    SoloV2Settings,
+    TimmBackboneSettings,
+    TwoBranchSettings,
+)
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.networks.network import PixelNormalization
+from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
-from seamless_pr.weights.mmdetection import our_name
-from tests.support.golden import load_golden
-from tests.support.mmdet_recipe import normalized, recipe_image, recipe_tensors
+from seamless_pr.structures.kinds import Kinded
+from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.settings import (
+    BoxSettings,
+    CoarseMaskSettings,
+    ConvMaskSettings,
+    PointSettings,
+    RoISettings,
+    RPNSettings,
+)
+from seamless_pr.weights.mmdetection import fit_mmdetection_weights, our_name
+from tests.support.golden import golden_names, load_golden
+from tests.support.mmdet_recipe import recipe_image, recipe_tensors
 
-NUM_THINGS = 34
-FIXED = make_norm_act("fixed_batch_norm", slope=0.0)
-BIAS = make_norm_act("bias", slope=0.0)
-GROUPS = make_norm_act("group_norm", slope=0.0, num_groups=32)
-X101_DCN2_GC = ("resnext101_64x4d", StageExtras("v2", context_ratio=1 / 16))
+MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
+STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
+NO_CROWD_RULE = 2.0
 
+RESNET = TimmBackboneSettings(name="resnet50", num_frozen=2)
+RESNEXT = replace(RESNET, name="resnext101_64x4d")
+RES2NET = replace(RESNET, name="res2net101d")
+FPN = FPNSettings(activation="identity", extra="pool")
+TWO_BLOCKS = BalancedPyramidSettings(activation="identity", extra="pool", num_refinements=2)
 
-class GoldenNetwork(nn.Module):
-    """Trunk and instance branch, named as in a two-branch network."""
-
-    def __init__(self, backbone: nn.Module, neck: nn.Module, instances: InstanceBranch) -> None:
-        super().__init__()
-        self.trunk = nn.ModuleDict({"backbone": backbone, "neck": neck})
-        self.instances = instances
-
-    def features(self, batch: ImageBatch) -> Features:
-        images = [
-            normalized(image[:, :height, :width], batch.padded_size)
-            for image, (height, width) in zip(batch.images, batch.image_sizes)
-        ]
-        levels = self.trunk["neck"](self.trunk["backbone"](torch.cat(images)))
-        return Features(tuple(levels), (4, 8, 16, 32, 64))
-
-
-def load(network: GoldenNetwork, name: str, seed: int) -> None:
-    """Gives the network (on the meta device) the weights of a golden one; all keys must fit."""
-    weights = {}
-    for key, tensor in recipe_tensors(name, seed).items():
-        if not key.endswith("num_batches_tracked"):
-            ours = our_name(key)
-            assert ours is not None, key
-            weights[ours] = tensor
-    network.load_state_dict(weights, assign=True)
-    for parameter in network.parameters():
-        parameter.requires_grad_()
-    network.eval()
-
-
-def make_fpn(backbone: TimmBackbone, norm_act: NormActFactory = BIAS) -> FPN:
-    return FPN(backbone.out_channels, 256, norm_act, activation="identity", extra="pool")
+RPN = RPNSettings(
+    anchor_ratios=(0.5, 1.0, 2.0),
+    anchor_offset=0.0,
+    pre_nms_test=1000,
+    post_nms_test=200,
+    nms_per_level=True,
+    drop_empty=True,
+    forced_iou=0.3,
+    forces_equals=True,
+    crowd_overlap=NO_CROWD_RULE,
+    inside_only=False,
+    num_samples=10**6,
+    positive_fraction=1.0,
+    box_loss_beta=0.0,
+)
+RPN_1 = replace(RPN, whole_pixels=True, drop_empty=False, inside_only=True, box_loss_beta=1 / 9)
+ROI = RoISettings(sampler="aligned", level_epsilon=2.5e-7, size=7)
+ROI_1 = replace(ROI, sampler="unaligned", num_samples=2)
+BOX = BoxSettings(
+    pooling=1,
+    forces_best=True,
+    crowd_overlap=NO_CROWD_RULE,
+    num_samples=10**6,
+    positive_fraction=1.0,
+    box_loss_beta=0.0,
+)
+BOX_1 = replace(BOX, class_agnostic=True, whole_pixels=True, box_loss_beta=1.0)
+COARSE = CoarseMaskSettings(conv_channels=256, roi_size=26)
+COARSE_1 = replace(COARSE, mixes_first=True, background=True, whole_pixels=True)
+POINTS = PointSettings(
+    num_levels=5,
+    num_train_points=576,
+    subdivision_points=4900,
+    start_size=52,
+    output_size=416,
+    train_on_predicted_boxes=False,
+)
+WINNER = PointRendSettings(rpn=RPN_1, roi=ROI_1, box=BOX_1, mask=COARSE_1, points=POINTS)
+MODERN = PointRendSettings(rpn=RPN, roi=ROI, box=BOX, mask=COARSE, points=POINTS)
+SMALL_GRID = replace(
+    WINNER,
+    mask=replace(COARSE_1, roi_size=14),
+    points=PointSettings(num_levels=4, train_on_predicted_boxes=False),
+)
+CANDIDATE_5 = replace(
+    WINNER,
+    roi=replace(ROI_1, size=10, num_samples=0),
+    box=replace(BOX_1, num_layers=4),
+    mask=replace(COARSE_1, conv_channels=512, num_layers=4),
+    points=replace(POINTS, hidden_channels=512, num_layers=5),
+)
+MASK_RCNN = MaskRCNNSettings(rpn=RPN, roi=ROI, box=BOX, mask=ConvMaskSettings(roi_size=14))
 
 
 @dataclass(frozen=True)
-class SoloCase:
-    """A golden file and the network behind it."""
+class MMDetCase:
+    """A golden file and the network behind it.
+
+    Attributes:
+        file: name of the golden file.
+        network: name of its list of weights.
+        instances: settings of the branch.
+        backbone, neck: of the trunk.
+    """
 
     file: str
     network: str
-    timm_name: str = "resnet50"
-    extras: StageExtras | None = None
-    deformable: str = "none"
+    instances: Kinded = field(hash=False)
+    backbone: TimmBackboneSettings = field(default=RESNET, hash=False)
+    neck: FPNSettings = field(default=FPN, hash=False)
 
     @property
     def golden(self) -> dict[str, Tensor]:
         return load_golden(f"mmdet/{self.file}")
 
-    def build(self, **settings: Any) -> GoldenNetwork:
-        """The network with the file's seed; weights are made once."""
-        network = solo_network(self)
-        network.instances.settings = SoloSettings(**settings)
-        return network
+    @property
+    def seed(self) -> int:
+        return int(self.golden["seed"])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        height, width = self.golden["image_hw"].tolist()
+        return height, width
+
+    def build(self) -> TwoBranchNet:
+        return mmdet_network(self)
 
     def batch(self) -> ImageBatch:
-        height, width = self.golden["image_hw"].tolist()
-        image = recipe_image(height, width, int(self.golden["seed"]))
+        image = recipe_image(*self.image_size, self.seed)
         return ImageBatch.from_images([image]).padded_to(32)
+
+    @cache  # noqa: B019 - a handful of module-level cases.
+    def features(self) -> Features:
+        """Without gradient."""
+        with torch.no_grad():
+            return self.build().trunk(self.batch())
+
+
+def empty_network(case: MMDetCase) -> TwoBranchNet:
+    """The network on the meta device, all but its normalisation."""
+    settings = TwoBranchSettings(
+        backbone=case.backbone,
+        norm_act=FixedBatchNormSettings(slope=0.0),
+        head_norm_act=BiasSettings(slope=0.0),
+        neck=case.neck,
+        instances=case.instances,
+        pixel_mean=MEAN,
+        pixel_std=STD,
+        size_divisor=32,
+    )
+    with torch.device("meta"):
+        network = build_network(settings, load_label_space("future3d"))
+    assert isinstance(network, TwoBranchNet)
+    network.trunk.normalization = PixelNormalization(MEAN, STD)
+    return network
 
 
 @cache
-def solo_network(case: SoloCase) -> GoldenNetwork:
-    with torch.device("meta"):
-        backbone = TimmBackbone(case.timm_name, FIXED, extras=case.extras)
-        head = SoloHead(256, NUM_THINGS, GROUPS, deformable=case.deformable)
-        network = GoldenNetwork(backbone, make_fpn(backbone), SoloV2(head, SoloSettings()))
-    load(network, case.network, int(case.golden["seed"]))
-    backbone.freeze(2)
-    return network
+def mmdet_network(case: MMDetCase) -> TwoBranchNet:
+    """The golden network, imported; in evaluation mode."""
+    network = empty_network(case)
+    state, report = fit_mmdetection_weights(
+        recipe_tensors(case.network, case.seed), network.state_dict()
+    )
+    report.check(case.network)
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def statistics(x: Tensor) -> Tensor:
+    """Mean, mean absolute and mean square, as stored."""
+    x = x.double()
+    return torch.stack([x.mean(), x.abs().mean(), x.square().mean()])
+
+
+def close(found: Tensor, expected: Tensor, atol: float) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+def solo_settings(golden: Mapping[str, Tensor], **changes: Any) -> SoloV2Settings:
+    """With the scale ranges of a golden training case."""
+    ranges = tuple((float(low), float(high)) for low, high in golden["train_scale_ranges"])
+    return SoloV2Settings(scale_ranges=ranges, **changes)
+
+
+def box_target(boxes: Tensor, classes: Tensor, image_size: tuple[int, int]) -> PanopticTarget:
+    """A target whose boxes are given, and not those of masks: golden objects overlap."""
+    target = PanopticTarget(
+        torch.zeros(image_size, dtype=torch.int32),
+        classes.long(),
+        torch.zeros(len(classes), dtype=torch.bool),
+        load_label_space("future3d"),
+    )
+    # Cached properties: what is there already is not worked out.
+    target.__dict__["boxes"] = boxes
+    target.__dict__["object_indices"] = torch.arange(len(boxes))
+    return target
+
+
+def mask_targets(masks: Tensor, classes: Tensor) -> list[PanopticTarget]:
+    """A target for each of [G, H, W] overlapping masks, as if it were in an image of its own."""
+    return [
+        PanopticTarget(
+            mask.int(), classes[[index]].long(), torch.zeros(1).bool(), load_label_space("future3d")
+        )
+        for index, mask in enumerate(masks)
+    ]
+
+
+def image_per_object(features: Features, count: int) -> Features:
+    """The features of one image, as those of `count` images."""
+    levels = tuple(level.expand(count, -1, -1, -1) for level in features.levels)
+    return Features(levels, features.strides)
+
+
+def check_gradients(case: MMDetCase, network: TwoBranchNet, tolerance: float = 1e-3) -> None:
+    """Norms of all gradients, and pieces of some, after a backward pass."""
+    golden, parameters = case.golden, dict(network.named_parameters())
+    names = golden_names(f"mmdet/{case.file}", "train_grad_names")
+    for name, norm in zip(names, golden["train_grad_norms"].tolist(), strict=True):
+        ours = our_name(name)
+        assert ours is not None, name
+        grad = parameters[ours].grad
+        found = 0.0 if grad is None else float(grad.double().norm())
+        assert found == pytest.approx(norm, rel=tolerance, abs=1e-7), name
+    for key, expected in golden.items():
+        if key.startswith("train_grad:"):
+            ours = our_name(key.removeprefix("train_grad:"))
+            assert ours is not None
+            grad = parameters[ours].grad
+            assert grad is not None
+            piece = grad.flatten(1)[: len(expected), : expected.shape[1]]
+            close(piece, expected, tolerance * float(expected.abs().max()))

@@ -22,6 +22,7 @@ from seamless_pr.models.instances.point_rend import (
     coarse_mask_logits,
     point_mask_logits,
 )
+from seamless_pr.ops.points import PointReader
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.settings import PointSettings
 
@@ -68,13 +69,12 @@ def mask_head_seconds(size: tuple[int, int], rounds: int, seed: int = 0) -> dict
     found = Instances(torch.ones(NUM_BOXES), things, boxes)
     images = torch.zeros(NUM_BOXES, dtype=torch.int64)
     settings = PointSettings()
+    reader = PointReader((fine_map,), (size,))
     whole = _median_seconds(
-        lambda: point_mask_logits(coarse_head, point_head, fine_map, [found], size, settings),
+        lambda: point_mask_logits(coarse_head, point_head, reader, [found], settings),
         rounds,
     )
-    coarse = _median_seconds(
-        lambda: coarse_mask_logits(coarse_head, fine_map, boxes, images, size), rounds
-    )
+    coarse = _median_seconds(lambda: coarse_mask_logits(coarse_head, reader, boxes, images), rounds)
     return {COARSE: coarse, SUBDIVISION: whole - coarse, WHOLE: whole}
 
 

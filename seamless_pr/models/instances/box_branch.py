@@ -65,7 +65,7 @@ class SampledRoIs:
 
 
 class BoxHead(nn.Module):
-    """Average pooling, two fully connected layers with norm, and two predictors.
+    """Average pooling, fully connected layers with norm, and two predictors.
 
     The pooling to half the RoI size is the released Seamless code's; the paper does not mention it,
     and Mask R-CNN has none (`pooling=1`).
@@ -79,6 +79,8 @@ class BoxHead(nn.Module):
         hidden_channels: width of the fully connected layers.
         roi_size: side of the pooled features; a multiple of `pooling`.
         pooling: side of the windows that are averaged first.
+        num_layers: fully connected layers.
+        class_agnostic: one box for all classes; the output repeats it for each.
     """
 
     def __init__(
@@ -89,24 +91,33 @@ class BoxHead(nn.Module):
         hidden_channels: int = 1024,
         roi_size: int = 14,
         pooling: int = 2,
+        *,
+        num_layers: int = 2,
+        class_agnostic: bool = False,
     ) -> None:
         super().__init__()
         if roi_size % pooling:
             raise ValueError(f"roi_size must be a multiple of pooling ({pooling}); got {roi_size}")
         self.pooling = pooling
-        self.fc1 = nn.Linear(in_channels * (roi_size // pooling) ** 2, hidden_channels, bias=False)
-        self.norm1 = norm_act(hidden_channels)
-        self.fc2 = nn.Linear(hidden_channels, hidden_channels, bias=False)
-        self.norm2 = norm_act(hidden_channels)
-        self.class_logits = nn.Linear(hidden_channels, num_things + 1)
-        self.box_deltas = nn.Linear(hidden_channels, num_things * 4)
+        self.num_things = num_things
+        self.num_layers = num_layers
+        self.class_agnostic = class_agnostic
+        inputs = in_channels * (roi_size // pooling) ** 2
+        for index in range(1, num_layers + 1):
+            self.add_module(f"fc{index}", nn.Linear(inputs, hidden_channels, bias=False))
+            self.add_module(f"norm{index}", norm_act(hidden_channels))
+            inputs = hidden_channels
+        self.class_logits = nn.Linear(inputs, num_things + 1)
+        self.box_deltas = nn.Linear(inputs, 4 if class_agnostic else num_things * 4)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Xavier weights as in the reference; predictors start near 0."""
         gain = nn.init.calculate_gain("leaky_relu", _LEAKY_SLOPE)
-        nn.init.xavier_normal_(self.fc1.weight, gain)
-        nn.init.xavier_normal_(self.fc2.weight, gain)
+        for index in range(1, self.num_layers + 1):
+            layer = self.get_submodule(f"fc{index}")
+            assert isinstance(layer, nn.Linear)
+            nn.init.xavier_normal_(layer.weight, gain)
         nn.init.xavier_normal_(self.class_logits.weight, _CLASS_GAIN)
         nn.init.xavier_normal_(self.box_deltas.weight, _DELTA_GAIN)
         nn.init.zeros_(self.class_logits.bias)
@@ -114,9 +125,14 @@ class BoxHead(nn.Module):
 
     def forward(self, roi_features: Tensor) -> BoxOutput:
         pooled = F.avg_pool2d(roi_features, self.pooling) if self.pooling > 1 else roi_features
-        hidden = self.norm1(self.fc1(pooled.flatten(1)))
-        hidden = self.norm2(self.fc2(hidden))
-        return BoxOutput(self.class_logits(hidden), self.box_deltas(hidden))
+        hidden = pooled.flatten(1)
+        for index in range(1, self.num_layers + 1):
+            layer, norm = self.get_submodule(f"fc{index}"), self.get_submodule(f"norm{index}")
+            hidden = norm(layer(hidden))
+        deltas = self.box_deltas(hidden)
+        if self.class_agnostic:
+            deltas = deltas.repeat(1, self.num_things)
+        return BoxOutput(self.class_logits(hidden), deltas)
 
 
 @torch.no_grad()
@@ -149,6 +165,7 @@ def sample_proposals(
         target.crowd_mask if bool(target.is_crowd.any()) else None,
         positive_iou=settings.positive_iou,
         max_crowd_overlap=settings.crowd_overlap,
+        num_own=len(gt_boxes) if settings.forces_best else None,
     )
     positives, negatives = sample_matches(
         matches, settings.num_samples, settings.positive_fraction, generator
@@ -273,9 +290,20 @@ def _detect_image(
     things, rois = torch.nonzero(probs.t() > settings.score_threshold, as_tuple=True)
     scores = probs[rois, things]
     decoded = decode_boxes(boxes[rois], deltas[rois, things], settings.delta_weights)
-    decoded = clip_boxes(decoded, image_size)
-    has_area = (decoded[:, 2:] > decoded[:, :2]).all(1)
-    detections = Instances(scores, things, decoded).select(has_area)
+    decoded = clip_boxes(decoded, image_size, keeps_pixel=settings.whole_pixels)
+    return suppressed(Instances(scores, things, decoded), settings)
+
+
+def suppressed(candidates: Instances, settings: BoxSettings) -> Instances:
+    """The best of overlapping boxes of each class; boxes without area are left out.
+
+    Args:
+        candidates: class by class, without masks.
+        settings: threshold and limit.
+    """
+    boxes = candidates.require_boxes()
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    detections = candidates.select(has_area)
     kept = class_nms(
         detections.require_boxes(),
         detections.scores,

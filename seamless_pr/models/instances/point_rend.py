@@ -1,6 +1,6 @@
 """The masks of PointRend: the coarse head, its losses, and subdivision of the masks of boxes.
 
-Letters: C channels of P2, K classes, R boxes, P points of a box.
+Letters: C channels that are read, K classes, R boxes, P points of a box.
 Source: PointRend (CVPR 2020), sections 3 and 4; where the released code differs, it is the default.
 """
 
@@ -22,8 +22,15 @@ from seamless_pr.models.instances.two_stage import (
     SampledBatch,
     positive_rois,
 )
-from seamless_pr.ops.masks import BoxMasks, aligned_mask_targets
+from seamless_pr.ops.boxes import last_pixels
+from seamless_pr.ops.masks import (
+    BoxMasks,
+    PixelBoxMasks,
+    aligned_mask_targets,
+    pixel_mask_targets,
+)
 from seamless_pr.ops.points import (
+    PointReader,
     mask_uncertainty,
     points_to_image,
     regular_grid,
@@ -45,55 +52,80 @@ from seamless_pr.structures.settings import PointSettings
 
 
 class CoarseMaskHead(nn.Module):
-    """Class-specific 7x7 mask logits of a box, seen whole.
+    """Class-specific mask logits of a box, seen whole.
 
-    forward: [R, C, roi_size, roi_size] features on a regular grid of P2 points -> logits
-    [R, K, roi_size / 2, roi_size / 2].
+    forward: [R, C, roi_size, roi_size] features on a regular grid of points -> logits
+    [R, K, roi_size / 2, roi_size / 2]; with `background` [R, 1 + K, ...], the background first.
+
+    Args:
+        in_channels: C, of all levels that are read together.
+        num_things: K.
+        hidden_channels, num_layers: width and number of the fully connected layers.
+        roi_size: side of the grid.
+        conv_channels: width of the convolution that halves the side; None: C.
+        mixes_first: a 1x1 convolution from C to that width goes before it.
+        background: whether there is a background.
     """
 
     def __init__(
-        self, in_channels: int, num_things: int, *, hidden_channels: int = 1024, roi_size: int = 14
+        self,
+        in_channels: int,
+        num_things: int,
+        *,
+        hidden_channels: int = 1024,
+        roi_size: int = 14,
+        num_layers: int = 2,
+        conv_channels: int | None = None,
+        mixes_first: bool = False,
+        background: bool = False,
     ) -> None:
         super().__init__()
         if roi_size % 2:
             raise ValueError(f"roi_size must be even (it is halved once); got {roi_size}")
         self.roi_size = roi_size
         self.mask_size = roi_size // 2
-        self.num_things = num_things
-        self.reduce = nn.Conv2d(in_channels, in_channels, 2, stride=2)
-        self.fc1 = nn.Linear(in_channels * self.mask_size**2, hidden_channels)
-        self.fc2 = nn.Linear(hidden_channels, hidden_channels)
-        self.prediction = nn.Linear(hidden_channels, num_things * self.mask_size**2)
-        nn.init.kaiming_normal_(self.reduce.weight, mode="fan_out", nonlinearity="relu")
-        for layer in (self.fc1, self.fc2):
-            nn.init.kaiming_uniform_(layer.weight, a=1)
+        self.num_layers = num_layers
+        self.first_thing = int(background)
+        self.num_outputs = num_things + self.first_thing
+        width = conv_channels or in_channels
+        self.mix = nn.Conv2d(in_channels, width, 1) if mixes_first else None
+        self.reduce = nn.Conv2d(width if mixes_first else in_channels, width, 2, stride=2)
+        inputs = width * self.mask_size**2
+        for index in range(1, num_layers + 1):
+            self.add_module(f"fc{index}", nn.Linear(inputs, hidden_channels))
+            inputs = hidden_channels
+        self.prediction = nn.Linear(inputs, self.num_outputs * self.mask_size**2)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """He's weights in convolutions, Xavier's in the other layers; predictions start near 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.kaiming_uniform_(module.weight, a=1)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
         nn.init.normal_(self.prediction.weight, std=0.001)
-        for module in (self.reduce, self.fc1, self.fc2, self.prediction):
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
 
     def forward(self, roi_features: Tensor) -> Tensor:
+        if self.mix is not None:
+            roi_features = F.relu(self.mix(roi_features))
         hidden = F.relu(self.reduce(roi_features)).flatten(1)
-        hidden = F.relu(self.fc2(F.relu(self.fc1(hidden))))
+        for index in range(1, self.num_layers + 1):
+            hidden = F.relu(self.get_submodule(f"fc{index}")(hidden))
         return self.prediction(hidden).unflatten(
-            1, (self.num_things, self.mask_size, self.mask_size)
+            1, (self.num_outputs, self.mask_size, self.mask_size)
         )
 
 
 def coarse_mask_logits(
-    head: CoarseMaskHead,
-    fine_map: Tensor,
-    boxes: Tensor,
-    image_indices: Tensor,
-    padded_size: tuple[int, int],
+    head: CoarseMaskHead, reader: PointReader, boxes: Tensor, image_indices: Tensor
 ) -> Tensor:
-    """The coarse head on a grid of P2 points per box: [R, K, mask_size, mask_size] logits."""
+    """The coarse head on a grid of points per box: [R, K, mask_size, mask_size] logits."""
     grid = regular_grid(head.roi_size, boxes.device)
-    size = boxes.new_tensor([padded_size[1], padded_size[0]])
-    points = points_to_image(grid.expand(len(boxes), -1, -1), boxes) / size
-    features = sample_points(
-        fine_map, points.flatten(0, 1), image_indices.repeat_interleave(len(grid))
-    )
+    points = points_to_image(grid.expand(len(boxes), -1, -1), boxes)
+    features = reader.read(points.flatten(0, 1), image_indices.repeat_interleave(len(grid)))
     grid_features = features.unflatten(0, (len(boxes), head.roi_size, head.roi_size))
     return head(grid_features.permute(0, 3, 1, 2))
 
@@ -101,12 +133,13 @@ def coarse_mask_logits(
 def point_mask_losses(
     coarse_head: CoarseMaskHead,
     point_head: PointHead,
-    fine_map: Tensor,
+    reader: PointReader,
     rois: PositiveRoIs,
     targets: Sequence[PanopticTarget],
-    padded_size: tuple[int, int],
     settings: PointSettings,
     generators: Sequence[torch.Generator],
+    *,
+    whole_pixels: bool = False,
 ) -> dict[str, LossSum]:
     """Losses `mask_coarse` (mean over boxes, cells) and `mask_point` (mean over boxes, points).
 
@@ -114,11 +147,12 @@ def point_mask_losses(
     trains the coarse head as well (released code).
     """
     num_rois = len(rois)
-    coarse_logits = coarse_mask_logits(
-        coarse_head, fine_map, rois.boxes, rois.image_indices, padded_size
-    ).float()
-    own_coarse = _own_class(coarse_logits, rois.thing_indices)
-    coarse_targets = _per_image_targets(rois, targets, coarse_head.mask_size)
+    if whole_pixels:
+        rois = replace(rois, boxes=last_pixels(rois.boxes))
+    coarse_logits = coarse_mask_logits(coarse_head, reader, rois.boxes, rois.image_indices).float()
+    classes = rois.thing_indices + coarse_head.first_thing
+    own_coarse = _own_class(coarse_logits, classes)
+    coarse_targets = _per_image_targets(rois, targets, coarse_head.mask_size, whole_pixels)
     coarse_total = F.binary_cross_entropy_with_logits(own_coarse, coarse_targets, reduction="sum")
 
     rows = torch.arange(num_rois, device=own_coarse.device)
@@ -142,11 +176,11 @@ def point_mask_losses(
             uniform_drawer(rois.rois_per_image(len(targets)), generators, own_coarse.device),
         )
     fine, coarse = gather_point_features(
-        fine_map, coarse_logits, coords, rois.boxes, rois.image_indices, padded_size
+        reader, coarse_logits, coords, rois.boxes, rois.image_indices
     )
     point_logits = point_head(fine, coarse).float().unflatten(0, tuple(coords.shape[:2]))
     own_points = point_logits.gather(
-        2, rois.thing_indices[:, None, None].expand(-1, coords.shape[1], 1)
+        2, classes[:, None, None].expand(-1, coords.shape[1], 1)
     ).squeeze(2)
     point_targets = sample_membership(
         [target.id_map for target in targets],
@@ -161,13 +195,18 @@ def point_mask_losses(
     }
 
 
-def _per_image_targets(rois: PositiveRoIs, targets: Sequence[PanopticTarget], size: int) -> Tensor:
+def _per_image_targets(
+    rois: PositiveRoIs, targets: Sequence[PanopticTarget], size: int, whole_pixels: bool
+) -> Tensor:
     rows = rois.boxes.new_zeros(len(rois), size, size)
     for image_index, target in enumerate(targets):
         row = torch.nonzero(rois.image_indices == image_index).flatten()
-        rows[row] = aligned_mask_targets(
-            target.id_map, rois.segment_ids[row], rois.boxes[row], rois.segment_boxes[row], size
-        )
+        ids, boxes = rois.segment_ids[row], rois.boxes[row]
+        if whole_pixels:
+            rows[row] = pixel_mask_targets(target.id_map, ids, boxes, size)
+        else:
+            extents = rois.segment_boxes[row]
+            rows[row] = aligned_mask_targets(target.id_map, ids, boxes, extents, size)
     return rows
 
 
@@ -185,10 +224,11 @@ def _grid_coords(num_points: int, num_rows: int, device: torch.device) -> Tensor
 def point_mask_logits(
     coarse_head: CoarseMaskHead,
     point_head: PointHead,
-    fine_map: Tensor,
+    reader: PointReader,
     instances: Sequence[Instances],
-    padded_size: tuple[int, int],
     settings: PointSettings,
+    *,
+    whole_pixels: bool = False,
 ) -> list[Tensor]:
     """Refined mask logits per image, for the predicted class: [R, output_size, output_size].
 
@@ -197,18 +237,18 @@ def point_mask_logits(
     """
     counts = [len(found) for found in instances]
     boxes = torch.cat([found.require_boxes() for found in instances])
-    thing_indices = torch.cat([found.thing_indices for found in instances])
+    if whole_pixels:
+        boxes = last_pixels(boxes)
+    classes = torch.cat([found.thing_indices for found in instances]) + coarse_head.first_thing
     image_indices = torch.arange(len(counts), device=boxes.device).repeat_interleave(
         torch.tensor(counts, device=boxes.device)
     )
-    coarse_logits = coarse_mask_logits(coarse_head, fine_map, boxes, image_indices, padded_size)
+    coarse_logits = coarse_mask_logits(coarse_head, reader, boxes, image_indices)
 
     def predict(coords: Tensor) -> Tensor:
-        fine, coarse = gather_point_features(
-            fine_map, coarse_logits, coords, boxes, image_indices, padded_size
-        )
+        fine, coarse = gather_point_features(reader, coarse_logits, coords, boxes, image_indices)
         logits = point_head(fine, coarse).unflatten(0, (len(boxes), coords.shape[1]))
-        return logits.gather(2, thing_indices[:, None, None].expand(-1, coords.shape[1], 1))
+        return logits.gather(2, classes[:, None, None].expand(-1, coords.shape[1], 1))
 
     start = settings.start_size
     if start:
@@ -216,7 +256,7 @@ def point_mask_logits(
         logits = predict(grid).view(len(boxes), 1, start, start)
     else:
         start = coarse_head.mask_size
-        logits = _own_class(coarse_logits, thing_indices)[:, None]
+        logits = _own_class(coarse_logits, classes)[:, None]
     steps = num_subdivision_steps(start, settings.output_size)
     refined = refine(
         logits,
@@ -233,19 +273,41 @@ class PointRendMasks(MaskPart):
 
     Args:
         coarse_head: sees a box whole.
-        point_head: sees a point; reads the finest level.
-        settings: numbers of training and subdivision.
+        point_head: sees a point.
+        settings: numbers of training and subdivision, and of levels that are read.
+        whole_pixels: boxes are rows and columns of whole pixels, as in mmdetection 1.x.
     """
 
     loss_names = ("mask_coarse", "mask_point")
 
     def __init__(
-        self, coarse_head: CoarseMaskHead, point_head: PointHead, settings: PointSettings
+        self,
+        coarse_head: CoarseMaskHead,
+        point_head: PointHead,
+        settings: PointSettings,
+        *,
+        whole_pixels: bool = False,
     ) -> None:
         super().__init__()
         self.coarse_head = coarse_head
         self.point_head = point_head
         self.settings = settings
+        self.whole_pixels = whole_pixels
+
+    def reader(self, features: Features) -> PointReader:
+        """Of the levels that both heads see.
+
+        Raises:
+            ValueError: there are fewer levels.
+        """
+        num_levels = self.settings.num_levels
+        if len(features.levels) < num_levels:
+            raise ValueError(
+                f"the mask heads read {num_levels} levels; got {len(features.levels)}; let the "
+                "pyramid make more, or lower points.num_levels"
+            )
+        levels, strides = features.levels[:num_levels], features.strides[:num_levels]
+        return PointReader.of_levels(levels, strides)
 
     def losses(self, sampled: SampledBatch) -> dict[str, LossSum]:
         positive = positive_rois(sampled.rois, sampled.targets)
@@ -254,12 +316,12 @@ class PointRendMasks(MaskPart):
         return point_mask_losses(
             self.coarse_head,
             self.point_head,
-            sampled.features.finest,
+            self.reader(sampled.features),
             positive,
             sampled.targets,
-            sampled.batch.padded_size,
             self.settings,
             sampled.generators,
+            whole_pixels=self.whole_pixels,
         )
 
     def add_masks(
@@ -268,15 +330,19 @@ class PointRendMasks(MaskPart):
         logits = point_mask_logits(
             self.coarse_head,
             self.point_head,
-            features.finest,
+            self.reader(features),
             instances,
-            padded_size,
             self.settings,
+            whole_pixels=self.whole_pixels,
         )
-        return [
-            replace(found, masks=BoxMasks(image_logits, found.require_boxes()))
-            for found, image_logits in zip(instances, logits, strict=True)
-        ]
+        with_masks = []
+        for found, image_logits in zip(instances, logits, strict=True):
+            boxes = found.require_boxes()
+            masks: BoxMasks = BoxMasks(image_logits, boxes)
+            if self.whole_pixels:
+                masks = PixelBoxMasks(image_logits, last_pixels(boxes))
+            with_masks.append(replace(found, masks=masks))
+        return with_masks
 
 
 def _on_predicted_boxes(positive: PositiveRoIs, sampled: SampledBatch) -> PositiveRoIs:

@@ -135,16 +135,27 @@ def generate_anchors(
         raise ValueError(
             f"got {len(feature_sizes)} feature sizes but {len(strides)} strides; give one per level"
         )
-    roots = torch.tensor(settings.anchor_ratios, device=device).sqrt()
     anchors = []
     for (height, width), stride in zip(feature_sizes, strides):
-        side = stride * settings.anchor_scale
-        half_size = torch.stack([side / roots, side * roots], dim=1) / 2
-        x = (torch.arange(width, device=device) + settings.anchor_offset) * stride
-        y = (torch.arange(height, device=device) + settings.anchor_offset) * stride
-        centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[:, :, None]
-        anchors.append(torch.cat([centers - half_size, centers + half_size], dim=-1).flatten(0, 2))
+        cell = _cell_anchors(stride, settings).to(device)
+        x = torch.arange(width, device=device) * stride
+        y = torch.arange(height, device=device) * stride
+        corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[:, :, None]
+        anchors.append((torch.cat([corners, corners], dim=-1) + cell).flatten(0, 2))
     return tuple(anchors)
+
+
+def _cell_anchors(stride: int, settings: RPNSettings) -> Tensor:
+    """Anchors of the first cell of a level, [A, 4]."""
+    roots = torch.tensor(settings.anchor_ratios).sqrt()
+    side = stride * settings.anchor_scale
+    size = torch.stack([side / roots, side * roots], dim=1)
+    if settings.whole_pixels:
+        # Indices of the first and the last pixel; a box ends where the last one does.
+        middle, half = 0.5 * (stride - 1), 0.5 * (size - 1)
+        return torch.cat([(middle - half).round(), (middle + half).round() + 1], dim=1)
+    centre = settings.anchor_offset * stride
+    return torch.cat([centre - size / 2, centre + size / 2], dim=1)
 
 
 @torch.no_grad()
@@ -203,7 +214,8 @@ def _select_proposals(
     settings: RPNSettings,
 ) -> Proposals:
     best_logits, best = logits.topk(min(pre_nms, len(logits)))
-    boxes = clip_boxes(decode_boxes(anchors[best], deltas[best]), image_size)
+    boxes = decode_boxes(anchors[best], deltas[best])
+    boxes = clip_boxes(boxes, image_size, keeps_pixel=settings.whole_pixels)
     if settings.drop_empty:
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
         boxes, best_logits = boxes[has_area], best_logits[has_area]
@@ -247,7 +259,10 @@ def rpn_losses(
             positive_iou=settings.positive_iou,
             negative_iou=settings.negative_iou,
             max_crowd_overlap=settings.crowd_overlap,
+            forced_iou=settings.forced_iou,
+            forces_equals=settings.forces_equals,
             inside_only=settings.inside_only,
+            inside_excludes_end=settings.inside_excludes_end,
         )
         positive, negative = sample_matches(
             matches, settings.num_samples, settings.positive_fraction, generator

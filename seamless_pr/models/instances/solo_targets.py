@@ -17,54 +17,11 @@ from torch import Tensor
 from seamless_pr.models.instances.solo_head import SoloOutput
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.object_truth import ObjectTruth
+from seamless_pr.structures.settings import SoloSettings
 
 MASK_STRIDE = 4
-NORMALISATIONS = ("cells", "masks")
 # Keeps the Dice coefficient of two empty masks finite, and its gradient small.
 _DICE_EPSILON = 1e-3
-
-
-@dataclass(frozen=True)
-class SoloSettings:
-    """Numbers of SOLOv2's procedures.
-
-    Attributes:
-        scale_ranges: smallest and largest sqrt(area) of the boxes that a level learns, in pixels of
-            the network input, both included; per level.
-        centre_fraction: side of the region around an object's centre of mass whose cells learn it,
-            in sides of its box.
-        dice_normalisation: the mask loss is divided by the number of cells with a target ("cells";
-            mmdetection, whose cells may have several) or of mask targets ("masks"; the released
-            code).
-        objects_per_cell: "all" objects that meet in a cell teach it their masks, or the "last"
-            alone, as it does its class (the 3D-FUTURE winner's code).
-        focal_alpha, focal_gamma: of the category loss.
-        score_threshold: categories of a cell must exceed it.
-        mask_threshold: probability that a pixel must exceed.
-        max_before_nms, max_detections: most masks before and after the suppression.
-        nms_kernel, nms_sigma: of matrix NMS.
-        min_score: scores must reach it after the suppression.
-    """
-
-    scale_ranges: tuple[tuple[float, float], ...] = (
-        (1.0, 96.0),
-        (48.0, 192.0),
-        (96.0, 384.0),
-        (192.0, 768.0),
-        (384.0, 2048.0),
-    )
-    centre_fraction: float = 0.2
-    dice_normalisation: str = "cells"
-    objects_per_cell: str = "all"
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
-    score_threshold: float = 0.1
-    mask_threshold: float = 0.5
-    max_before_nms: int = 500
-    max_detections: int = 100
-    nms_kernel: str = "gaussian"
-    nms_sigma: float = 2.0
-    min_score: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -209,15 +166,7 @@ def solo_losses(
 
     The focal sum is counted in cells with an object, plus one: an image without objects gives the
     whole sum.
-
-    Raises:
-        ValueError: unknown `dice_normalisation`.
     """
-    if settings.dice_normalisation not in NORMALISATIONS:
-        raise ValueError(
-            f"dice_normalisation must be one of {NORMALISATIONS}; "
-            f"got '{settings.dice_normalisation}'"
-        )
     total = output.mask_features.float().sum() * 0
     num_masks = num_cells = 0
     for image, target in enumerate(targets):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seamless_pr.models.instances.branch import InstanceBranch
 from seamless_pr.models.instances.solo_head import SoloHead, SoloOutput
-from seamless_pr.models.instances.solo_targets import SoloSettings, solo_losses, solo_target
+from seamless_pr.models.instances.solo_targets import solo_losses, solo_target
 from seamless_pr.ops.mask_nms import local_maxima, matrix_nms
 from seamless_pr.ops.masks import ImageMasks
 from seamless_pr.structures.features import Features
@@ -23,6 +23,7 @@ from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.object_truth import ObjectTruth
 from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.settings import SoloSettings
 
 # Input pixels per cell of the maps that the towers see: masks must cover more cells than this.
 TOWER_STRIDES = (8, 8, 16, 32, 32)

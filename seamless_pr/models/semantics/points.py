@@ -17,6 +17,7 @@ from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.semantics.branch import SemanticBranch
 from seamless_pr.models.semantics.pixels import semantic_labels, semantic_loss
 from seamless_pr.ops.points import (
+    PointReader,
     class_uncertainty,
     sample_labels,
     sample_points,
@@ -127,7 +128,9 @@ def semantic_point_loss(
         settings.importance_fraction,
         uniform_drawer([1] * num_images, generators, coarse_logits.device),
     )
-    fine, coarse = gather_point_features(fine_map, coarse_logits, coords, None, images, padded_size)
+    fine, coarse = gather_point_features(
+        PointReader((fine_map,), (padded_size,)), coarse_logits, coords, None, images
+    )
     logits = point_head(fine, coarse).float()
     point_labels = torch.stack(
         [
@@ -171,10 +174,10 @@ def refine_semantic_logits(
     num_steps = round(math.log2(padded_size[1] / coarse_logits.shape[-1]))
     images = torch.arange(num_images, device=coarse_logits.device)
 
+    reader = PointReader((fine_map,), (padded_size,))
+
     def predict(coords: Tensor) -> Tensor:
-        fine, coarse = gather_point_features(
-            fine_map, coarse_logits, coords, None, images, padded_size
-        )
+        fine, coarse = gather_point_features(reader, coarse_logits, coords, None, images)
         return point_head(fine, coarse).unflatten(0, (num_images, coords.shape[1]))
 
     return refine(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from seamless_pr.models.instances.solo_targets import (
-    SoloSettings,
     solo_target,
 )
 from seamless_pr.models.instances.solov2 import (
@@ -18,39 +19,37 @@ from seamless_pr.models.instances.solov2 import (
 )
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.object_truth import ObjectTruth
-from seamless_pr.weights.mmdetection import our_name
-from tests.support.golden import every_golden_case, golden_names
-from tests.support.mmdet_networks import X101_DCN2_GC, SoloCase
+from tests.support.golden import every_golden_case, load_golden
+from tests.support.mmdet_networks import (
+    RESNEXT,
+    MMDetCase,
+    check_gradients,
+    close,
+    solo_settings,
+    statistics,
+)
 from tests.support.mmdet_recipe import recipe_image, recipe_objects, unpacked
 
-R50 = SoloCase("solov2_r50_203x317_s0", "solov2_r50")
-REPORT = SoloCase(
-    "solov2_report_x101_dcn_gc_101x149_s13", "solov2_report_x101_dcn_gc", *X101_DCN2_GC, "v2"
+R50_FILE, REPORT_FILE = "solov2_r50_203x317_s0", "solov2_report_x101_dcn_gc_101x149_s13"
+BATCH_FILE = "solov2_r50_train_batch_s8"
+R50 = MMDetCase(R50_FILE, "solov2_r50", solo_settings(load_golden(f"mmdet/{R50_FILE}")))
+REPORT = MMDetCase(
+    REPORT_FILE,
+    "solov2_report_x101_dcn_gc",
+    solo_settings(load_golden(f"mmdet/{REPORT_FILE}"), deformable="v2"),
+    replace(RESNEXT, deformable="v2", context_ratio=1 / 16),
 )
-BATCH = SoloCase("solov2_r50_train_batch_s8", "solov2_r50")
+BATCH = MMDetCase(BATCH_FILE, "solov2_r50", solo_settings(load_golden(f"mmdet/{BATCH_FILE}")))
 CASES = [R50, pytest.param(REPORT, marks=every_golden_case)]
 GRIDS = (40, 36, 24, 16, 12)
 pytestmark = pytest.mark.slow
-
-
-def ranges(case: SoloCase) -> tuple[tuple[float, float], ...]:
-    return tuple((float(low), float(high)) for low, high in case.golden["train_scale_ranges"])
-
-
-def statistics(x: Tensor) -> Tensor:
-    x = x.double()
-    return torch.stack([x.mean(), x.abs().mean(), x.square().mean()])
-
-
-def close(found: Tensor, expected: Tensor, atol: float) -> None:
-    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_levels_towers_and_mask_feature(case):
     golden, network = case.golden, case.build()
     with torch.no_grad():
-        features = network.features(case.batch())
+        features = network.trunk(case.batch())
         output = network.instances.head(features.levels)
     for number, level in enumerate(features.levels, start=2):
         close(level[0, ::64], golden[f"feat_p{number}_ch64"], 1e-4)
@@ -75,7 +74,7 @@ def test_candidates_and_results(case):
     settings = network.instances.settings
     batch = case.batch()
     with torch.no_grad():
-        output = network.instances.head(network.features(batch).levels)
+        output = network.instances.head(network.trunk(batch).levels)
         candidates = solo_candidates(output, 0, settings.score_threshold)
         cells = torch.stack([candidates.cells, candidates.thing_indices], 1)
         torch.testing.assert_close(cells, golden["candidate_cell_class"].long())
@@ -119,7 +118,7 @@ def test_targets(case):
     objects = recipe_objects(height, width, len(truth), 34, int(golden["seed"]))
     assert torch.equal(truth.boxes, objects.boxes)
     padded_size = tuple(golden["padded_hw"].tolist())
-    target = solo_target(truth, padded_size, GRIDS, SoloSettings(scale_ranges=ranges(case)))
+    target = solo_target(truth, padded_size, GRIDS, case.instances)
     for index, level in enumerate(target.levels):
         labels = golden[f"target_l{index}_labels"].long()
         assert torch.equal(torch.where(labels == 34, -1, labels), level.classes)
@@ -128,37 +127,23 @@ def test_targets(case):
         assert torch.equal(target.masks[level.objects].bool(), masks)
 
 
-def check_gradients(golden: dict[str, Tensor], case: SoloCase, network) -> None:
-    parameters = dict(network.named_parameters())
-    names = golden_names(f"mmdet/{case.file}", "train_grad_names")
-    for name, norm in zip(names, golden["train_grad_norms"].tolist(), strict=True):
-        grad = parameters[our_name(name)].grad
-        found = 0.0 if grad is None else float(grad.double().norm())
-        assert found == pytest.approx(norm, rel=1e-3, abs=1e-7), name
-    for key, expected in golden.items():
-        if key.startswith("train_grad:"):
-            grad = parameters[our_name(key.removeprefix("train_grad:"))].grad
-            size = float(expected.abs().max())
-            close(grad.flatten(1)[:32, :32], expected, 1e-3 * size)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients(case):
-    golden, network = case.golden, case.build(scale_ranges=ranges(case))
+    golden, network = case.golden, case.build()
     network.zero_grad()
     batch = case.batch()
     losses = network.instances.losses_of_objects(
-        network.features(batch), [truth_of(golden)], batch.padded_size
+        network.trunk(batch), [truth_of(golden)], batch.padded_size
     )
     mask, category = (loss.total / loss.count for loss in losses.values())
     assert 3 * mask.item() == pytest.approx(float(golden["train_loss_mask"]), rel=1e-4)
     assert category.item() == pytest.approx(float(golden["train_loss_cls"]), rel=1e-4)
     (3 * mask + category).backward()
-    check_gradients(golden, case, network)
+    check_gradients(case, network)
 
 
 def test_two_images_of_different_sizes_train_together():
-    golden, network = BATCH.golden, BATCH.build(scale_ranges=ranges(BATCH))
+    golden, network = BATCH.golden, BATCH.build()
     seed = int(golden["seed"])
     images = [
         recipe_image(*size, seed + index) for index, size in enumerate(golden["sizes"].tolist())
@@ -174,16 +159,16 @@ def test_two_images_of_different_sizes_train_together():
     assert entries == golden["num_positive_entries"].tolist()
     assert cells == golden["num_positive_cells"].tolist()
     network.zero_grad()
-    losses = network.instances.losses_of_objects(network.features(batch), truths, batch.padded_size)
+    losses = network.instances.losses_of_objects(network.trunk(batch), truths, batch.padded_size)
     mask, category = (loss.total / loss.count for loss in losses.values())
     assert 3 * mask.item() == pytest.approx(float(golden["train_loss_mask"]), rel=1e-4)
     assert category.item() == pytest.approx(float(golden["train_loss_cls"]), rel=1e-4)
     (3 * mask + category).backward()
-    check_gradients(golden, BATCH, network)
+    check_gradients(BATCH, network)
     none = truths[0].boxes[:0], truths[0].thing_indices[:0], truths[0].label_map[:0]
     single = ImageBatch(batch.images[:1], batch.image_sizes[:1])
     losses = network.instances.losses_of_objects(
-        network.features(single), [ObjectTruth.from_masks(*none)], single.padded_size
+        network.trunk(single), [ObjectTruth.from_masks(*none)], single.padded_size
     )
     assert float(losses["solo_mask"].total) == float(golden["train_empty_loss_mask"]) == 0
     category = losses["solo_category"].total / losses["solo_category"].count
