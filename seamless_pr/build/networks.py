@@ -22,6 +22,7 @@ from seamless_pr.config.networks import (
     FPNSettings,
     FrozenBatchNormSettings,
     GroupNormSettings,
+    HTCSettings,
     MaskRCNNSettings,
     MiniDLSettings,
     PanopticFPNSettings,
@@ -41,9 +42,12 @@ from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.models.fusion.by_score import ScoreFusion
 from seamless_pr.models.instances.box_branch import BoxHead
 from seamless_pr.models.instances.branch import InstanceBranch
+from seamless_pr.models.instances.cascade import CascadeBranch, CascadeMaskHead
+from seamless_pr.models.instances.mask_iou import MaskIoUHead
 from seamless_pr.models.instances.mask_rcnn import ConvMasks, MaskHead
 from seamless_pr.models.instances.point_rend import CoarseMaskHead, PointRendMasks
 from seamless_pr.models.instances.rpn import RPNHead
+from seamless_pr.models.instances.semantic_context import SemanticContext
 from seamless_pr.models.instances.solo_head import SoloHead
 from seamless_pr.models.instances.solov2 import SoloV2
 from seamless_pr.models.instances.two_stage import MaskPart, TwoStageBranch
@@ -61,6 +65,7 @@ from seamless_pr.models.semantics.pixels import PixelSemantics, num_semantic_cla
 from seamless_pr.models.semantics.points import PointSemantics
 from seamless_pr.structures.kinds import Kinded
 from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.settings import BoxSettings, RoISettings, RPNSettings
 
 
 @dataclass(frozen=True)
@@ -258,24 +263,74 @@ def _point_rend(settings: PointRendSettings, inputs: Inputs) -> InstanceBranch:
 def _two_stage(
     settings: MaskRCNNSettings | PointRendSettings, inputs: Inputs, masks: MaskPart
 ) -> TwoStageBranch:
-    channels, norm_act = inputs.channels[0], inputs.norm_act
-    rpn, box = settings.rpn, settings.box
     return TwoStageBranch(
-        RPNHead(channels, len(rpn.anchor_ratios), norm_act, rpn.hidden_channels),
-        BoxHead(
-            channels,
-            inputs.label_space.num_things,
-            norm_act,
-            box.hidden_channels,
-            settings.roi.size,
-            box.pooling,
-            num_layers=box.num_layers,
-            class_agnostic=box.class_agnostic,
-        ),
+        _rpn_head(settings.rpn, inputs),
+        _box_head(settings.box, settings.roi, inputs),
         masks,
-        rpn=rpn,
+        rpn=settings.rpn,
         roi=settings.roi,
-        box=box,
+        box=settings.box,
+    )
+
+
+def _rpn_head(rpn: RPNSettings, inputs: Inputs) -> RPNHead:
+    num_anchors = len(rpn.anchor_ratios)
+    return RPNHead(inputs.channels[0], num_anchors, inputs.norm_act, rpn.hidden_channels)
+
+
+def _box_head(box: BoxSettings, roi: RoISettings, inputs: Inputs) -> BoxHead:
+    return BoxHead(
+        inputs.channels[0],
+        inputs.label_space.num_things,
+        inputs.norm_act,
+        box.hidden_channels,
+        roi.size,
+        box.pooling,
+        num_layers=box.num_layers,
+        class_agnostic=box.class_agnostic,
+    )
+
+
+def _htc(settings: HTCSettings, inputs: Inputs) -> InstanceBranch:
+    channels, num_things = inputs.channels[0], inputs.label_space.num_things
+    num_stages, roi_size = len(settings.stages), settings.mask.roi_size or settings.roi.size
+    hidden_channels = settings.mask.hidden_channels
+    mask_heads = [
+        CascadeMaskHead(
+            channels,
+            num_things,
+            inputs.norm_act,
+            hidden_channels=hidden_channels,
+            carries=stage > 0,
+        )
+        for stage in range(num_stages)
+    ]
+    num_classes = inputs.label_space.num_classes
+    return CascadeBranch(
+        _rpn_head(settings.rpn, inputs),
+        [_box_head(settings.box, settings.roi, inputs) for _ in range(num_stages)],
+        mask_heads,
+        MaskIoUHead(channels, num_things, roi_size) if settings.mask_scoring else None,
+        SemanticContext(
+            channels,
+            num_classes,
+            inputs.norm_act,
+            num_levels=len(inputs.channels),
+            hidden_channels=channels,
+        )
+        if settings.context
+        else None,
+        rpn=settings.rpn,
+        roi=settings.roi,
+        mask_roi=replace(settings.roi, size=roi_size),
+        boxes=[
+            replace(
+                settings.box, positive_iou=stage.positive_iou, delta_weights=stage.delta_weights
+            )
+            for stage in settings.stages
+        ],
+        average_masks=settings.average_masks,
+        whole_pixels=settings.box.whole_pixels,
     )
 
 
@@ -403,6 +458,7 @@ KINDS: Mapping[str, dict[str, Kind]] = {
     "instances": {
         "mask_rcnn": Kind(MaskRCNNSettings, _mask_rcnn),
         "point_rend": Kind(PointRendSettings, _point_rend),
+        "htc": Kind(HTCSettings, _htc),
         "solov2": Kind(SoloV2Settings, _solov2),
     },
     "semantics": {

@@ -14,6 +14,7 @@ from annotated_types import Interval, Len
 from seamless_pr.structures.kinds import Kinded, OneOf
 from seamless_pr.structures.settings import (
     BoxSettings,
+    CascadeStage,
     CoarseMaskSettings,
     ConvMaskSettings,
     Count,
@@ -265,6 +266,47 @@ class PointRendSettings(Kinded):
     box: BoxSettings = field(default_factory=BoxSettings)
     mask: CoarseMaskSettings = field(default_factory=CoarseMaskSettings)
     points: PointSettings = field(default_factory=PointSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HTCSettings(Kinded):
+    """Hybrid Task Cascade: boxes refined in stages, mask heads that see the ones before.
+
+    Attributes:
+        rpn: proposals.
+        roi: pooling of features under boxes, for the box heads.
+        box: boxes; `positive_iou` and `delta_weights` are those of `stages`.
+        mask: the mask heads; `norm_rois` is not used.
+        stages: IoU from which a proposal is an object, and delta weights, of each stage.
+        average_masks: masks are the mean of all heads' (mmdetection 1.x and 2.x) or the last head's
+            (3.x).
+        mask_scoring: scores are multiplied by the IoU that a head predicts for the mask.
+        context: a semantic map of all levels, which box and mask features are added from; it has a
+            loss of its own.
+    """
+
+    kind: str = "htc"
+    rpn: RPNSettings = field(default_factory=RPNSettings)
+    roi: RoISettings = field(default_factory=RoISettings)
+    box: BoxSettings = field(
+        default_factory=lambda: BoxSettings(class_agnostic=True, score_threshold=1e-3)
+    )
+    mask: ConvMaskSettings = field(default_factory=ConvMaskSettings)
+    stages: Annotated[tuple[CascadeStage, ...], Len(1)] = (
+        CascadeStage(0.5, (10.0, 10.0, 5.0, 5.0)),
+        CascadeStage(0.6, (20.0, 20.0, 10.0, 10.0)),
+        CascadeStage(0.7, (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067)),
+    )
+    average_masks: bool = True
+    mask_scoring: bool = False
+    context: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.box.class_agnostic:
+            raise ValueError(
+                "'box.class_agnostic' must be true in a cascade: the next stage starts from one "
+                "box, whatever its class"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -297,3 +297,18 @@ def pixel_mask_targets(id_map: Tensor, ids: Tensor, boxes: Tensor, size: int) ->
         crop = id_map[top : max(bottom, top) + 1, left : max(right, left) + 1] == object_id
         targets[row] = resize_mask(crop, (size, size)).to(boxes.dtype)
     return targets
+
+
+def mask_targets(
+    id_map: Tensor,
+    ids: Tensor,
+    boxes: Tensor,
+    segment_boxes: Tensor,
+    size: int,
+    *,
+    whole_pixels: bool,
+) -> Tensor:
+    """`pixel_mask_targets` or `aligned_mask_targets`, [R, M, M]."""
+    if whole_pixels:
+        return pixel_mask_targets(id_map, ids, boxes, size)
+    return aligned_mask_targets(id_map, ids, boxes, segment_boxes, size)

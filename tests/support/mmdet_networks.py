@@ -17,6 +17,7 @@ from seamless_pr.config.networks import (
     BiasSettings,
     FixedBatchNormSettings,
     FPNSettings,
+    HTCSettings,
     MaskRCNNSettings,
     PointRendSettings,
     SoloV2Settings,
@@ -102,6 +103,20 @@ CANDIDATE_5 = replace(
     box=replace(BOX_1, num_layers=4),
     mask=replace(COARSE_1, conv_channels=512, num_layers=4),
     points=replace(POINTS, hidden_channels=512, num_layers=5),
+)
+HTC = HTCSettings(
+    rpn=replace(RPN, inside_only=True, inside_excludes_end=True, box_loss_beta=1 / 9),
+    roi=ROI,
+    box=replace(BOX, class_agnostic=True, box_loss_beta=1.0, score_threshold=1e-3),
+    mask=ConvMaskSettings(roi_size=14),
+    mask_scoring=True,
+)
+HTC_12_32 = replace(HTC, roi=replace(ROI, size=12), mask=ConvMaskSettings(roi_size=32))
+HTC_1 = replace(
+    HTC_12_32,
+    rpn=RPN_1,
+    roi=replace(ROI_1, size=12),
+    box=replace(HTC.box, whole_pixels=True),
 )
 MASK_RCNN = MaskRCNNSettings(rpn=RPN, roi=ROI, box=BOX, mask=ConvMaskSettings(roi_size=14))
 

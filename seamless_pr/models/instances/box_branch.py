@@ -135,30 +135,38 @@ class BoxHead(nn.Module):
         return BoxOutput(self.class_logits(hidden), deltas)
 
 
-@torch.no_grad()
 def sample_proposals(
     proposals: Proposals, target: PanopticTarget, settings: BoxSettings, generator: torch.Generator
 ) -> SampledRoIs:
+    """The RoIs of `draw_proposals`."""
+    return draw_proposals(proposals.boxes, target, settings, generator)[0]
+
+
+@torch.no_grad()
+def draw_proposals(
+    proposals: Tensor, target: PanopticTarget, settings: BoxSettings, generator: torch.Generator
+) -> tuple[SampledRoIs, Tensor]:
     """Assigns objects to proposals and draws those that train the branches.
 
     The boxes of the objects are added to the proposals. As in the reference, an image without
     objects gives no RoI, unless `settings.background_without_objects`.
 
     Args:
-        proposals: of one image.
+        proposals: [R, 4] xyxy of one image.
         target: its ground truth, on the same device.
         settings: matching and sampling.
         generator: on the CPU.
 
     Returns:
-        At most `settings.num_samples` RoIs, objects first; possibly none.
+        At most `settings.num_samples` RoIs, objects first; possibly none. And for each of them
+        whether it is an object's own box, bool.
     """
     objects = target.object_indices
     if len(objects) == 0 and not settings.background_without_objects:
         none = objects.new_zeros(0)
-        return SampledRoIs(proposals.boxes.new_zeros(0, 4), none, none)
+        return SampledRoIs(proposals.new_zeros(0, 4), none, none), none.bool()
     gt_boxes = target.boxes[objects]
-    candidates = torch.cat([gt_boxes, proposals.boxes])
+    candidates = torch.cat([gt_boxes, proposals])
     matches = assign_proposals(
         candidates,
         gt_boxes,
@@ -173,11 +181,11 @@ def sample_proposals(
     segments = objects[matches[positives]]
     things = target.label_space.thing_index(target.train_ids[segments])
     background = torch.full_like(negatives, -1)
-    return SampledRoIs(
-        candidates[torch.cat([positives, negatives])],
-        torch.cat([segments, background]),
-        torch.cat([things, background]),
+    chosen = torch.cat([positives, negatives])
+    rois = SampledRoIs(
+        candidates[chosen], torch.cat([segments, background]), torch.cat([things, background])
     )
+    return rois, chosen < len(gt_boxes)
 
 
 def box_losses(

@@ -23,12 +23,7 @@ from seamless_pr.models.instances.two_stage import (
     positive_rois,
 )
 from seamless_pr.ops.boxes import last_pixels
-from seamless_pr.ops.masks import (
-    BoxMasks,
-    PixelBoxMasks,
-    aligned_mask_targets,
-    pixel_mask_targets,
-)
+from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks, mask_targets
 from seamless_pr.ops.points import (
     PointReader,
     mask_uncertainty,
@@ -201,12 +196,14 @@ def _per_image_targets(
     rows = rois.boxes.new_zeros(len(rois), size, size)
     for image_index, target in enumerate(targets):
         row = torch.nonzero(rois.image_indices == image_index).flatten()
-        ids, boxes = rois.segment_ids[row], rois.boxes[row]
-        if whole_pixels:
-            rows[row] = pixel_mask_targets(target.id_map, ids, boxes, size)
-        else:
-            extents = rois.segment_boxes[row]
-            rows[row] = aligned_mask_targets(target.id_map, ids, boxes, extents, size)
+        rows[row] = mask_targets(
+            target.id_map,
+            rois.segment_ids[row],
+            rois.boxes[row],
+            rois.segment_boxes[row],
+            size,
+            whole_pixels=whole_pixels,
+        )
     return rows
 
 

@@ -129,7 +129,33 @@ class MaskPart(nn.Module):
         """Masks for final boxes, which are in pixels of the network input."""
 
 
-class TwoStageBranch(InstanceBranch):
+class ProposingBranch(InstanceBranch):
+    """What branches that start from proposals share.
+
+    Args:
+        rpn_head: scores anchors.
+        rpn: numbers around it.
+    """
+
+    def __init__(self, rpn_head: RPNHead, rpn: RPNSettings) -> None:
+        super().__init__()
+        self.rpn_head = rpn_head
+        self.rpn = rpn
+
+    def score_anchors(self, features: Features) -> tuple[RPNOutput, tuple[Tensor, ...]]:
+        """Predictions of the proposal head, and the anchors that they are about."""
+        output = self.rpn_head(features.levels)
+        device = features.finest.device
+        return output, generate_anchors(features.sizes, features.strides, self.rpn, device)
+
+    def propose(self, features: Features, batch: ImageBatch) -> list[Tensor]:
+        """[R, 4] proposals of each image, best first, in pixels of the network input."""
+        output, anchors = self.score_anchors(features)
+        proposals = propose(output, anchors, batch.image_sizes, self.rpn, training=False)
+        return [proposal.boxes for proposal in proposals]
+
+
+class TwoStageBranch(ProposingBranch):
     """Faster R-CNN with a mask part: Mask R-CNN, or PointRend.
 
     Args:
@@ -148,11 +174,10 @@ class TwoStageBranch(InstanceBranch):
         roi: RoISettings,
         box: BoxSettings,
     ) -> None:
-        super().__init__()
-        self.rpn_head = rpn_head
+        super().__init__(rpn_head, rpn)
         self.box_head = box_head
         self.masks = masks
-        self.rpn, self.roi, self.box = rpn, roi, box
+        self.roi, self.box = roi, box
         self.loss_names = ("rpn_objectness", "rpn_box", "box_class", "box_delta", *masks.loss_names)
 
     def losses(
@@ -194,18 +219,6 @@ class TwoStageBranch(InstanceBranch):
     ) -> list[Instances]:
         boxes = self.propose(features, batch) if proposals is None else list(proposals)
         return self.add_masks(features, batch, self.detect_boxes(features, batch, boxes))
-
-    def score_anchors(self, features: Features) -> tuple[RPNOutput, tuple[Tensor, ...]]:
-        """Predictions of the proposal head, and the anchors that they are about."""
-        output = self.rpn_head(features.levels)
-        device = features.finest.device
-        return output, generate_anchors(features.sizes, features.strides, self.rpn, device)
-
-    def propose(self, features: Features, batch: ImageBatch) -> list[Tensor]:
-        """[R, 4] proposals of each image, best first, in pixels of the network input."""
-        output, anchors = self.score_anchors(features)
-        proposals = propose(output, anchors, batch.image_sizes, self.rpn, training=False)
-        return [proposal.boxes for proposal in proposals]
 
     def detect_boxes(
         self, features: Features, batch: ImageBatch, proposals: Sequence[Tensor]
