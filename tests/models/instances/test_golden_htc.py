@@ -25,6 +25,7 @@ from tests.support.mmdet_networks import (
     MMDetCase,
     box_target,
     check_gradients,
+    check_proposals,
     close,
     mask_targets,
     statistics,
@@ -86,7 +87,7 @@ def test_pyramid_proposals_and_boxes_of_every_stage(case):
     with torch.no_grad():
         output, anchors = branch.score_anchors(features)
         (proposals,) = propose(output, anchors, batch.image_sizes, branch.rpn, training=False)
-        close(theirs(proposals.boxes, case), golden["proposals"][:, :4], 5e-2)
+        check_proposals(theirs(proposals.boxes, case), golden["proposals"][:, :4])
         source = CascadeFeatures(features, None, batch.padded_size)
         boxes = [ours(golden["proposals"][:, :4], case)]
         for stage, settings in enumerate(branch.boxes):

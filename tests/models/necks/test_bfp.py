@@ -15,6 +15,8 @@ from tests.support.mmdet_recipe import recipe_normal, recipe_tensor
 
 SEED, CHANNELS = 20, 32
 SIZES = ((25, 39), (13, 20), (7, 10), (4, 5), (2, 3))
+# Names of the seeded weights.
+PREFIXES = {"two": "bfp2"}
 GOLDEN = load_golden("mmdet/ops_mmdet3") | load_golden("mmdet/ops_winner")
 
 
@@ -40,7 +42,9 @@ def fill(module: nn.Module, name: str) -> nn.Module:
         theirs = key.replace("out.", "conv_out.").replace("norm.", "conv.")
         layer, _, parameter = theirs.rpartition(".")
         theirs = theirs if layer.endswith("conv") else f"{layer}.conv.{parameter}"
-        value.data = recipe_tensor(f"bfp_{name}.refine.{theirs}", tuple(value.shape), SEED)
+        value.data = recipe_tensor(
+            f"{PREFIXES.get(name, f'bfp_{name}')}.refine.{theirs}", tuple(value.shape), SEED
+        )
     return module
 
 
