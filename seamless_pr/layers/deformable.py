@@ -94,9 +94,9 @@ class DeformableConv2d(nn.Module):
             groups=conv.groups,
             bias=conv.bias is not None,
         )
-        deformable.weight = conv.weight
+        deformable.weight = nn.Parameter(conv.weight.detach())
         if conv.bias is not None:
-            deformable.bias = conv.bias
+            deformable.bias = nn.Parameter(conv.bias.detach())
         return deformable
 
     def forward(self, x: Tensor) -> Tensor:

@@ -44,6 +44,35 @@ BASE: dict[str, Any] = {
     "fusion": {"score_threshold": 0.2, "mask_threshold": 0.3, "stuff_area_fraction": 0.0},
 }
 CONV = {**BASE, "instances": MASK_RCNN}
+BALANCED = {
+    **BASE,
+    "neck": {"kind": "bfp", "channels": 8, "refine": "conv", "num_refinements": 1, "level": 2},
+}
+HTC = {
+    **BASE,
+    "instances": {
+        "kind": "htc",
+        "rpn": RPN,
+        "box": {**BOX, "class_agnostic": True},
+        "mask": {"hidden_channels": 8},
+    },
+}
+# Cells of a small pyramid, of which many are found.
+SOLO = {
+    **BASE,
+    "instances": {
+        "kind": "solov2",
+        "grid_sizes": [12, 10, 8, 6, 4],
+        "scale_ranges": [[1, 14], [10, 20], [14, 40], [30, 80], [60, 200]],
+        "hidden_channels": 8,
+        "feature_channels": 8,
+        "kernel_channels": 8,
+        "score_threshold": 0.005,
+        "min_score": 0.0,
+        "centre_fraction": 0.5,
+        "norm_act": {"kind": "group_norm", "num_groups": 2},
+    },
+}
 PIXELS = {**BASE, "semantics": {**MINI_DL, "points": None}}
 SUMMED = {**BASE, "semantics": {"kind": "panoptic_fpn", "hidden_channels": 8}}
 # No neck, and weights that show.
@@ -83,6 +112,23 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     ),
     "TimmBackboneSettings.output_stride": (DEEPLAB, (), "backbone.output_stride=16"),
     "TimmBackboneSettings.multi_grid": (DEEPLAB, (), "backbone.multi_grid=[1, 2, 4]"),
+    "TimmBackboneSettings.deformable": (BASE, (), "backbone.deformable=v1"),
+    "TimmBackboneSettings.deformable_stages": (
+        BASE,
+        ("backbone.deformable=v2",),
+        "backbone.deformable_stages=[c5]",
+    ),
+    "TimmBackboneSettings.context_ratio": (BASE, (), "backbone.context_ratio=0.25"),
+    "TimmBackboneSettings.context_stages": (
+        BASE,
+        ("backbone.context_ratio=0.25",),
+        "backbone.context_stages=[c5]",
+    ),
+    "TimmBackboneSettings.pools_split_of_c2": (
+        BASE,
+        ("backbone.name=res2net50d",),
+        "backbone.pools_split_of_c2=false",
+    ),
     "TimmBackboneSettings.options": (BASE, (), "backbone.options.channels=[8, 8, 16, 24]"),
     "TimmBackboneSettings.num_frozen": (BASE, (), "backbone.num_frozen=1"),
     "ABNSettings.slope": (BASE, (), "norm_act.slope=0.1"),
@@ -95,6 +141,8 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "BatchNormSettings.sync": (with_norm("batch_norm"), (), "norm_act.sync=false"),
     "FrozenBatchNormSettings.slope": (with_norm("frozen_batch_norm"), (), "norm_act.slope=0.1"),
     "FrozenBatchNormSettings.eps": (with_norm("frozen_batch_norm"), (), "norm_act.eps=0.1"),
+    "FixedBatchNormSettings.slope": (with_norm("fixed_batch_norm"), (), "norm_act.slope=0.1"),
+    "FixedBatchNormSettings.eps": (with_norm("fixed_batch_norm"), (), "norm_act.eps=0.1"),
     "GroupNormSettings.slope": (with_norm("group_norm"), (), "norm_act.slope=0.1"),
     "GroupNormSettings.eps": (with_norm("group_norm"), (), "norm_act.eps=0.1"),
     "GroupNormSettings.num_groups": (with_norm("group_norm"), (), "norm_act.num_groups=4"),
@@ -103,6 +151,22 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "FPNSettings.num_extra_levels": (BASE, (), "neck.num_extra_levels=0"),
     "FPNSettings.activation": (BASE, (), "neck.activation=identity"),
     "FPNSettings.extra": (BASE, (), "neck.extra=pool"),
+    "BalancedPyramidSettings.refine": (BALANCED, (), "neck.refine=none"),
+    "BalancedPyramidSettings.num_refinements": (BALANCED, (), "neck.num_refinements=2"),
+    "BalancedPyramidSettings.level": (BALANCED, (), "neck.level=0"),
+    "RPNSettings.whole_pixels": (BASE, (), "instances.rpn.whole_pixels=true"),
+    "RPNSettings.forced_iou": (BASE, (), "instances.rpn.forced_iou=0.9"),
+    # Square objects between the centres of cells: several anchors overlap them alike.
+    "RPNSettings.forces_equals": (
+        BASE,
+        ("instances.rpn.anchor_scale=1.0", "instances.rpn.anchor_ratios=[1.0]"),
+        "instances.rpn.forces_equals=true",
+    ),
+    "RPNSettings.inside_excludes_end": (
+        BASE,
+        ("instances.rpn.num_samples=4000",),
+        "instances.rpn.inside_excludes_end=true",
+    ),
     "RPNSettings.hidden_channels": (BASE, (), "instances.rpn.hidden_channels=4"),
     "RPNSettings.anchor_scale": (BASE, (), "instances.rpn.anchor_scale=3.0"),
     "RPNSettings.anchor_ratios": (BASE, (), "instances.rpn.anchor_ratios=[1.0, 0.5]"),
@@ -139,6 +203,11 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     ),
     "RPNSettings.box_loss_beta": (BASE, (), "instances.rpn.box_loss_beta=1.0"),
     "RoISettings.sampler": (BASE, (), "instances.roi.sampler=aligned"),
+    "RoISettings.num_samples": (
+        BASE,
+        ("instances.roi.sampler=aligned",),
+        "instances.roi.num_samples=3",
+    ),
     "RoISettings.canonical_size_pixels": (BASE, (), "instances.roi.canonical_size_pixels=20.0"),
     "RoISettings.canonical_level": (
         BASE,
@@ -157,6 +226,18 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     ),
     "RoISettings.size": (BASE, (), "instances.roi.size=10"),
     "BoxSettings.hidden_channels": (BASE, (), "instances.box.hidden_channels=8"),
+    "BoxSettings.num_layers": (BASE, (), "instances.box.num_layers=3"),
+    "BoxSettings.class_agnostic": (BASE, (), "instances.box.class_agnostic=true"),
+    "BoxSettings.forces_best": (
+        BASE,
+        ("instances.box.positive_iou=0.05", "instances.box.num_samples=4000"),
+        "instances.box.forces_best=true",
+    ),
+    "BoxSettings.whole_pixels": (
+        BASE,
+        ("instances.box.delta_weights=[0.01, 0.01, 5, 5]", "instances.box.score_threshold=0.0"),
+        "instances.box.whole_pixels=true",
+    ),
     "BoxSettings.pooling": (BASE, (), "instances.box.pooling=1"),
     "BoxSettings.positive_iou": (BASE, (), "instances.box.positive_iou=0.6"),
     "BoxSettings.crowd_overlap": (
@@ -188,10 +269,16 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "ConvMaskSettings.norm_rois": (CONV, (), "instances.mask.norm_rois=sampled"),
     "ConvMaskSettings.roi_size": (CONV, (), "instances.mask.roi_size=7"),
     "CoarseMaskSettings.hidden_channels": (BASE, (), "instances.mask.hidden_channels=8"),
+    "CoarseMaskSettings.num_layers": (BASE, (), "instances.mask.num_layers=3"),
+    "CoarseMaskSettings.conv_channels": (BASE, (), "instances.mask.conv_channels=4"),
+    "CoarseMaskSettings.mixes_first": (BASE, (), "instances.mask.mixes_first=true"),
+    "CoarseMaskSettings.background": (BASE, (), "instances.mask.background=true"),
+    "CoarseMaskSettings.whole_pixels": (BASE, (), "instances.mask.whole_pixels=true"),
     "CoarseMaskSettings.roi_size": (BASE, (), "instances.mask.roi_size=10"),
     "PointSettings.hidden_channels": (BASE, (), "instances.points.hidden_channels=4"),
     "PointSettings.num_layers": (BASE, (), "instances.points.num_layers=2"),
     "PointSettings.coarse_each_layer": (BASE, (), "instances.points.coarse_each_layer=false"),
+    "PointSettings.num_levels": (BASE, (), "instances.points.num_levels=3"),
     "PointSettings.num_train_points": (BASE, (), "instances.points.num_train_points=25"),
     "PointSettings.train_points": (BASE, (), "instances.points.train_points=grid"),
     "PointSettings.oversample_ratio": (BASE, (), "instances.points.oversample_ratio=5.0"),
@@ -204,6 +291,37 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         (),
         "instances.points.train_on_predicted_boxes=false",
     ),
+    "HTCSettings.stages": (
+        HTC,
+        (),
+        "instances.stages=[{positive_iou: 0.4, delta_weights: [10, 10, 5, 5]}]",
+    ),
+    "HTCSettings.average_masks": (HTC, (), "instances.average_masks=false"),
+    "HTCSettings.mask_scoring": (HTC, (), "instances.mask_scoring=true"),
+    "HTCSettings.context": (HTC, (), "instances.context=true"),
+    "SoloV2Settings.grid_sizes": (SOLO, (), "instances.grid_sizes=[12, 10, 8, 6, 5]"),
+    "SoloV2Settings.hidden_channels": (SOLO, (), "instances.hidden_channels=16"),
+    "SoloV2Settings.feature_channels": (SOLO, (), "instances.feature_channels=16"),
+    "SoloV2Settings.kernel_channels": (SOLO, (), "instances.kernel_channels=16"),
+    "SoloV2Settings.deformable": (SOLO, (), "instances.deformable=v2"),
+    "SoloV2Settings.norm_act": (SOLO, (), "instances.norm_act=null"),
+    "SoloSettings.scale_ranges": (
+        SOLO,
+        (),
+        "instances.scale_ranges=[[1, 14], [10, 20], [30, 40], [30, 80], [60, 200]]",
+    ),
+    "SoloSettings.centre_fraction": (SOLO, (), "instances.centre_fraction=0.1"),
+    "SoloSettings.dice_normalisation": (SOLO, (), "instances.dice_normalisation=masks"),
+    "SoloSettings.objects_per_cell": (SOLO, (), "instances.objects_per_cell=last"),
+    "SoloSettings.focal_alpha": (SOLO, (), "instances.focal_alpha=0.5"),
+    "SoloSettings.focal_gamma": (SOLO, (), "instances.focal_gamma=1.0"),
+    "SoloSettings.score_threshold": (SOLO, (), "instances.score_threshold=0.01"),
+    "SoloSettings.mask_threshold": (SOLO, (), "instances.mask_threshold=0.45"),
+    "SoloSettings.max_before_nms": (SOLO, (), "instances.max_before_nms=5"),
+    "SoloSettings.max_detections": (SOLO, (), "instances.max_detections=3"),
+    "SoloSettings.nms_kernel": (SOLO, (), "instances.nms_kernel=linear"),
+    "SoloSettings.nms_sigma": (SOLO, (), "instances.nms_sigma=1.0"),
+    "SoloSettings.min_score": (SOLO, (), "instances.min_score=0.003"),
     "SemanticLossSettings.loss": (BASE, (), "semantics.loss=valid_mean"),
     "SemanticLossSettings.hard_pixel_fraction": (BASE, (), "semantics.hard_pixel_fraction=1.0"),
     "SemanticLossSettings.things": (

@@ -13,7 +13,7 @@ from seamless_pr.models.instances.rpn import generate_anchors
 from seamless_pr.models.instances.solo_targets import focal_loss_sum
 from seamless_pr.ops.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes
 from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks, mask_targets
-from seamless_pr.ops.points import PointReader, points_to_image, regular_grid
+from seamless_pr.ops.points import regular_grid
 from seamless_pr.ops.roi_sampling import align_rois, roi_levels
 from seamless_pr.structures.settings import RoISettings, RPNSettings
 from tests.support.golden import load_golden
@@ -137,20 +137,7 @@ def test_pasted_masks(golden, prefix, offset):
         assert int((found != mask).sum()) <= 2
 
 
-def test_points_of_several_levels():
-    sizes = ((25, 39), (13, 20), (7, 10), (4, 5), (2, 3))
-    boxes = WINNER["points_boxes"]
-    coords = recipe_uniform("points_xy", (5, 9, 2), SEED)
-    if not torch.equal(coords, WINNER["points_xy"]):
-        coords = WINNER["points_xy"]
-    levels = [
-        recipe_normal(f"points_f{index}", (2, 6, *size), SEED) for index, size in enumerate(sizes)
-    ]
-    reader = PointReader.of_levels(levels, (4, 8, 16, 32, 64))
-    points = points_to_image(coords, boxes)
-    images = WINNER["points_image_of_box"].repeat_interleave(9)
-    found = reader.read(points.flatten(0, 1), images).unflatten(0, (5, 9)).transpose(1, 2)
-    torch.testing.assert_close(found, WINNER["points_features"], rtol=1e-4, atol=1e-4)
+def test_the_grid_of_points():
     torch.testing.assert_close(regular_grid(26), WINNER["points_grid_26"])
 
 

@@ -26,7 +26,12 @@ LABEL_SPACE = LabelSpace(
     ),
 )
 # Last layers start so small that no threshold would tell their outputs apart.
-ENLARGED = ("instances.box_head.box_deltas.weight", "instances.masks.point_head.predictor.weight")
+ENLARGED = (
+    "instances.box_head.box_deltas.weight",
+    "instances.masks.point_head.predictor.weight",
+    "instances.head.category_logits.weight",
+    "instances.head.kernels.weight",
+)
 
 
 def keys_of_classes(root: type) -> Iterator[str]:
@@ -121,11 +126,11 @@ def fingerprint(
             seen.append(prediction.semantic_map.tolist())
         if (found := prediction.instances) is not None:
             assert len(found) > 0
-            assert found.boxes is not None
+            boxes = None if found.boxes is None else found.boxes.tolist()
             crop = found.require_masks().crop
             sizes = [
                 int(crop(index, (90, 140), 0.5, includes_threshold=False).mask.sum())
                 for index in range(len(found))
             ]
-            seen.append([found.boxes.tolist(), found.scores.tolist(), sizes])
+            seen.append([boxes, found.scores.tolist(), sizes])
     return repr(seen)

@@ -357,12 +357,13 @@ class CascadeBranch(ProposingBranch):
 
     def _stage_mask_logits(self, roi_features: Tensor, stage: int) -> Tensor:
         """[R, T, 2 S, 2 S] of one stage; the heads before only pass on what they see."""
-        hidden = None
-        for head in list(self.mask_heads)[: stage + 1]:
+        hidden, logits = None, roi_features
+        for index, head in enumerate(list(self.mask_heads)[: stage + 1]):
             assert isinstance(head, CascadeMaskHead)
             hidden = head.hidden(roi_features, hidden)
-        assert hidden is not None
-        return head.logits(hidden)
+            if index == stage:
+                logits = head.logits(hidden)
+        return logits
 
 
 @torch.no_grad()

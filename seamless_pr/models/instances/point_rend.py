@@ -97,7 +97,7 @@ class CoarseMaskHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
+            elif isinstance(module, nn.Linear) and module is not self.prediction:
                 nn.init.kaiming_uniform_(module.weight, a=1)
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)

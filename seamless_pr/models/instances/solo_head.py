@@ -166,7 +166,7 @@ class SoloMaskFeature(nn.Module):
 def _deform(part: nn.Module, kind: str) -> None:
     for block in part.modules():
         if isinstance(block, ConvNormAct):
-            block.conv = DeformableConv2d.in_place_of(block.conv, kind)
+            block.set_submodule("conv", DeformableConv2d.in_place_of(block.conv, kind))
 
 
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
