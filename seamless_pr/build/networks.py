@@ -293,7 +293,7 @@ def _box_head(box: BoxSettings, roi: RoISettings, inputs: Inputs) -> BoxHead:
 
 def _htc(settings: HTCSettings, inputs: Inputs) -> InstanceBranch:
     channels, num_things = inputs.channels[0], inputs.label_space.num_things
-    num_stages, roi_size = len(settings.stages), settings.mask.roi_size or settings.roi.size
+    num_stages, roi_size = len(settings.stage_ious), settings.mask.roi_size or settings.roi.size
     hidden_channels = settings.mask.hidden_channels
     mask_heads = [
         CascadeMaskHead(
@@ -324,10 +324,8 @@ def _htc(settings: HTCSettings, inputs: Inputs) -> InstanceBranch:
         roi=settings.roi,
         mask_roi=replace(settings.roi, size=roi_size),
         boxes=[
-            replace(
-                settings.box, positive_iou=stage.positive_iou, delta_weights=stage.delta_weights
-            )
-            for stage in settings.stages
+            replace(settings.box, positive_iou=iou, delta_weights=weights)
+            for iou, weights in zip(settings.stage_ious, settings.stage_delta_weights, strict=True)
         ],
         average_masks=settings.average_masks,
         whole_pixels=settings.box.whole_pixels,

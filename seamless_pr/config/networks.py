@@ -14,7 +14,6 @@ from annotated_types import Interval, Len
 from seamless_pr.structures.kinds import Kinded, OneOf
 from seamless_pr.structures.settings import (
     BoxSettings,
-    CascadeStage,
     CoarseMaskSettings,
     ConvMaskSettings,
     Count,
@@ -275,9 +274,11 @@ class HTCSettings(Kinded):
     Attributes:
         rpn: proposals.
         roi: pooling of features under boxes, for the box heads.
-        box: boxes; `positive_iou` and `delta_weights` are those of `stages`.
+        box: boxes; each stage has its own `positive_iou` and `delta_weights`.
         mask: the mask heads; `norm_rois` is not used.
-        stages: IoU from which a proposal is an object, and delta weights, of each stage.
+        stage_ious: IoU from which a proposal is an object, of each stage.
+        stage_delta_weights: what box deltas (x, y, w, h) are multiplied by in targets, of each
+            stage.
         average_masks: masks are the mean of all heads' (mmdetection 1.x and 2.x) or the last head's
             (3.x).
         mask_scoring: scores are multiplied by the IoU that a head predicts for the mask.
@@ -292,10 +293,11 @@ class HTCSettings(Kinded):
         default_factory=lambda: BoxSettings(class_agnostic=True, score_threshold=1e-3)
     )
     mask: ConvMaskSettings = field(default_factory=ConvMaskSettings)
-    stages: Annotated[tuple[CascadeStage, ...], Len(1)] = (
-        CascadeStage(0.5, (10.0, 10.0, 5.0, 5.0)),
-        CascadeStage(0.6, (20.0, 20.0, 10.0, 10.0)),
-        CascadeStage(0.7, (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067)),
+    stage_ious: Annotated[tuple[Fraction, ...], Len(1)] = (0.5, 0.6, 0.7)
+    stage_delta_weights: tuple[tuple[Positive, Positive, Positive, Positive], ...] = (
+        (10.0, 10.0, 5.0, 5.0),
+        (20.0, 20.0, 10.0, 10.0),
+        (1 / 0.033, 1 / 0.033, 1 / 0.067, 1 / 0.067),
     )
     average_masks: bool = True
     mask_scoring: bool = False
@@ -306,6 +308,11 @@ class HTCSettings(Kinded):
             raise ValueError(
                 "'box.class_agnostic' must be true in a cascade: the next stage starts from one "
                 "box, whatever its class"
+            )
+        if len(self.stage_ious) != len(self.stage_delta_weights):
+            raise ValueError(
+                f"'stage_ious' and 'stage_delta_weights' need one entry per stage; got "
+                f"{len(self.stage_ious)} and {len(self.stage_delta_weights)}"
             )
 
 

@@ -157,19 +157,6 @@ class BoxSettings:
 
 
 @dataclass(frozen=True)
-class CascadeStage:
-    """One stage of a cascade of box heads.
-
-    Attributes:
-        positive_iou: proposals at or above are objects.
-        delta_weights: box deltas (x, y, w, h) are multiplied by these in targets.
-    """
-
-    positive_iou: Fraction
-    delta_weights: tuple[Positive, Positive, Positive, Positive]
-
-
-@dataclass(frozen=True)
 class ConvMaskSettings:
     """The 4-convolution mask head.
 

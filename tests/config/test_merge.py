@@ -28,14 +28,12 @@ def test_a_key_of_another_kind_is_named_with_its_kinds() -> None:
         "test: 'model.semantics.first_level' is a key of kind 'panoptic_fpn', not of 'mini_dl'"
     )
     message = refusal(smallest(), "model.instances.mask.norm_rois=sampled")
-    assert message.endswith(
-        "'model.instances.mask.norm_rois' is a key of kind 'mask_rcnn', not of 'point_rend'"
-    )
+    assert message.endswith("a key of the kinds 'mask_rcnn' and 'htc', not of 'point_rend'")
     message = refusal(smallest(), "model.norm_act.kind=bias", "model.norm_act.eps=1")
     assert message.endswith(
         "'model.norm_act.eps' is a key of the kinds 'inplace_abn' and 'abn' and "
-        "'inplace_abn_package' and 'batch_norm' and 'frozen_batch_norm' and 'group_norm', not of "
-        "'bias'"
+        "'inplace_abn_package' and 'batch_norm' and 'frozen_batch_norm' and 'fixed_batch_norm' and "
+        "'group_norm', not of 'bias'"
     )
     message = refusal(smallest(schedule={"power": 2}))
     assert "'schedule.power' is a key of kind 'poly', not of 'multistep'" in message
@@ -86,7 +84,7 @@ def test_a_group_without_a_default_kind_must_say_its_kind_first() -> None:
     message = refusal(values, "model.instances.box.pooling=1")
     assert message == (
         "override 'model.instances.box.pooling=1': 'model.instances.kind' must be given; one of "
-        "'mask_rcnn', 'point_rend'"
+        "'mask_rcnn', 'point_rend', 'htc', 'solov2'"
     )
 
 

@@ -156,12 +156,6 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "BalancedPyramidSettings.level": (BALANCED, (), "neck.level=0"),
     "RPNSettings.whole_pixels": (BASE, (), "instances.rpn.whole_pixels=true"),
     "RPNSettings.forced_iou": (BASE, (), "instances.rpn.forced_iou=0.9"),
-    # Square objects between the centres of cells: several anchors overlap them alike.
-    "RPNSettings.forces_equals": (
-        BASE,
-        ("instances.rpn.anchor_scale=1.0", "instances.rpn.anchor_ratios=[1.0]"),
-        "instances.rpn.forces_equals=true",
-    ),
     "RPNSettings.inside_excludes_end": (
         BASE,
         ("instances.rpn.num_samples=4000",),
@@ -233,11 +227,6 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         ("instances.box.positive_iou=0.05", "instances.box.num_samples=4000"),
         "instances.box.forces_best=true",
     ),
-    "BoxSettings.whole_pixels": (
-        BASE,
-        ("instances.box.delta_weights=[0.01, 0.01, 5, 5]", "instances.box.score_threshold=0.0"),
-        "instances.box.whole_pixels=true",
-    ),
     "BoxSettings.pooling": (BASE, (), "instances.box.pooling=1"),
     "BoxSettings.positive_iou": (BASE, (), "instances.box.positive_iou=0.6"),
     "BoxSettings.crowd_overlap": (
@@ -291,10 +280,11 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         (),
         "instances.points.train_on_predicted_boxes=false",
     ),
-    "HTCSettings.stages": (
+    "HTCSettings.stage_ious": (HTC, (), "instances.stage_ious=[0.1, 0.2, 0.3]"),
+    "HTCSettings.stage_delta_weights": (
         HTC,
         (),
-        "instances.stages=[{positive_iou: 0.4, delta_weights: [10, 10, 5, 5]}]",
+        "instances.stage_delta_weights=[[1, 1, 1, 1], [2, 2, 2, 2], [3, 3, 3, 3]]",
     ),
     "HTCSettings.average_masks": (HTC, (), "instances.average_masks=false"),
     "HTCSettings.mask_scoring": (HTC, (), "instances.mask_scoring=true"),
@@ -311,7 +301,11 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         "instances.scale_ranges=[[1, 14], [10, 20], [30, 40], [30, 80], [60, 200]]",
     ),
     "SoloSettings.centre_fraction": (SOLO, (), "instances.centre_fraction=0.1"),
-    "SoloSettings.dice_normalisation": (SOLO, (), "instances.dice_normalisation=masks"),
+    "SoloSettings.dice_normalisation": (
+        SOLO,
+        ("instances.centre_fraction=1.0", "instances.grid_sizes=[3, 3, 3, 3, 3]"),
+        "instances.dice_normalisation=masks",
+    ),
     "SoloSettings.objects_per_cell": (SOLO, (), "instances.objects_per_cell=last"),
     "SoloSettings.focal_alpha": (SOLO, (), "instances.focal_alpha=0.5"),
     "SoloSettings.focal_gamma": (SOLO, (), "instances.focal_gamma=1.0"),
@@ -381,6 +375,9 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "FusionSettings.semantic_things": (BASE, (), "fusion.semantic_things=void"),
 }
 ELSEWHERE = {
+    # Random objects have no equal anchors, and random boxes stay in the image.
+    "RPNSettings.forces_equals": "tests/ops/test_matching.py",
+    "BoxSettings.whole_pixels": "tests/models/instances/test_box_branch.py",
     # Read by those who build the network, not by the network.
     "TimmBackboneSettings.weights": "tests/weights/test_imagenet.py",
     # Null goes with another kind of semantics only.

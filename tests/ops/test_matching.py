@@ -77,6 +77,41 @@ def test_first_of_equally_good_anchors_is_taken() -> None:
     assert assign(anchors, strip(20)) == [BACKGROUND, 0, BACKGROUND]
 
 
+def test_all_equally_good_anchors_are_taken_on_demand() -> None:
+    assert assign(strip(50, 50, 40), strip(100), forces_equals=True) == [0, 0, UNUSED]
+    # The later of two objects with equal claims.
+    assert assign(strip(50, 50), strip(100, 100), forces_equals=True) == [1, 1]
+
+
+def test_an_object_takes_its_best_anchor_only_from_the_least_overlap_on() -> None:
+    for forces_equals in (False, True):
+        changes = {"forced_iou": 0.3, "forces_equals": forces_equals}
+        assert assign(strip(25), strip(100), **changes) == [BACKGROUND]
+        assert assign(strip(35), strip(100), **changes) == [0]
+
+
+def test_anchors_that_end_with_the_image_are_inside_unless_the_end_is_left_out() -> None:
+    anchors = torch.tensor([[90.0, 0, 100, 10], [89.0, 0, 99, 10]])
+    assert assign(anchors, strip(5)) == [BACKGROUND, BACKGROUND]
+    assert assign(anchors, strip(5), inside_excludes_end=True) == [UNUSED, BACKGROUND]
+
+
+def test_an_object_may_take_its_best_proposal_from_another_one() -> None:
+    objects = strip(50, 80)
+    # The first two proposals are the objects themselves; the third overlaps the second more.
+    proposals = torch.cat([objects, strip(68)])
+    arguments = {"positive_iou": 0.5, "max_crowd_overlap": 2.0}
+    assert assign_proposals(proposals, objects, None, **arguments).tolist() == [0, 1, 1]
+    for wanted, order in (([0, 1, 1], [0, 1]), ([0, 1, 1], [1, 0])):
+        found = assign_proposals(
+            torch.cat([objects[order], strip(68)]), objects[order], None, num_own=2, **arguments
+        )
+        # Both want it: the later one gets it.
+        assert found.tolist() == wanted
+    alone = assign_proposals(proposals[:2], objects, None, num_own=2, **arguments)
+    assert alone.tolist() == [0, 1]
+
+
 def test_later_object_wins_an_anchor_that_two_objects_want() -> None:
     anchors = torch.cat([strip(10), strip(30, x=60)])
     assert assign(anchors, strip(9, 8)) == [1, BACKGROUND]

@@ -267,6 +267,27 @@ def test_scores_must_exceed_the_threshold_and_boxes_must_not_be_empty() -> None:
     assert found.thing_indices.tolist() == [1]
 
 
+def test_boxes_outside_of_the_image_keep_a_pixel_on_demand() -> None:
+    # Moved far to the right of an image of 50 columns.
+    output = BoxOutput(torch.tensor([[0.0, 5.0]]), torch.tensor([[100.0, 0, 0, 0]]))
+    box = torch.tensor([[10.0, 10, 20, 20]])
+    for whole_pixels, expected in ((False, []), (True, [[49.0, 10, 50, 20]])):
+        settings = BoxSettings(whole_pixels=whole_pixels)
+        (found,) = detect_boxes(output, [box], [(40, 50)], settings)
+        assert found.require_boxes().tolist() == expected
+
+
+def test_a_class_agnostic_head_of_any_depth_repeats_its_box() -> None:
+    head = BoxHead(
+        4, 3, make_norm_act("bias"), 8, roi_size=2, pooling=1, num_layers=4, class_agnostic=True
+    )
+    assert [name for name, _ in head.named_children() if name.startswith("fc")] == [
+        *("fc1", "fc2", "fc3", "fc4"),
+    ]
+    deltas = head(torch.randn(5, 4, 2, 2)).box_deltas.unflatten(1, (3, 4))
+    torch.testing.assert_close(deltas, deltas[:, :1].expand(-1, 3, -1))
+
+
 def test_only_the_best_of_all_classes_are_kept_when_there_are_too_many() -> None:
     boxes = torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29], [40, 20, 49, 29]])
     output = output_of([[0.2, 0.2, 0.6], [0.1, 0.4, 0.5], [0.2, 0.7, 0.1]])
