@@ -165,12 +165,14 @@ class CascadeBranch(ProposingBranch):
         losses = rpn_losses(output, anchors, targets, batch.image_sizes, self.rpn, generators)
         proposals = propose(output, anchors, batch.image_sizes, self.rpn, training=True)
         source = CascadeFeatures(features, None, batch.padded_size)
+        semantic: dict[str, LossSum] = {}
         if self.context is not None:
             logits, embedding = self.context(features.levels)
-            losses |= context_loss(logits, targets, batch.padded_size)
+            semantic = context_loss(logits, targets, batch.padded_size)
             source = replace(source, context=embedding)
         boxes = [proposal.boxes for proposal in proposals]
-        return losses | self.stage_losses(source, boxes, batch.image_sizes, targets, generators)
+        staged = self.stage_losses(source, boxes, batch.image_sizes, targets, generators)
+        return losses | staged | semantic
 
     def stage_losses(
         self,

@@ -72,9 +72,10 @@ class SemanticContext(nn.Module):
 def context_loss(
     logits: Tensor, targets: Sequence[PanopticTarget], padded_size: tuple[int, int]
 ) -> dict[str, LossSum]:
-    """Loss `context`: cross-entropy at the cells of the logits, mean over those that are not void.
+    """Loss `context`: cross-entropy at the cells of the logits, mean over all of them.
 
-    A cell has the class of its first pixel.
+    A cell has the class of its first pixel. Void cells and those of the padding cost nothing, but
+    count, as in mmdetection.
     """
     stride = padded_size[0] // logits.shape[-2]
     ignored = LabelSpace.IGNORE_TRAIN_ID
@@ -85,4 +86,4 @@ def context_loss(
         classes = target.semantic_map[::stride, ::stride]
         row[: classes.shape[0], : classes.shape[1]] = classes
     total = F.cross_entropy(logits.float(), labels, ignore_index=ignored, reduction="sum")
-    return {"context": LossSum(total, int((labels != ignored).sum()))}
+    return {"context": LossSum(total, labels.numel())}

@@ -1,0 +1,85 @@
+"""Mask scoring against mmdetection's numbers, and where nothing is to be scored."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seamless_pr.models.instances.mask_iou import (
+    MaskIoUHead,
+    mask_iou_loss,
+    mask_iou_targets,
+    visible_shares,
+)
+from seamless_pr.models.instances.two_stage import PositiveRoIs
+from tests.support.golden import load_golden
+from tests.support.mmdet_networks import mask_targets
+from tests.support.mmdet_recipe import recipe_normal, recipe_objects, recipe_tensor
+
+SEED, SIZE = 20, (97, 113)
+GOLDEN = load_golden("mmdet/ops_mmdet3")
+
+
+def golden_case(side: int) -> tuple[Tensor, Tensor, PositiveRoIs, list]:
+    logits = recipe_normal(f"iou{side}_logits", (12, 2 * side, 2 * side), SEED, 2.0)
+    logits = 4 * F.avg_pool2d(logits[:, None], 5, stride=1, padding=2)[:, 0]
+    objects = recipe_objects(*SIZE, 4, 34, SEED)
+    targets = mask_targets(objects.masks, objects.classes)
+    matched = GOLDEN["mt_matched"]
+    boxes, ids = GOLDEN["mt_proposals"], torch.ones(12, dtype=torch.int32)
+    extents = torch.stack([target.boxes[0] for target in targets])[matched]
+    # The matched object is also the class, in the golden case.
+    return (
+        logits,
+        recipe_normal(f"iou{side}_x", (12, 16, side, side), SEED),
+        PositiveRoIs(boxes, matched, matched, ids, extents),
+        targets,
+    )
+
+
+@pytest.mark.parametrize("side", [14, 32])
+def test_iou_targets_and_loss_are_those_of_mmdetection(side):
+    from seamless_pr.ops.masks import aligned_mask_targets
+
+    logits, features, rois, targets = golden_case(side)
+    head = MaskIoUHead(16, 34, side, conv_channels=16, hidden_channels=32)
+    head.load_state_dict(
+        {
+            key: recipe_tensor(
+                f"iou{side}.{key.replace('predictor', 'fc_mask_iou')}", tuple(value.shape), SEED
+            )
+            for key, value in head.state_dict().items()
+        }
+    )
+    predicted = head(features, logits)
+    torch.testing.assert_close(predicted, GOLDEN[f"maskiou{side}_y"], rtol=1e-4, atol=1e-4)
+    wanted = torch.zeros_like(logits)
+    for index, target in enumerate(targets):
+        row = torch.nonzero(rois.image_indices == index).flatten()
+        wanted[row] = aligned_mask_targets(
+            target.id_map, rois.segment_ids[row], rois.boxes[row], rois.segment_boxes[row], 2 * side
+        )
+    shares = visible_shares(rois, targets)
+    found = mask_iou_targets(logits, wanted, shares)
+    torch.testing.assert_close(found, GOLDEN[f"maskiou{side}_targets"], rtol=1e-3, atol=1e-4)
+    loss = mask_iou_loss(predicted, logits, wanted, rois, targets)["mask_iou"]
+    # The golden loss includes its weight.
+    mean = 0.5 * loss.total.item() / loss.count
+    assert mean == pytest.approx(GOLDEN[f"maskiou{side}_loss"].item(), rel=1e-3)
+
+
+def test_nothing_predicted_of_nothing_is_not_counted_and_no_box_costs_nothing():
+    empty = torch.zeros(1, 4, 4)
+    wanted = mask_iou_targets(empty - 1, empty, torch.ones(1))
+    assert not bool(wanted > 0)
+    head = MaskIoUHead(3, 2, 2, conv_channels=4, hidden_channels=4)
+    none = torch.zeros(0, dtype=torch.int64)
+    rois = PositiveRoIs(torch.zeros(0, 4), none, none, none.int(), torch.zeros(0, 4))
+    predicted = head(torch.zeros(0, 3, 2, 2), torch.zeros(0, 4, 4))
+    assert predicted.shape == (0, 2)
+    loss = mask_iou_loss(predicted, empty[:0], empty[:0], rois, [])["mask_iou"]
+    assert loss.total.item() == loss.count == 0
+    loss.total.backward()
+    assert head.predictor.weight.grad is not None
