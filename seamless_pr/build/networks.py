@@ -23,6 +23,7 @@ from seamless_pr.config.networks import (
     FrozenBatchNormSettings,
     GroupNormSettings,
     HTCSettings,
+    ImplicitPointRendSettings,
     MaskRCNNSettings,
     MiniDLSettings,
     PanopticFPNSettings,
@@ -43,9 +44,13 @@ from seamless_pr.models.fusion.by_score import ScoreFusion
 from seamless_pr.models.instances.box_branch import BoxHead
 from seamless_pr.models.instances.branch import InstanceBranch
 from seamless_pr.models.instances.cascade import CascadeBranch, CascadeMaskHead
+from seamless_pr.models.instances.implicit_point_rend import (
+    ImplicitPointHead,
+    ImplicitPointMasks,
+)
 from seamless_pr.models.instances.mask_iou import MaskIoUHead
 from seamless_pr.models.instances.mask_rcnn import ConvMasks, MaskHead
-from seamless_pr.models.instances.point_rend import CoarseMaskHead, PointRendMasks
+from seamless_pr.models.instances.point_rend import BoxVectorHead, CoarseMaskHead, PointRendMasks
 from seamless_pr.models.instances.rpn import RPNHead
 from seamless_pr.models.instances.semantic_context import SemanticContext
 from seamless_pr.models.instances.solo_head import SoloHead
@@ -260,8 +265,29 @@ def _point_rend(settings: PointRendSettings, inputs: Inputs) -> InstanceBranch:
     return _two_stage(settings, inputs, masks)
 
 
+def _implicit_point_rend(settings: ImplicitPointRendSettings, inputs: Inputs) -> InstanceBranch:
+    mask, points = settings.mask, settings.points
+    channels = sum(inputs.channels[: points.num_levels])
+    point_head = ImplicitPointHead(
+        channels,
+        inputs.label_space.num_things,
+        hidden_channels=points.hidden_channels,
+        num_layers=points.num_layers,
+    )
+    weight_head = BoxVectorHead(
+        channels,
+        point_head.num_weights,
+        hidden_channels=mask.hidden_channels,
+        num_layers=mask.num_layers,
+        roi_size=mask.roi_size,
+    )
+    return _two_stage(settings, inputs, ImplicitPointMasks(weight_head, point_head, points))
+
+
 def _two_stage(
-    settings: MaskRCNNSettings | PointRendSettings, inputs: Inputs, masks: MaskPart
+    settings: MaskRCNNSettings | PointRendSettings | ImplicitPointRendSettings,
+    inputs: Inputs,
+    masks: MaskPart,
 ) -> TwoStageBranch:
     return TwoStageBranch(
         _rpn_head(settings.rpn, inputs),
@@ -456,6 +482,7 @@ KINDS: Mapping[str, dict[str, Kind]] = {
     "instances": {
         "mask_rcnn": Kind(MaskRCNNSettings, _mask_rcnn),
         "point_rend": Kind(PointRendSettings, _point_rend),
+        "implicit_point_rend": Kind(ImplicitPointRendSettings, _implicit_point_rend),
         "htc": Kind(HTCSettings, _htc),
         "solov2": Kind(SoloV2Settings, _solov2),
     },

@@ -20,6 +20,7 @@ from seamless_pr.structures.settings import (
     CountOrZero,
     Fraction,
     FusionSettings,
+    ImplicitPointSettings,
     NotNegative,
     PointSettings,
     Positive,
@@ -29,6 +30,7 @@ from seamless_pr.structures.settings import (
     SemanticLossSettings,
     SemanticPointSettings,
     SoloSettings,
+    WeightHeadSettings,
 )
 
 # Of the backbone: c2, c3, c4, c5.
@@ -265,6 +267,26 @@ class PointRendSettings(Kinded):
     box: BoxSettings = field(default_factory=BoxSettings)
     mask: CoarseMaskSettings = field(default_factory=CoarseMaskSettings)
     points: PointSettings = field(default_factory=PointSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImplicitPointRendSettings(Kinded):
+    """Mask R-CNN whose masks are drawn by a point network of each box's own.
+
+    Attributes:
+        rpn: proposals.
+        roi: pooling of features under boxes, for the box head.
+        box: boxes.
+        mask: the head that predicts the point networks' weights.
+        points: the point networks.
+    """
+
+    kind: str = "implicit_point_rend"
+    rpn: RPNSettings = field(default_factory=RPNSettings)
+    roi: RoISettings = field(default_factory=RoISettings)
+    box: BoxSettings = field(default_factory=BoxSettings)
+    mask: WeightHeadSettings = field(default_factory=WeightHeadSettings)
+    points: ImplicitPointSettings = field(default_factory=ImplicitPointSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -244,6 +244,47 @@ class PointSettings:
 
 
 @dataclass(frozen=True)
+class WeightHeadSettings:
+    """The head of Implicit PointRend that predicts the weights of each box's point network.
+
+    Attributes:
+        hidden_channels: width of its layers.
+        num_layers: their number.
+        roi_size: side of the point grid that it sees.
+    """
+
+    hidden_channels: Count = 1024
+    num_layers: Count = 2
+    roi_size: Annotated[int, Ge(2), MultipleOf(2)] = 14
+
+
+@dataclass(frozen=True)
+class ImplicitPointSettings:
+    """The point networks of Implicit PointRend (numbers of the released code).
+
+    Attributes:
+        hidden_channels: width of their layers.
+        num_layers: their number, before the predictor.
+        num_levels: levels that points are read from, finest first; what they say is concatenated.
+        num_train_points: points per box in training, uniform.
+        subdivision_points: points recomputed in each subdivision step.
+        start_size: side of the first, complete grid of point predictions.
+        output_size: side of the refined mask.
+        train_on_predicted_boxes: draw training points in the regressed boxes of the sampled objects
+            (released code); False: in the proposals.
+    """
+
+    hidden_channels: Count = 256
+    num_layers: Count = 3
+    num_levels: Count = 1
+    num_train_points: Count = 196
+    subdivision_points: Count = 784
+    start_size: Count = 28
+    output_size: Count = 224
+    train_on_predicted_boxes: bool = True
+
+
+@dataclass(frozen=True)
 class SoloSettings:
     """SOLOv2: what cells learn, and how masks are chosen among them.
 

@@ -124,6 +124,14 @@ _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         rf"{_COARSE}({'|'.join(_COARSE_PARTS)})\.",
         lambda match: f"instances.masks.coarse_head.{_COARSE_PARTS[match[1]]}.",
     ),
+    (
+        rf"roi_heads\.mask_head\.parameter_head\.({'|'.join(_COARSE_PARTS)})\.",
+        lambda match: f"instances.masks.weight_head.{_COARSE_PARTS[match[1]]}.",
+    ),
+    (
+        rf"{_POINT}positional_encoding_gaussian_matrix",
+        lambda match: "instances.masks.point_head.frequencies",
+    ),
     (rf"{_POINT}fc(\d+)\.", _point_layer("instances.masks.point_head")),
     (rf"{_POINT}predictor\.", lambda match: "instances.masks.point_head.predictor."),
     (r"sem_seg_head\.point_head\.fc(\d+)\.", _point_layer("semantics.point_head")),

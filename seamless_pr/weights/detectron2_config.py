@@ -17,6 +17,11 @@ _RESNEXT_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 _NO_CROWD_RULE = 2.0
 
 _BOX_LOSSES = ("rpn_objectness", "rpn_box", "box_class", "box_delta")
+_MASK_LOSSES = {
+    "mask_rcnn": {"mask": 1.0},
+    "point_rend": {"mask_coarse": 1.0, "mask_point": 1.0},
+    "implicit_point_rend": {"mask_point": 1.0, "mask_weights": 1e-5},
+}
 _NO_DATA = {"json": "not known to imported weights", "images": "not known to imported weights"}
 # Label space, (thing classes, semantic outputs), and (shortest, longest) side of test images.
 _DATASETS = (
@@ -68,10 +73,9 @@ def zoo_config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     losses: dict[str, float] = {}
     if has_instances:
         model["instances"] = _instance_values(shapes)
-        is_conv = model["instances"]["kind"] == "mask_rcnn"
-        masks = ("mask",) if is_conv else ("mask_coarse", "mask_point")
         model["fusion"] = {"mask_threshold_included": True}
-        losses |= dict.fromkeys((*_BOX_LOSSES, *masks), 1.0)
+        losses |= dict.fromkeys(_BOX_LOSSES, 1.0)
+        losses |= _MASK_LOSSES[model["instances"]["kind"]]
     if has_semantics:
         model["semantics"] = _semantic_values(shapes)
         # A class map: no region is too small.
@@ -101,6 +105,8 @@ def _trunk_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 def _instance_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     values = {"rpn": dict(_RPN_VALUES), "roi": dict(_ROI_VALUES), "box": dict(_BOX_VALUES)}
+    if "instances.masks.point_head.frequencies" in shapes:
+        return {"kind": "implicit_point_rend", **values}
     if "instances.masks.point_head.predictor.weight" in shapes:
         return {"kind": "point_rend", **values}
     return {"kind": "mask_rcnn", **values, "mask": {"roi_size": 14}}

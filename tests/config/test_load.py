@@ -203,7 +203,10 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override, message",
     [
-        ("model.instances.kind=deconv", "'mask_rcnn', 'point_rend', 'htc', 'solov2'; got 'deconv'"),
+        (
+            "model.instances.kind=deconv",
+            "'mask_rcnn', 'point_rend', 'implicit_point_rend', 'htc', 'solov2'; got 'deconv'",
+        ),
         ("optimizer.lr=0", "'optimizer.lr' must be greater than 0; got 0"),
         ("optimizer.lr=1e999", "'optimizer.lr' must be a finite number; got inf"),
         ("optimizer.lr=.nan", "'optimizer.lr' must be a finite number; got nan"),

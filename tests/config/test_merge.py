@@ -84,7 +84,7 @@ def test_a_group_without_a_default_kind_must_say_its_kind_first() -> None:
     message = refusal(values, "model.instances.box.pooling=1")
     assert message == (
         "override 'model.instances.box.pooling=1': 'model.instances.kind' must be given; one of "
-        "'mask_rcnn', 'point_rend', 'htc', 'solov2'"
+        "'mask_rcnn', 'point_rend', 'implicit_point_rend', 'htc', 'solov2'"
     )
 
 

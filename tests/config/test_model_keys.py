@@ -48,6 +48,16 @@ BALANCED = {
     **BASE,
     "neck": {"kind": "bfp", "channels": 8, "refine": "conv", "num_refinements": 1, "level": 2},
 }
+IMPLICIT = {
+    **BASE,
+    "instances": {
+        "kind": "implicit_point_rend",
+        "rpn": RPN,
+        "box": BOX,
+        "mask": {"hidden_channels": 8},
+        "points": {"hidden_channels": 4, "num_train_points": 20, "output_size": 56},
+    },
+}
 HTC = {
     **BASE,
     "instances": {
@@ -277,6 +287,33 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "PointSettings.output_size": (BASE, (), "instances.points.output_size=28"),
     "PointSettings.train_on_predicted_boxes": (
         BASE,
+        (),
+        "instances.points.train_on_predicted_boxes=false",
+    ),
+    "WeightHeadSettings.hidden_channels": (IMPLICIT, (), "instances.mask.hidden_channels=6"),
+    "WeightHeadSettings.num_layers": (IMPLICIT, (), "instances.mask.num_layers=1"),
+    "WeightHeadSettings.roi_size": (IMPLICIT, (), "instances.mask.roi_size=10"),
+    "ImplicitPointSettings.hidden_channels": (IMPLICIT, (), "instances.points.hidden_channels=6"),
+    "ImplicitPointSettings.num_layers": (IMPLICIT, (), "instances.points.num_layers=2"),
+    "ImplicitPointSettings.num_levels": (IMPLICIT, (), "instances.points.num_levels=2"),
+    "ImplicitPointSettings.num_train_points": (
+        IMPLICIT,
+        (),
+        "instances.points.num_train_points=10",
+    ),
+    "ImplicitPointSettings.subdivision_points": (
+        IMPLICIT,
+        (),
+        "instances.points.subdivision_points=10",
+    ),
+    "ImplicitPointSettings.start_size": (
+        IMPLICIT,
+        ("instances.points.subdivision_points=10",),
+        "instances.points.start_size=14",
+    ),
+    "ImplicitPointSettings.output_size": (IMPLICIT, (), "instances.points.output_size=28"),
+    "ImplicitPointSettings.train_on_predicted_boxes": (
+        IMPLICIT,
         (),
         "instances.points.train_on_predicted_boxes=false",
     ),

@@ -26,12 +26,13 @@ LABEL_SPACE = LabelSpace(
     ),
 )
 # Last layers start so small that no threshold would tell their outputs apart.
-ENLARGED = (
-    "instances.box_head.box_deltas.weight",
-    "instances.masks.point_head.predictor.weight",
-    "instances.head.category_logits.weight",
-    "instances.head.kernels.weight",
-)
+ENLARGED = {
+    "instances.box_head.box_deltas.weight": 30,
+    "instances.masks.point_head.predictor.weight": 30,
+    "instances.masks.weight_head.prediction.weight": 1000,
+    "instances.head.category_logits.weight": 30,
+    "instances.head.kernels.weight": 30,
+}
 
 
 def keys_of_classes(root: type) -> Iterator[str]:
@@ -105,7 +106,7 @@ def fingerprint(
         if constant_masks and name.startswith("instances.masks."):
             parameter.data.zero_()
         elif name in ENLARGED:
-            parameter.data.mul_(30)
+            parameter.data.mul_(ENLARGED[name])
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(targets))]
     losses = network.train().losses(images, targets, generators)
     seen: list[Any] = [

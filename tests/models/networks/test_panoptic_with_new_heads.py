@@ -10,7 +10,7 @@ import torch
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.structures.image_batch import ImageBatch
-from tests.config.test_model_keys import BALANCED, BASE, HTC, POINT_REND, SOLO
+from tests.config.test_model_keys import BALANCED, HTC, IMPLICIT, POINT_REND, SOLO
 from tests.support.model_keys import LABEL_SPACE, batch
 from tests.support.small_config import smallest
 
@@ -25,9 +25,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
             "points": {**POINT_REND["points"], "num_levels": 5},
         },
     },
-    "implicit": BASE,
+    "implicit point_rend": IMPLICIT,
 }
-NETWORKS.pop("implicit")
 
 
 @pytest.fixture(params=NETWORKS)
@@ -47,9 +46,8 @@ def test_objects_and_semantics_become_one_map_and_train_together(network):
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
-    for prediction, size in zip(
-        network.eval().predict(images, [(90, 140), (50, 80)]), ((90, 140), (50, 80))
-    ):
+    sizes = [(90, 140), (50, 80)]
+    for prediction, size in zip(network.eval().predict(images, sizes), sizes, strict=True):
         assert prediction.require_panoptic().image_size == size
         assert prediction.instances is not None
         assert prediction.instances.masks is not None
