@@ -160,9 +160,18 @@ def _one_type(hint: Any) -> str:
     if get_origin(inner) is tuple:
         first, *rest = get_args(inner)
         length = "" if rest == [...] else f"{1 + len(rest)} "
-        item = f"{_PLURALS[without_marks(first)]} {_ranges(first)}"
-        return f"list of {ranges or length}{item}".rstrip()
+        return f"list of {ranges or length}{_items(first)}".rstrip()
     return _NAMES[inner] + (f" {ranges}" if ranges else "")
+
+
+def _items(hint: Any) -> str:
+    """What the items of a list are, in the plural."""
+    inner = without_marks(hint)
+    if get_origin(inner) is Literal:
+        return f"words ({_one_type(inner)})"
+    if get_origin(inner) is tuple:
+        return _one_type(inner).replace("list of", "lists of", 1)
+    return f"{_PLURALS[inner]} {_ranges(hint)}"
 
 
 def _ranges(hint: Any) -> str:
