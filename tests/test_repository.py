@@ -34,6 +34,7 @@ COMMAND = re.compile(
     r"(?:python|bash|torchrun(?: --[\w-]+ \w+)*) "
     r"((?:pipelines|tools)/[\w./-]+|-m seamless_pr[\w.]+)([^\n|`]*)"
 )
+CONSOLE_COMMAND = re.compile(r"\bseamless-pr ([a-z]+)\b")
 FILE = re.compile(
     r"(?<![\w./-])((?:pipelines|tools|configs|checkpoints|docs|tests)/[\w./-]*\w\.\w+)"
 )
@@ -78,6 +79,7 @@ def missing_files(text: str, root: Path) -> list[str]:
 def commands(text: str) -> list[tuple[str, list[str]]]:
     """(script, arguments) of each command of this repository; comment signs of YAML are dropped."""
     joined = re.sub(r"\\\n[ #]*", " ", text)
+    joined = CONSOLE_COMMAND.sub(r"python pipelines/\1.py", joined)
     found = []
     for target, arguments in COMMAND.findall(joined):
         module = target.removeprefix("-m ")
@@ -158,7 +160,9 @@ def undeclared_imports(imports: list[Import], declared: set[str]) -> list[str]:
 def text_files() -> list[Path]:
     folders = ["seamless_pr", "pipelines", "tools", "tests", "configs", "docs", ".ci"]
     paths = [path for folder in folders for path in sorted((ROOT / folder).rglob("*"))]
-    paths += [path for path in sorted(ROOT.iterdir()) if path.suffix in TEXT_SUFFIXES]
+    # `.git` is a file where git works in a second checkout.
+    top = [path for path in sorted(ROOT.iterdir()) if path.name != ".git"]
+    paths += [path for path in top if path.suffix in TEXT_SUFFIXES]
     return [
         path
         for path in paths
@@ -232,12 +236,14 @@ parser.parse_args()
         torchrun --nproc-per-node 8 pipelines/train.py city --root R \\
         #    --turbo 9   # much faster
         python pipelines/train.py village
+        seamless-pr train city --fast
         python pipelines/none.py
         python -m seamless_pr.none
     """
     assert command_faults(text, tmp_path) == [
         "pipelines/train.py: no option --turbo",
         "pipelines/train.py: no sub-command village",
+        "pipelines/train.py: no option --fast",
         "pipelines/none.py: no such script",
         "seamless_pr/none.py: no such script",
     ]
