@@ -200,3 +200,17 @@ def test_unknown_names_and_options_are_refused_by_name():
 def test_a_network_without_stride_32_is_refused():
     with pytest.raises(ValueError, match=r"\[32\] are missing"):
         TimmBackbone("resnet18", make_norm_act(), out_indices=(0, 1, 2, 3), **SMALL)
+
+
+def test_the_stride_moves_into_the_first_convolution_of_a_block() -> None:
+    small = {"channels": (8, 16, 24, 32), "stem_width": 8, "layers": (1, 1, 1, 1)}
+    norm_act = make_norm_act("frozen_batch_norm", slope=0.0)
+    strides = {}
+    for in_1x1 in (False, True):
+        backbone = TimmBackbone("resnet50", norm_act, stride_in_1x1=in_1x1, **small)
+        block = backbone.get_submodule("layer2.0")
+        strides[in_1x1] = (block.conv1.stride, block.conv2.stride)
+        assert [stage.shape[-1] for stage in backbone(torch.zeros(1, 3, 64, 64))] == [16, 8, 4, 2]
+    assert strides == {False: ((1, 1), (2, 2)), True: ((2, 2), (1, 1))}
+    with pytest.raises(ValueError, match="no bottleneck block"):
+        TimmBackbone("resnet18", norm_act, stride_in_1x1=True)

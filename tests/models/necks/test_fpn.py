@@ -49,3 +49,14 @@ def test_upsampling_repeats_the_nearest_cell():
 def test_the_wrong_number_of_stages_is_refused():
     with pytest.raises(ValueError, match="expected 3 stages, finest first; got 2"):
         FPN((3, 4, 5), 8, make_norm_act())(stages((8, 8), (4, 4)))
+
+
+def test_pooled_levels_of_the_pyramid_are_every_second_cell() -> None:
+    fpn = FPN([2, 3], 4, make_norm_act("bias"), 2, activation="identity", extra="pool")
+    levels = fpn([torch.randn(1, 2, 8, 8), torch.randn(1, 3, 4, 4)])
+    assert [tuple(level.shape[-2:]) for level in levels] == [(8, 8), (4, 4), (2, 2), (1, 1)]
+    torch.testing.assert_close(levels[2], levels[1][..., ::2, ::2])
+    torch.testing.assert_close(levels[3], levels[2][..., ::2, ::2])
+    assert any(level.min() < 0 for level in levels)
+    with pytest.raises(ValueError, match="extra must be one of"):
+        FPN([2], 4, make_norm_act("bias"), extra="stride")

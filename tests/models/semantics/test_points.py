@@ -1,0 +1,56 @@
+"""Losses of semantic points."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from seamless_pr.models.semantics.points import semantic_point_loss
+from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.structures.settings import SemanticPointSettings
+from tests.support.street_targets import target_of
+
+
+class AlwaysFirstClass(nn.Module):
+    """A point head that sees class 0 at every point, with one certainty per image."""
+
+    def __init__(self, certainty: Tensor) -> None:
+        super().__init__()
+        self.certainty = certainty
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        logits = torch.zeros_like(coarse)
+        logits[:, 0] = self.certainty.repeat_interleave(len(coarse) // len(self.certainty))
+        return logits
+
+
+def test_only_the_hardest_points_of_each_image_count_if_wanted() -> None:
+    # A quarter of the first image is class 1 and hard; the second has void and the easy class.
+    certainty = torch.tensor([2.0, 3.0])
+    first = [[2] * 4 + [1] * 12] * 16
+    second = [[0] * 8 + [1] * 8] * 16
+
+    def loss(fraction: float) -> LossSum:
+        settings = SemanticPointSettings(
+            num_train_points=2000, importance_fraction=0.0, hard_point_fraction=fraction
+        )
+        return semantic_point_loss(
+            AlwaysFirstClass(certainty),
+            torch.zeros(2, 4, 8, 8),
+            torch.zeros(2, 4, 8, 8),
+            [target.semantic_map for target in (target_of(first), target_of(second))],
+            (16, 16),
+            settings,
+            [torch.Generator().manual_seed(seed) for seed in range(2)],
+        )["semantic_point"]
+
+    easy = torch.log1p(3 * torch.exp(-certainty))
+    hard = easy[0] + certainty[0]
+    every = loss(1.0)
+    assert every.count == pytest.approx(3000, abs=100)
+    expected = float(500 * hard + 1500 * easy[0] + 1000 * easy[1])
+    assert float(every.total) == pytest.approx(expected, rel=0.05)
+    few = loss(0.1)
+    assert few.count == pytest.approx(300, abs=10)
+    torch.testing.assert_close(few.total, 200 * hard + (few.count - 200) * easy[1])
