@@ -20,6 +20,7 @@ STAGES = {
         "Scores panoptic predictions of any system: PQ and PQ†, by class, exactly as the official "
         "evaluator."
     ),
+    "export": "Turns results into the forms that other programs take.",
 }
 
 

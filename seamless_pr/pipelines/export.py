@@ -1,0 +1,94 @@
+"""Turns results into the forms that other programs take.
+
+    python pipelines/export.py submission cityscapes --predictions P --output O
+    python pipelines/export.py submission idd --predictions P --output O
+    python pipelines/export.py submission coco --predictions P --output O --name test-dev2017_mine
+    python pipelines/export.py submission vistas --predictions P --output O --version 2.0
+
+`submission` writes predictions as the datasets' evaluators and test servers take them: files to
+look at, and a zip to send.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from seamless_pr.datasets.submissions import KINDS, read_predictions, write_submission
+from seamless_pr.datasets.vistas import VERSIONS
+from seamless_pr.pipelines.ray_support import add_ray_option
+from seamless_pr.pipelines.ray_tasks import item_map
+from seamless_pr.pipelines.stage import ExitCode, Stage
+
+DEFAULT_NAMES = {
+    "cityscapes": "cityscapes_panoptic_val",
+    "idd": "val_panoptic",
+    "coco": "val2017_seamless_pr",
+    "vistas": "panoptic",
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    submission = commands.add_parser("submission", help="predictions for an official evaluator")
+    submission.add_argument("dataset", choices=KINDS)
+    submission.add_argument(
+        "--predictions",
+        type=Path,
+        required=True,
+        metavar="P",
+        help="folder of pipelines/predict.py, or a COCO panoptic JSON",
+    )
+    submission.add_argument("--output", type=Path, required=True, metavar="DIR")
+    submission.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=sorted({kind for kinds in KINDS.values() for kind in kinds}),
+        help="default: all of the dataset",
+    )
+    submission.add_argument("--name", help="of JSON, PNG folder and zip")
+    submission.add_argument("--version", choices=VERSIONS, default="1.2", help="of Vistas")
+    submission.add_argument("--workers", type=int, help="processes (default: one per core)")
+    add_ray_option(submission)
+
+
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Fills in kinds and name."""
+    options.kinds = options.kinds or KINDS[options.dataset]
+    options.name = options.name or DEFAULT_NAMES[options.dataset]
+    wrong = [kind for kind in options.kinds if kind not in KINDS[options.dataset]]
+    if wrong:
+        parser.error(f"{options.dataset} has no {wrong[0]} submission")
+
+
+def run(options: argparse.Namespace) -> ExitCode:
+    predictions = read_predictions(options.predictions)
+    with item_map(options) as map_items:
+        zips = write_submission(
+            predictions,
+            options.dataset,
+            options.output,
+            kinds=options.kinds,
+            name=options.name,
+            vistas_version=options.version,
+            num_workers=options.workers,
+            map_items=map_items,
+        )
+    for path in zips:
+        print(path)
+    return ExitCode.DONE
+
+
+STAGE = Stage(
+    doc=__doc__ or "",
+    add_options=add_options,
+    check=check,
+    run=run,
+    inputs=("predictions",),
+    has_commands=True,
+)
+main = STAGE.main
+
+if __name__ == "__main__":
+    sys.exit(main())
