@@ -76,7 +76,6 @@ EXTRAS = {
     "test": TEST,
     "bench": BENCH,
     "dev": [*TEST, "pre-commit>=4.0"],
-    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"],
 }
 
 setup(
