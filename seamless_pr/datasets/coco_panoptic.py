@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seamless_pr.datasets import panoptic_reader
-from seamless_pr.datasets.panoptic_records import PanopticDataset, SegmentRecord
+from seamless_pr.datasets.panoptic_records import ImageRecord, PanopticDataset, SegmentRecord
 from seamless_pr.files import write_whole
 from seamless_pr.structures.faults import Fault, FaultyDataError
 
@@ -86,15 +86,7 @@ def write_panoptic_json(
 def panoptic_json(dataset: PanopticDataset) -> dict[str, Any]:
     """The dataset as plain containers."""
     return {
-        "images": [
-            {
-                "id": image.image_id,
-                "file_name": image.file_name,
-                "height": image.height,
-                "width": image.width,
-            }
-            for image in dataset.images
-        ],
+        "images": [image_json(image) for image in dataset.images],
         "annotations": [
             {
                 "image_id": annotation.image_id,
@@ -113,6 +105,16 @@ def panoptic_json(dataset: PanopticDataset) -> dict[str, Any]:
             }
             for category in dataset.categories
         ],
+    }
+
+
+def image_json(image: ImageRecord) -> dict[str, Any]:
+    """One entry of `images`."""
+    return {
+        "id": image.image_id,
+        "file_name": image.file_name,
+        "height": image.height,
+        "width": image.width,
     }
 
 

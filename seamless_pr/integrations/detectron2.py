@@ -113,14 +113,14 @@ def register_panoptic_dataset(
 
 
 def register_meta_architecture() -> None:
-    """Makes `seamless_panoptic_net` known to detectron2 by that name; may be called again."""
+    """Makes `seamless_pr_network` known to detectron2 by that name; may be called again."""
     from detectron2.modeling import META_ARCH_REGISTRY
 
-    if seamless_panoptic_net.__name__ not in META_ARCH_REGISTRY:
-        META_ARCH_REGISTRY.register(seamless_panoptic_net)
+    if seamless_pr_network.__name__ not in META_ARCH_REGISTRY:
+        META_ARCH_REGISTRY.register(seamless_pr_network)
 
 
-def seamless_panoptic_net(cfg: Any) -> SeamlessMetaArch:
+def seamless_pr_network(cfg: Any) -> SeamlessMetaArch:
     """What detectron2's build_model calls, with a config of `predictor_config`."""
     node = cfg.MODEL.get("SEAMLESS_PR")
     if node is None or not node.WEIGHTS:
@@ -183,7 +183,7 @@ def predictor_config(
     if dataset is not None:
         _check_classes(dataset, _meta_arch(predictor, "RGB").ids)
     cfg = get_cfg()
-    cfg.MODEL.META_ARCHITECTURE = seamless_panoptic_net.__name__
+    cfg.MODEL.META_ARCHITECTURE = seamless_pr_network.__name__
     cfg.MODEL.WEIGHTS = ""
     cfg.MODEL.DEVICE = device
     cfg.MODEL.SEAMLESS_PR = CfgNode({"WEIGHTS": str(weights), "OVERRIDES": list(overrides)})

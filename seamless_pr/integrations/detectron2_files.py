@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from seamless_pr.datasets.coco_panoptic import image_json
 from seamless_pr.datasets.panoptic_records import AnnotationRecord, PanopticDataset
 from seamless_pr.files import write_json, write_whole
 from seamless_pr.id_maps.id_png_files import read_id_png
@@ -57,15 +58,7 @@ def write_evaluator_files(
     write_json(
         instances_file(folder),
         {
-            "images": [
-                {
-                    "id": image.image_id,
-                    "file_name": image.file_name,
-                    "height": image.height,
-                    "width": image.width,
-                }
-                for image in dataset.images
-            ],
+            "images": [image_json(image) for image in dataset.images],
             "categories": [
                 {"id": category.category_id, "name": category.name}
                 for category in ids.label_space.thing_categories

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,8 +26,7 @@ import numpy as np
 
 from seamless_pr.datasets.label_spaces import load_labels
 from seamless_pr.files import write_whole
-from seamless_pr.parallel import end_with_parent, map_in_processes
-from seamless_pr.progress import Progress
+from seamless_pr.parallel import map_in_processes
 from seamless_pr.street_scenes.camera import Array
 from seamless_pr.street_scenes.cities import CITIES, city_style, scene_city
 from seamless_pr.street_scenes.labelled import draw_labelled_scene
@@ -146,23 +143,10 @@ def write_street_scenes(
         for index in range(count)
         if not scene_paths(root, split, index).are_complete()
     ]
-    with Progress(len(jobs), "image", title="street scenes", is_shown=progress) as bar:
-        if workers <= 1:
-            for job in jobs:
-                _write_one(*job)
-                bar.update()
-        else:
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(workers, context, _start_worker) as pool:
-                for future in as_completed([pool.submit(_write_one, *job) for job in jobs]):
-                    future.result()
-                    bar.update()
-    return len(jobs)
-
-
-def _start_worker() -> None:
-    end_with_parent()
-    cv2.setNumThreads(1)
+    drawn = map_in_processes(
+        _write_one, jobs, num_workers=workers, title="street scenes", show_progress=progress
+    )
+    return sum(1 for _ in drawn)
 
 
 def write_layout(
@@ -204,7 +188,8 @@ def _write_labelled(
     return layout.write_image(root, split, index, scene)
 
 
-def _write_one(root: str, split: str, index: int, size: tuple[int, int], seed: int) -> None:
+def _write_one(job: tuple[str, str, int, tuple[int, int], int]) -> None:
+    root, split, index, size, seed = job
     scene = draw_street_scene(seed, split, index, size)
     paths = scene_paths(root, split, index)
     _write_png(paths.image, cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))

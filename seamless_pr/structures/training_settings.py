@@ -1,4 +1,4 @@
-"""Plain numbers of a training run: nodes of the YAML config and arguments of the engine alike."""
+"""Plain numbers of a training run: nodes of the YAML config and arguments of the trainer alike."""
 
 from __future__ import annotations
 

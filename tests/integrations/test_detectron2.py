@@ -225,11 +225,11 @@ def test_training_and_configs_without_weights_are_refused(tmp_path: Path):
     from detectron2.config import get_cfg
 
     weights = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
-    model = ours.seamless_panoptic_net(ours.predictor_config(weights))
+    model = ours.seamless_pr_network(ours.predictor_config(weights))
     with pytest.raises(ValueError, match=r"pipelines/train\.py"):
         model.train()([{"image": torch.zeros(3, 64, 64)}])
     with pytest.raises(ValueError, match="predictor_config"):
-        ours.seamless_panoptic_net(get_cfg())
+        ours.seamless_pr_network(get_cfg())
 
 
 # Imported networks beside detectron2's own

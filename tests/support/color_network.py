@@ -23,7 +23,7 @@ TOY_SPACE = LabelSpace(
         Category(26, "car", True, (0, 0, 142)),
     ),
 )
-RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 class ColorNetwork(Network):
