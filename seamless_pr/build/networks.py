@@ -331,7 +331,7 @@ def _htc(settings: HTCSettings, inputs: Inputs) -> InstanceBranch:
         )
         for stage in range(num_stages)
     ]
-    num_classes = inputs.label_space.num_classes
+    num_classes = settings.context_classes or inputs.label_space.num_classes
     return CascadeBranch(
         _rpn_head(settings.rpn, inputs),
         [_box_head(settings.box, settings.roi, inputs) for _ in range(num_stages)],

@@ -306,6 +306,7 @@ class HTCSettings(Kinded):
         mask_scoring: scores are multiplied by the IoU that a head predicts for the mask.
         context: a semantic map of all levels, which box and mask features are added from; it has a
             loss of its own.
+        context_classes: classes of that map; null: those of the dataset.
     """
 
     kind: str = "htc"
@@ -324,6 +325,7 @@ class HTCSettings(Kinded):
     average_masks: bool = True
     mask_scoring: bool = False
     context: bool = False
+    context_classes: Count | None = None
 
     def __post_init__(self) -> None:
         if not self.box.class_agnostic:

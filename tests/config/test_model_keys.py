@@ -326,6 +326,11 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "HTCSettings.average_masks": (HTC, (), "instances.average_masks=false"),
     "HTCSettings.mask_scoring": (HTC, (), "instances.mask_scoring=true"),
     "HTCSettings.context": (HTC, (), "instances.context=true"),
+    "HTCSettings.context_classes": (
+        HTC,
+        ("instances.context=true",),
+        "instances.context_classes=9",
+    ),
     "SoloV2Settings.grid_sizes": (SOLO, (), "instances.grid_sizes=[12, 10, 8, 6, 5]"),
     "SoloV2Settings.hidden_channels": (SOLO, (), "instances.hidden_channels=16"),
     "SoloV2Settings.feature_channels": (SOLO, (), "instances.feature_channels=16"),

@@ -188,9 +188,14 @@ def _state_dicts() -> dict[str, dict[str, tuple[int, ...]]]:
     return networks
 
 
+def recipe_shapes(network: str) -> dict[str, tuple[int, ...]]:
+    """Their names and shapes of the weights of a golden network."""
+    return _state_dicts()[network]
+
+
 def recipe_tensors(network: str, seed: int) -> dict[str, Tensor]:
     """All weights of a golden network under their names."""
-    shapes = _state_dicts()[network]
+    shapes = recipe_shapes(network)
     return {name: recipe_tensor(name, shape, seed) for name, shape in shapes.items()}
 
 
