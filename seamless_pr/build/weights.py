@@ -10,7 +10,7 @@ from torch import nn
 
 from seamless_pr.config.schema import InitialWeightsConfig
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
-from seamless_pr.weights.imagenet import fit_backbone
+from seamless_pr.weights.imagenet import BUILT_IN, fit_backbone
 from seamless_pr.weights.key_report import fit_keys
 from seamless_pr.weights.legacy import check_names
 from seamless_pr.weights.tensor_files import read_tensors
@@ -31,7 +31,7 @@ def load_backbones(network: nn.Module, path: str | Path) -> None:
     for backbone in network.modules():
         if isinstance(backbone, TimmBackbone):
             state, report = fit_backbone(source, backbone.state_dict())
-            report.check(str(path))
+            report.check(str(path), BUILT_IN)
             backbone.load_state_dict(state)
 
 

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 
 from seamless_pr.build.weights import load_backbones
 from seamless_pr.layers.abn import make_norm_act
+from seamless_pr.models.backbones.stage_extras import StageExtras
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
-from seamless_pr.weights.imagenet import fit_backbone
+from seamless_pr.weights.imagenet import BUILT_IN, fit_backbone
 from seamless_pr.weights.seamseg import seamseg_name
 from seamless_pr.weights.tensor_files import read_tensors
 
@@ -85,3 +86,17 @@ def test_truncated_safetensors_are_named(tmp_path: Path):
     (tmp_path / "a.safetensors").write_bytes(b"\x08\x00")
     with pytest.raises(ValueError, match=r"a\.safetensors is not a complete"):
         read_tensors(tmp_path / "a.safetensors")
+
+
+def test_what_is_built_into_a_backbone_needs_no_weights_in_the_file() -> None:
+    options = {"channels": (16, 16, 16, 16), "stem_width": 8, "layers": (1, 1, 1, 1)}
+    plain = TimmBackbone("resnet50", make_norm_act(), **options)
+    extras = StageExtras("v2", context_ratio=0.25)
+    extended = TimmBackbone("resnet50", make_norm_act(), extras=extras, **options)
+    state, report = fit_backbone(plain.state_dict(), extended.state_dict())
+    report.check("plain", BUILT_IN)
+    with pytest.raises(ValueError, match="conv_offset"):
+        report.check("plain")
+    torch.testing.assert_close(
+        state["layer2.0.conv2.weight"], plain.state_dict()["layer2.0.conv2.weight"]
+    )
