@@ -11,8 +11,8 @@ from seamless_pr.weights.seamseg import our_name
 
 # Layers that classify whole images, under the names that torchvision and timm give them.
 _CLASSIFIERS = ("fc.", "head.fc.", "classifier.")
-# What a config may build into a network whose weights are those of the plain one; it starts as if it
-# were not there.
+# What a config may build into a network whose weights are those of the plain one; it starts as if
+# it were not there.
 BUILT_IN = ("*.conv_offset.*", "*.se.conv_mask.*", "*.se.transform.*")
 _SEAMSEG_STEM = "mod1."
 
