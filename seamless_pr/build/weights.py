@@ -13,6 +13,7 @@ from seamless_pr.models.backbones.timm_backbone import TimmBackbone
 from seamless_pr.weights.imagenet import BUILT_IN, fit_backbone
 from seamless_pr.weights.key_report import fit_keys
 from seamless_pr.weights.legacy import check_names
+from seamless_pr.weights.named import is_named, read_named
 from seamless_pr.weights.tensor_files import read_tensors
 
 
@@ -21,13 +22,15 @@ def load_backbones(network: nn.Module, path: str | Path) -> None:
 
     Args:
         network: of `build_network`.
-        path: file of torchvision, timm or seamseg; its classifier is left out.
+        path: file of torchvision, timm or seamseg, or a name such as `torchvision:resnet50`; the
+            classifier is left out.
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: weights that are named cannot be downloaded.
         ValueError: unreadable, or not the weights of this backbone; every name is listed.
     """
-    source = read_tensors(path)
+    source = read_named(str(path)) if is_named(str(path)) else read_tensors(path)
     for backbone in network.modules():
         if isinstance(backbone, TimmBackbone):
             state, report = fit_backbone(source, backbone.state_dict())

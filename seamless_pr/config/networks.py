@@ -167,7 +167,8 @@ class TimmBackboneSettings(Kinded):
         pools_split_of_c2: the first block of a Res2Net pools its last split, as in the original;
             false: as in mmdetection 2.x and 3.x.
         options: further arguments of `timm.create_model`.
-        weights: file with ImageNet weights (torchvision or timm layout); null: random weights.
+        weights: file with ImageNet weights (torchvision or timm layout), or the name of weights to
+            download (`torchvision:resnet50`, `timm:resnext101_64x4d.c1_in1k`); null: random ones.
         num_frozen: first parts that do not train (1: the stem, 2: stem and first stage, ..., 5:
             all).
     """
