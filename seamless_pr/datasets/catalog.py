@@ -10,7 +10,7 @@ from seamless_pr.datasets import ade20k, cityscapes, coco, future3d, idd, vistas
 from seamless_pr.datasets.ade20k import open_ade20k
 from seamless_pr.datasets.cityscapes import open_cityscapes, open_cityscapes_folder
 from seamless_pr.datasets.coco import open_coco
-from seamless_pr.datasets.folders import listed
+from seamless_pr.datasets.folders import listed, visible_paths
 from seamless_pr.datasets.future3d import open_future3d
 from seamless_pr.datasets.idd import open_idd, open_idd_folder
 from seamless_pr.datasets.panoptic_files import PanopticFiles
@@ -93,7 +93,7 @@ def _split_with(folder: Path, suffix: str) -> str | None:
     Raises:
         FileNotFoundError: they lie in several splits.
     """
-    files = sorted(folder.rglob(f"*{suffix}"))
+    files = [path for path in visible_paths(folder) if path.name.endswith(suffix)]
     if not files:
         return None
     splits = sorted({file.parent.parent for file in files})

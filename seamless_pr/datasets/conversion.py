@@ -20,6 +20,7 @@ from seamless_pr.datasets.images import looks_complete, read_bytes
 from seamless_pr.datasets.manifest import file_sha256, make_manifest, manifest_of
 from seamless_pr.datasets.panoptic_records import (
     AnnotationRecord,
+    ImageId,
     ImageRecord,
     PanopticDataset,
     SegmentRecord,
@@ -99,6 +100,9 @@ def convert_split(
     convert = partial(
         _convert_resumable, split=_without_images(split), png_dir=png_dir, records_dir=records_dir
     )
+    shared = _shared_names(split)
+    if shared:
+        raise FaultyDataError(f"{split.name}: results of {split.dataset} would be lost", shared)
     results = list(
         map_items(
             convert,
@@ -163,6 +167,24 @@ def convert_splits(
     if faults:
         raise FaultyDataError(summary, faults)
     return prepared
+
+
+def _shared_names(split: RawSplit) -> list[Fault]:
+    """A fault for each image whose id or whose PNG another image has as well."""
+    faults: list[Fault] = []
+    first: dict[tuple[str, ImageId], RawImage] = {}
+    for image in split.images:
+        # Case is folded because the PNGs may lie on a file system that ignores it.
+        names = {"id": image.image_id, "name": image.png_name.casefold()}
+        for kind, name in names.items():
+            other = first.setdefault((kind, name), image)
+            if other is not image:
+                file = str((*image.annotation_files, image.file_name)[0])
+                earlier = (*other.annotation_files, other.file_name)[0]
+                message = f"its result would have the {kind} {name!r}, as that of {earlier}"
+                faults.append(Fault(file, f"{message}; rename one of both"))
+                break
+    return faults
 
 
 def _without_images(split: RawSplit) -> RawSplit:

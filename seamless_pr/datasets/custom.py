@@ -19,10 +19,12 @@ from seamless_pr.datasets.coco_instances import (
 )
 from seamless_pr.datasets.custom_description import CustomDataset
 from seamless_pr.datasets.folders import image_files_by_key, listed, require_folder, unpaired
+from seamless_pr.datasets.image_files import find_image_files
 from seamless_pr.datasets.images import looks_complete, read_bytes
 from seamless_pr.datasets.label_pngs import png_bits, read_palette_indices
 from seamless_pr.datasets.label_spaces import made_color
 from seamless_pr.datasets.panoptic_files import PanopticFiles, open_panoptic_files
+from seamless_pr.datasets.panoptic_records import ImageRecord
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit, measured_segments
 from seamless_pr.id_maps.id_png import pack_ids
 from seamless_pr.id_maps.segments import MAX_SEGMENT_ID
@@ -201,7 +203,9 @@ def _open_instances(
     if shared:
         message = f"ids {sorted(shared)} are stuff in {dataset.path} and things here"
         faults.append(Fault(str(paths["instances"]), message))
-    pictures = image_files_by_key(images_dir)
+    records = [ImageRecord(i.image_id, i.file_name, i.height, i.width) for i in file.images]
+    pictures, missing = find_image_files(records, images_dir)
+    faults += missing
     semantics: dict[str, Path] = {}
     if "semantics" in paths:
         folder = require_folder(paths["semantics"], "'semantics'")
@@ -209,9 +213,7 @@ def _open_instances(
     images = []
     for image in file.images:
         key = Path(image.file_name).with_suffix("").as_posix()
-        picture = pictures.get(key, pictures.get(Path(key).name))
-        if picture is None:
-            faults.append(Fault(str(images_dir), f"no image {image.file_name} of the JSON"))
+        picture = pictures.get(image.image_id)
         if "semantics" in paths and key not in semantics:
             faults.append(Fault(str(paths["semantics"]), f"no picture for {image.file_name}"))
         elif picture is not None:

@@ -88,7 +88,7 @@ def _parse(path: Path, content: Any, messages: list[str]) -> CustomDataset | Non
     if unknown:
         messages.append(f"unknown keys {listed(unknown)}; known are {listed(sorted(TOP_KEYS))}")
     name = content.get("name")
-    if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum():
+    if not isinstance(name, str) or not _is_word(name):
         messages.append(f"'name' must be a word of letters, digits, _ and -; got {name!r}")
         name = "custom"
     categories = _parse_classes(content.get("classes", []), messages)
@@ -146,6 +146,9 @@ def _parse_splits(root: Path, raw: Any, messages: list[str]) -> dict[str, dict[s
         return {}
     splits: dict[str, dict[str, Path]] = {}
     for name, entry in raw.items():
+        if not _is_word(str(name)):  # It names files.
+            messages.append(f"split {name!r} must be a word of letters, digits, _ and -")
+            continue
         if not isinstance(entry, Mapping) or not all(isinstance(v, str) for v in entry.values()):
             messages.append(f"split '{name}' must be keys with paths; got {entry!r}")
             continue
@@ -160,3 +163,7 @@ def _parse_splits(root: Path, raw: Any, messages: list[str]) -> dict[str, dict[s
         else:
             splits[str(name)] = {key: root / path for key, path in entry.items()}
     return splits
+
+
+def _is_word(name: str) -> bool:
+    return name.replace("_", "").replace("-", "").isalnum()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from seamless_pr.datasets.image_files import IMAGE_SUFFIXES
-from seamless_pr.structures.faults import Fault
+from seamless_pr.datasets.image_files import is_hidden, is_image_name
+from seamless_pr.structures.faults import Fault, FaultyDataError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".z01")
 
@@ -46,7 +46,7 @@ def subfolders(path: Path) -> list[str]:
 def files_with_suffix(folder: Path, suffix: str, faults: list[Fault]) -> list[Path]:
     """All files below a folder whose name ends so, sorted; another case of letters is a fault."""
     found = []
-    for path in sorted(folder.rglob("*")):
+    for path in visible_paths(folder):
         if path.name.endswith(suffix) and path.is_file():
             found.append(path)
         elif path.name.lower().endswith(suffix.lower()) and path.is_file():
@@ -55,18 +55,33 @@ def files_with_suffix(folder: Path, suffix: str, faults: list[Fault]) -> list[Pa
     return found
 
 
+def visible_paths(folder: Path) -> list[Path]:
+    """Everything below a folder, sorted, without hidden files such as `._x.png` of archives."""
+    return sorted(path for path in folder.rglob("*") if not is_hidden(path.relative_to(folder)))
+
+
 def image_files_by_key(folder: Path, ending: str = "") -> dict[str, Path]:
     """Image files below a folder: path without folder, `ending` and extension -> file.
 
     Args:
         folder: with sub-folders.
         ending: of the stem, such as `_leftImg8bit`; files without it are left out.
+
+    Raises:
+        FaultyDataError: lists pairs such as a.jpg and a.png, of which one would be lost.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.endswith(ending):
-            name = path.relative_to(folder).with_name(path.stem.removesuffix(ending))
-            found[name.as_posix()] = path
+    faults: list[Fault] = []
+    for path in visible_paths(folder):
+        if not is_image_name(path.name) or not path.stem.endswith(ending):
+            continue
+        name = path.relative_to(folder).with_name(path.stem.removesuffix(ending)).as_posix()
+        other = found.setdefault(name, path)
+        if other != path:
+            message = f"{other.name} beside it has the same name but for the ending; keep one"
+            faults.append(Fault(str(path), message))
+    if faults:
+        raise FaultyDataError(f"pictures of {folder} cannot be told apart", faults)
     return found
 
 

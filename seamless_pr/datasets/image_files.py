@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
-from pathlib import Path, PurePath
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 
 from seamless_pr.datasets.panoptic_records import ImageId, ImageRecord
 from seamless_pr.structures.faults import Fault
@@ -20,60 +20,127 @@ GROUND_TRUTH_SUFFIX = "_gtFine_"
 def find_image_files(
     images: Iterable[ImageRecord], images_dir: str | os.PathLike[str]
 ) -> tuple[dict[ImageId, Path], list[Fault]]:
-    """Pairs each image of a JSON with its file.
+    """Pairs each image of a JSON with its file; one file serves one image.
 
-    First the JSON's own file name below `images_dir` is tried, then, in any sub-folder, a file
-    whose name without extension is that of the JSON, the image id, or the image id +
-    "_leftImg8bit": Cityscapes' official JSON names files that do not exist. Last,
-    `<drive>/<frame>_leftImg8bit` for an id `<drive>_<frame>`: IDD's frames have the same names in
-    several drives, and its official JSON the names of PNGs for everything.
+    First the JSON's own file name below `images_dir` is tried. Of the files that no image names so,
+    in any sub-folder, comes next the one whose name without extension is that of the JSON, the
+    image id in words, or the image id + "_leftImg8bit": Cityscapes' official JSON names files that
+    do not exist. Folders that the JSON names must be those of the file, as far as both have any.
+    Last, `<drive>/<frame>_leftImg8bit` for an id `<drive>_<frame>`: IDD's frames have the same
+    names in several drives, and its official JSON the names of PNGs for everything.
 
     Returns:
-        image_id -> file, and a fault for each image without a file or with several candidates.
+        image_id -> file, and a fault for each image without a file, with several candidates, or
+        whose file another image has as well.
 
     Raises:
         FileNotFoundError: `images_dir` does not exist.
     """
-    images_dir = Path(images_dir)
+    images, images_dir = tuple(images), Path(images_dir)
     by_name, by_stem = _index_folder(images_dir)
+    exact = {image.image_id: by_name.get(_name_below(image, images_dir)) for image in images}
+    taken = {file for file in exact.values() if file is not None}
+    free = {stem: [file for file in files if file not in taken] for stem, files in by_stem.items()}
     files: dict[ImageId, Path] = {}
     faults: list[Fault] = []
     for image in images:
-        exact = by_name.get(PurePath(image.file_name).as_posix())
-        if exact is not None:
-            files[image.image_id] = exact
-            continue
-        stems = (
-            PurePath(image.file_name).stem,
-            str(image.image_id),
-            f"{image.image_id}{LEFT_CAMERA_SUFFIX}",
-            f"/{str(image.image_id).partition(GROUND_TRUTH_SUFFIX)[0]}",
-        )
-        candidates = next((by_stem[stem] for stem in stems if stem in by_stem), [])
+        file = exact[image.image_id]
+        candidates = [file] if file is not None else _candidates(image, images_dir, free)
         if len(candidates) == 1:
             files[image.image_id] = candidates[0]
         elif candidates:
             names = ", ".join(map(str, candidates))
             faults.append(Fault(names, f"several files could be image {image.image_id!r}"))
         else:
-            tried = f"'{image.file_name}' or a file named {' or '.join(stems[1:3])}"
-            faults.append(
-                Fault(str(images_dir), f"image {image.image_id!r} has no file; looked for {tried}")
-            )
+            faults.append(_missing(image, images_dir))
+    shared = _shared_files(files)
+    for file, image_ids in shared.items():
+        names = ", ".join(map(repr, image_ids))
+        faults.append(Fault(str(file), f"would serve several images: {names}; each has its own"))
+        for image_id in image_ids:
+            del files[image_id]
     return files, faults
 
 
 def list_image_files(images_dir: str | os.PathLike[str]) -> list[Path]:
-    """All image files below a folder, sorted."""
+    """All image files below a folder, sorted; hidden files and folders are none.
+
+    A sub-folder that cannot be opened is in the list itself: reading it fails under its name.
+    """
     images_dir = Path(images_dir)
     if not images_dir.is_dir():
         raise FileNotFoundError(f"no image folder {images_dir}; give the folder of the RGB images")
     found: list[Path] = []
-    for folder, _, names in os.walk(images_dir, followlinks=True):
-        found += [
-            Path(folder, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES
+    closed: list[OSError] = []
+    for folder, subfolders, names in os.walk(images_dir, onerror=closed.append, followlinks=True):
+        subfolders[:] = [
+            name for name in subfolders if not is_hidden(name) and not _leads_back(folder, name)
         ]
-    return sorted(found)
+        found += [Path(folder, name) for name in names if is_image_name(name)]
+    return sorted([*found, *(Path(error.filename) for error in closed)])
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name, without folders, is that of a picture."""
+    return not is_hidden(name) and PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_hidden(path: str | PurePath) -> bool:
+    """Whether a part of a relative path begins with a dot: `._x.png`, `.ipynb_checkpoints/`."""
+    return any(part.startswith(".") and part != ".." for part in PurePath(path).parts)
+
+
+def _leads_back(folder: str, name: str) -> bool:
+    """Whether a sub-folder is a link to a folder that holds it."""
+    path = os.path.join(folder, name)
+    if not os.path.islink(path):
+        return False
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
+
+
+def _name_below(image: ImageRecord, images_dir: Path) -> str:
+    """The JSON's file name; the absolute name of a file of the folder relative to it."""
+    name = PurePath(image.file_name)
+    root = os.path.abspath(images_dir)
+    return (name.relative_to(root) if name.is_relative_to(root) else name).as_posix()
+
+
+def _candidates(
+    image: ImageRecord, images_dir: Path, free: dict[str, list[Path]]
+) -> Sequence[Path]:
+    named = PurePath(image.file_name)
+    found = [
+        file
+        for file in free.get(named.stem, ())
+        if _fits(file.relative_to(images_dir).parent.parts, named.parent.parts)
+    ]
+    if found or not isinstance(image.image_id, str):
+        return found  # A number is no name: 5.png may be of another image.
+    words = (
+        image.image_id,
+        f"{image.image_id}{LEFT_CAMERA_SUFFIX}",
+        f"/{image.image_id.partition(GROUND_TRUTH_SUFFIX)[0]}",
+    )
+    return next((free[word] for word in words if free.get(word)), [])
+
+
+def _fits(folders: tuple[str, ...], named: tuple[str, ...]) -> bool:
+    """Whether folders of a file and those that a JSON names agree, from the innermost outwards."""
+    return all(one == other for one, other in zip(reversed(folders), reversed(named)))
+
+
+def _missing(image: ImageRecord, images_dir: Path) -> Fault:
+    tried = f"'{image.file_name}'"
+    if isinstance(image.image_id, str):
+        tried += f" or a file named {image.image_id} or {image.image_id}{LEFT_CAMERA_SUFFIX}"
+    return Fault(str(images_dir), f"image {image.image_id!r} has no file; looked for {tried}")
+
+
+def _shared_files(files: dict[ImageId, Path]) -> dict[Path, list[ImageId]]:
+    images_of: dict[Path, list[ImageId]] = defaultdict(list)
+    for image_id, file in files.items():
+        images_of[file].append(image_id)
+    return {file: image_ids for file, image_ids in images_of.items() if len(image_ids) > 1}
 
 
 def _index_folder(images_dir: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:

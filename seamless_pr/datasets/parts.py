@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seamless_pr.datasets.class_readings import contradictions
 from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
 from seamless_pr.datasets.image_files import find_image_files
 from seamless_pr.datasets.panoptic_records import (
     AnnotationRecord,
+    ImageId,
     PanopticDataset,
     SegmentRecord,
 )
+from seamless_pr.files import safe_join
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
@@ -62,7 +65,8 @@ def read_parts(
         ValueError: no part.
         FileNotFoundError: a JSON or a folder is missing.
         FaultyDataError: everything that is wrong with all parts, in one list: with the JSONs,
-            images without a file, categories that the label space lacks.
+            images without a file, categories that the label space lacks or reads otherwise, links
+            that lead out of the folder of the PNGs.
     """
     if not parts:
         raise ValueError("a split needs at least one part; got none")
@@ -92,7 +96,20 @@ def _read_part(part: PanopticPart, number: int, label_space: LabelSpace) -> list
             "with pipelines/prepare.py, it goes on where it stopped"
         )
     image_files, faults = find_image_files(dataset.images, part.images_dir)
+    found = contradictions(
+        dataset.categories, label_space.categories, f"the label space '{label_space.name}'"
+    )
+    faults += [Fault(str(part.json_path), message) for message in found]
     faults += _category_faults(dataset, label_space)
+    png_paths: dict[ImageId, Path] = {}
+    for annotation in dataset.annotations:
+        try:
+            png_paths[annotation.image_id] = safe_join(
+                png_dir, annotation.file_name, part.json_path
+            )
+        except ValueError as error:
+            message = str(error).removeprefix(f"{part.json_path} ")
+            faults.append(Fault(str(part.json_path), message))
     if faults:
         raise FaultyDataError(f"{part.json_path} cannot be used", faults)
     images = []
@@ -101,7 +118,7 @@ def _read_part(part: PanopticPart, number: int, label_space: LabelSpace) -> list
         images.append(
             AnnotatedImage(
                 annotation,
-                png_dir / annotation.file_name,
+                png_paths[annotation.image_id],
                 image_files[annotation.image_id],
                 (image.height, image.width),
                 f"{number}:{annotation.image_id}" if number else str(annotation.image_id),

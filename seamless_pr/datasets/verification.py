@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from seamless_pr.datasets.coco_panoptic import find_png_folder, parse_panoptic_json
-from seamless_pr.datasets.image_files import find_image_files, list_image_files
+from seamless_pr.datasets.image_files import find_image_files, is_hidden, list_image_files
 from seamless_pr.datasets.images import looks_complete, read_bytes
 from seamless_pr.datasets.panoptic_records import (
     UNKNOWN_ID,
@@ -19,6 +19,7 @@ from seamless_pr.datasets.panoptic_records import (
     PanopticDataset,
     SegmentRecord,
 )
+from seamless_pr.files import safe_join
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.id_maps.segments import SegmentMeasures, measure_segments
 from seamless_pr.parallel import ItemMap, map_in_processes
@@ -98,12 +99,14 @@ def verify_records(
         ]
     if png_dir != json_path.parent:  # where other files lie as well
         faults += _stray_pngs(dataset, png_dir)
-    tasks = [
-        _PngTask(
-            png_dir / annotation.file_name, annotation, dataset.image_of.get(annotation.image_id)
-        )
-        for annotation in dataset.annotations
-    ]
+    tasks: list[_PngTask] = []
+    for annotation in dataset.annotations:
+        try:
+            path = safe_join(png_dir, annotation.file_name, json_path)
+        except ValueError as error:
+            faults.append(Fault(str(json_path), str(error).removeprefix(f"{json_path} ")))
+            continue
+        tasks.append(_PngTask(path, annotation, dataset.image_of.get(annotation.image_id)))
     results = map_items(
         _png_faults, tasks, num_workers=num_workers, title="verify", show_progress=show_progress
     )
@@ -127,7 +130,7 @@ def _stray_pngs(dataset: PanopticDataset, png_dir: Path) -> Iterator[Fault]:
         return  # An annotation that could not be read may name it.
     expected = {png_dir / annotation.file_name for annotation in dataset.annotations}
     for path in sorted(png_dir.rglob("*.png")):
-        if path not in expected and not path.name.startswith("."):
+        if path not in expected and not is_hidden(path.relative_to(png_dir)):
             yield Fault(str(path), "no annotation in the JSON names this PNG")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from seamless_pr.datasets.panoptic_reader import StatedCategory
+from seamless_pr.datasets.class_readings import contradictions
 from seamless_pr.evaluation.map_files import MapFile, Source
 from seamless_pr.structures.faults import Fault, FaultyDataError
-from seamless_pr.structures.label_space import Category, LabelSpace
+from seamless_pr.structures.label_space import LabelSpace
 
 
 @dataclass(frozen=True)
@@ -59,41 +58,17 @@ def require_label_space(gt: Source) -> LabelSpace:
 def require_same_classes(gt: Source, pred: Source) -> None:
     """Numbers alone do not make a class: what predictions say about one must not contradict.
 
-    Predictions may name fewer classes, more, or none; names are compared without regard to case,
-    spaces, hyphens and underscores.
+    Predictions may name fewer classes, more, or none; see `contradictions`.
 
     Raises:
         FaultyDataError: lists each class of which both sides say different things.
     """
-    true_classes = {c.category_id: c for c in require_label_space(gt).categories}
-    faults = [
-        Fault(
-            pred.name,
-            f"category {stated.category_id} is {_reading(stated)} here and "
-            f"{_reading(true_classes[stated.category_id])} in {gt.name}",
-        )
-        for stated in pred.stated_categories
-        if stated.category_id in true_classes
-        and _contradicts(stated, true_classes[stated.category_id])
-    ]
+    categories = require_label_space(gt).categories
+    found = contradictions(pred.stated_categories, categories, gt.name)
+    faults = [Fault(pred.name, message) for message in found]
     if faults:
         raise FaultyDataError(
             "the predictions mean other classes by their numbers than the ground truth; bring them "
             "to its categories, or leave 'categories' out of them if only the names differ",
             faults,
         )
-
-
-def _contradicts(stated: StatedCategory, category: Category) -> bool:
-    other_name = stated.name is not None and _plain(stated.name) != _plain(category.name)
-    other_kind = stated.is_thing is not None and stated.is_thing != category.is_thing
-    return other_name or other_kind
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "", name.casefold())
-
-
-def _reading(category: StatedCategory | Category) -> str:
-    kinds = {True: "a thing", False: "stuff", None: "of no stated kind"}
-    return f"'{category.name or 'unnamed'}' ({kinds[category.is_thing]})"

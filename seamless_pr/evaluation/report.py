@@ -14,6 +14,8 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from seamless_pr.datasets.image_files import find_image_files
+from seamless_pr.datasets.panoptic_records import ImageRecord
 from seamless_pr.evaluation.map_files import Source
 from seamless_pr.evaluation.pairing import ImagePair, pair_images, require_label_space
 from seamless_pr.evaluation.pictures import (
@@ -30,9 +32,6 @@ from seamless_pr.metrics.segment_matching import rules_named
 from seamless_pr.parallel import ItemMap, map_in_processes
 
 IMAGES_PER_GALLERY = 6
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-# Endings that datasets add to an image id in the names of photographs.
-NAME_ENDINGS = ("", "_leftImg8bit")
 
 
 @dataclass(frozen=True)
@@ -167,24 +166,17 @@ def choose_galleries(values: dict[str, Any], images_per_gallery: int) -> Galleri
 def find_photographs(
     gt: Source, folder: Path | None, pairs: Sequence[ImagePair]
 ) -> list[Path | None]:
-    """The photograph of each image, by the file name of the JSON or by the image id."""
+    """The photograph of each image, None where it has none; see `find_image_files`."""
     if folder is None:
         return [None] * len(pairs)
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; give the folder of the photographs")
-    by_stem = {
-        path.stem: path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    }
-    found = []
-    for pair in pairs:
-        image_id = pair.gt.image_id
-        stems = [Path(gt.image_files.get(image_id, "")).stem]
-        stems += [f"{image_id}{ending}" for ending in NAME_ENDINGS]
-        stems.append(pair.gt.path.stem)
-        found.append(next((by_stem[stem] for stem in stems if stem in by_stem), None))
-    return found
+    records = [
+        ImageRecord(file.image_id, gt.image_files.get(file.image_id, file.path.name), 0, 0)
+        for file in gt.maps
+    ]
+    files, _ = find_image_files(records, folder)
+    return [files.get(pair.gt.image_id) for pair in pairs]
 
 
 def _numbers(items: Sequence[tuple[float, float, int]], count: int) -> list[int]:

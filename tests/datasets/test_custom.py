@@ -252,3 +252,42 @@ def test_an_unknown_split_names_the_others(tmp_path: Path) -> None:
         open_custom(read_custom_yaml(describe(tmp_path)), "val")
     with pytest.raises(FileNotFoundError, match=r"'images' of split 'train'"):
         opened(describe(tmp_path))
+
+
+def test_pictures_whose_results_would_lose_one_another_are_refused(tmp_path: Path) -> None:
+    for name in ("a/b", "a_b"):
+        write_pair(tmp_path, name, VALUES.astype(np.uint16))
+    with pytest.raises(FaultyDataError, match=r"a_b.png: its result would have the name 'a_b.png'"):
+        convert(describe(tmp_path))
+    write_png(tmp_path / "images" / "a_b.png", np.zeros((2, 4, 3), np.uint8))
+    with pytest.raises(FaultyDataError, match=r"a_b.png: a_b.jpg beside it has the same name"):
+        opened(describe(tmp_path))
+
+
+def test_hidden_files_of_archives_are_no_data(tmp_path: Path) -> None:
+    write_pair(tmp_path, "a", VALUES.astype(np.uint16))
+    for folder in ("labels", "images"):
+        (tmp_path / folder / "._a.png").write_bytes(b"\0\5\26\7")
+        (tmp_path / folder / ".ipynb_checkpoints").mkdir()
+        (tmp_path / folder / ".ipynb_checkpoints" / "a.png").write_bytes(b"")
+    assert [image.image_id for image in opened(describe(tmp_path)).images] == ["a"]
+
+
+def test_a_missing_picture_of_coco_instances_is_not_replaced_by_a_namesake(tmp_path: Path) -> None:
+    path = write_instances(tmp_path)
+    content = json.loads(path.read_text())
+    content["images"].append({**content["images"][0], "id": 12, "file_name": "lost/1.jpg"})
+    path.write_text(json.dumps(content))
+    split = opened(
+        describe(
+            tmp_path, splits={"train": {"images": "images", "instances": path.name}}, classes=[]
+        )
+    )
+    assert [image.image_id for image in split.images] == [11]
+    assert any("image 12 has no file; looked for 'lost/1.jpg'" in f.message for f in split.faults)
+
+
+def test_names_of_splits_never_lead_out_of_the_folder(tmp_path: Path) -> None:
+    splits = {"../../out": {"images": "images", "labels": "labels"}}
+    with pytest.raises(FaultyDataError, match=r"split '../../out' must be a word of letters"):
+        read_custom_yaml(describe(tmp_path, splits=splits))

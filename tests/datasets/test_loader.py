@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from seamless_pr.datasets.loader import (
 )
 from seamless_pr.datasets.parts import PanopticPart
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform
+from seamless_pr.datasets.verification import verify_dataset
 from seamless_pr.id_maps.id_png_files import write_id_png
 from seamless_pr.structures.faults import FaultyDataError
 from seamless_pr.structures.label_space import Category, LabelSpace
@@ -218,3 +220,33 @@ def test_faults_of_all_parts_are_listed_together(tmp_path: Path) -> None:
     assert [fault.message[:9] for fault in error.value.faults] == ["image 'a'", "image 'c'"]
     with pytest.raises(ValueError, match="needs at least one part; got none"):
         PanopticImages.from_parts([], LABEL_SPACE, RANDOM)
+
+
+def test_a_number_that_means_another_class_is_refused_with_both_readings(tmp_path: Path) -> None:
+    json_path = write_panoptic_dataset(
+        tmp_path, {"a": np.full((8, 8), 1, np.int32)}, {1: ROAD.category_id}
+    )
+    content = json.loads(json_path.read_text())
+    content["categories"][0] |= {"name": "crate", "isthing": 1}
+    json_path.write_text(json.dumps(content))
+    with pytest.raises(FaultyDataError) as error:
+        PanopticImages.from_files(json_path, tmp_path / "images", LABEL_SPACE, EvalTransform(8, 8))
+    assert "category 7 is 'crate' (a thing) here and 'road' (stuff) in the label space" in str(
+        error.value
+    )
+
+
+def test_pngs_that_are_links_out_of_their_folder_are_refused(tmp_path: Path) -> None:
+    json_path = write_panoptic_dataset(
+        tmp_path / "data", {"a": np.full((8, 8), 1, np.int32)}, {1: ROAD.category_id}
+    )
+    png = tmp_path / "data" / "panoptic" / "a.png"
+    png.rename(tmp_path / "elsewhere.png")
+    png.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(FaultyDataError, match=r"names 'a.png'.* is a link out of it"):
+        PanopticImages.from_files(
+            json_path, tmp_path / "data/images", LABEL_SPACE, EvalTransform(8, 8)
+        )
+    (fault,) = verify_dataset(json_path)
+    assert "names 'a.png'" in fault.message
+    assert "is a link out of it" in fault.message
