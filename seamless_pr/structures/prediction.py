@@ -17,7 +17,7 @@ class Prediction:
 
     Attributes:
         panoptic: every pixel's segment; on the CPU.
-        semantic_map: [H, W] int64 train ids.
+        semantic_map: [H, W] train ids of any integer dtype.
         instances: boxes and masks in pixels of the file.
     """
 

@@ -19,6 +19,8 @@ from seamless_pr.structures.settings import FusionSettings
 
 # Above this share of undecided pixels one dense pass is cheaper than gathering them.
 _DENSE_FRACTION = 0.25
+# Of a large photograph not all rows are computed at once, for the sake of the memory.
+_STRIP_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class ScoreFusion:
                 original / valid for original, valid in zip(sizes.original, sizes.image)
             )
             in_file = instances.scaled(scale_x, scale_y)
-        classes = torch.full(fusion_size, LabelSpace.IGNORE_TRAIN_ID)
+        classes = torch.full(fusion_size, LabelSpace.IGNORE_TRAIN_ID, dtype=torch.int16)
         semantic_map = None
         if semantic_logits is not None:
             classes = best_classes(semantic_logits, sizes.padded, sizes.image, fusion_size)
@@ -164,7 +166,7 @@ def _fill_from_classes(
     """Gives the free pixels of every large enough class region a segment; works in place."""
     min_area = settings.stuff_area_pixels or settings.stuff_area_fraction * class_map.numel()
     free = id_map == 0
-    areas = torch.bincount(class_map[free].long(), minlength=label_space.num_classes)
+    areas = torch.bincount(class_map[free], minlength=label_space.num_classes)
     lookup = torch.zeros(label_space.IGNORE_TRAIN_ID + 1, dtype=torch.int32)
     leaves_things = settings.semantic_things == "void"
     num_filled = label_space.num_stuff if leaves_things else label_space.num_classes
@@ -175,7 +177,10 @@ def _fill_from_classes(
         lookup[train_id] = segment_id
         is_crowd = label_space.is_thing(train_id)
         segments.append(Segment(segment_id, train_id, area, 1.0, is_crowd))
-    id_map += lookup[class_map.long()] * free
+    # An index has 64 bits, so there is one of a strip at a time.
+    parts = (whole.split(_STRIP_ROWS) for whole in (id_map, class_map, free))
+    for ids, classes, is_free in zip(*parts, strict=True):
+        ids += lookup[classes.long()] * is_free
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,7 @@ def resampled_classes(logits: Tensor, grid: ResampleGrid) -> Tensor:
         grid: where the output pixels lie.
 
     Returns:
-        [H, W] int64 class indices.
+        [H, W] int16 class indices.
     """
     num_classes, height, width = logits.shape
     device = logits.device
@@ -247,7 +252,7 @@ def resampled_classes(logits: Tensor, grid: ResampleGrid) -> Tensor:
     weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], 1)
     if len(rows):
         mixed = F.embedding_bag(index, cells, per_sample_weights=weights, mode="sum")
-        classes[rows, columns] = mixed.argmax(1)
+        classes[rows, columns] = mixed.argmax(1).to(classes.dtype)
     return classes
 
 
@@ -262,8 +267,8 @@ def _neighbours(
 
 
 def _argmax_classes(logits: Tensor) -> Tensor:
-    """[K, h, w] -> [h, w] int64 first largest class; a running comparison beats argmax."""
-    best, classes = logits[0].clone(), torch.zeros_like(logits[0], dtype=torch.int64)
+    """[K, h, w] -> [h, w] int16 first largest class; a running comparison beats argmax."""
+    best, classes = logits[0].clone(), torch.zeros_like(logits[0], dtype=torch.int16)
     for index in range(1, len(logits)):
         larger = logits[index] > best
         classes.masked_fill_(larger, index)
@@ -276,18 +281,21 @@ def _dense_classes(
     vertical: tuple[Tensor, Tensor, Tensor],
     horizontal: tuple[Tensor, Tensor, Tensor],
 ) -> Tensor:
-    """Class by class, so that the full-size logits never exist together."""
-    top, bottom, v = vertical
+    """Strip by strip and class by class, so that the full-size logits never exist together."""
     left, right, u = horizontal
-    best = logits.new_full((len(top), len(left)), float("-inf"), dtype=torch.float32)
-    classes = torch.zeros_like(best, dtype=torch.int64)
-    for index, values in enumerate(logits.float()):
-        rows = torch.lerp(values[top], values[bottom], v[:, None])
-        resized = torch.lerp(rows[:, left], rows[:, right], u)
-        larger = resized > best
-        classes.masked_fill_(larger, index)
-        torch.maximum(best, resized, out=best)
-    return classes
+    logits = logits.float()
+    strips = []
+    for top, bottom, v in zip(*(part.split(_STRIP_ROWS) for part in vertical), strict=True):
+        best = logits.new_full((len(top), len(left)), float("-inf"))
+        classes = torch.zeros_like(best, dtype=torch.int16)
+        for index, values in enumerate(logits):
+            rows = torch.lerp(values[top], values[bottom], v[:, None])
+            resized = torch.lerp(rows[:, left], rows[:, right], u)
+            larger = resized > best
+            classes.masked_fill_(larger, index)
+            torch.maximum(best, resized, out=best)
+        strips.append(classes)
+    return torch.cat(strips)
 
 
 def best_classes(
@@ -296,7 +304,7 @@ def best_classes(
     image_size: tuple[int, int],
     output_size: tuple[int, int],
 ) -> Tensor:
-    """[output_size] int64 best classes of the valid part of [K, h, w] logits of a padded image."""
+    """[output_size] int16 best classes of the valid part of [K, h, w] logits of a padded image."""
     map_size = (logits.shape[-2], logits.shape[-1])
     if map_size == padded_size:
         # Cropped, so that the last pixels are not mixed with the padding.

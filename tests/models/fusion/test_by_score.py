@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from seamless_pr.models.fusion import by_score
 from seamless_pr.models.fusion.by_score import (
     best_classes,
     fuse,
@@ -129,7 +130,23 @@ def assert_classes_match(classes, logits):
     top = logits.topk(2, dim=0)
     decided = top.values[0] - top.values[1] > 1e-5
     assert decided.float().mean() > 0.99
-    assert torch.equal(classes[decided], top.indices[0][decided])
+    assert torch.equal(classes[decided].long(), top.indices[0][decided])
+
+
+@pytest.mark.parametrize("noise", [0.0, 5.0])
+def test_strips_of_a_large_image_give_the_same_map(noise, monkeypatch):
+    """Both where few pixels are undecided and where most are."""
+    generator = torch.Generator().manual_seed(0)
+    logits = smooth_logits(0)
+    logits = logits + noise * torch.randn(logits.shape, generator=generator)
+    grid = resample_grid((13, 17), (26, 34), (26, 34), (101, 67))
+    maps = []
+    for rows in (1024, 8):
+        monkeypatch.setattr(by_score, "_STRIP_ROWS", rows)
+        classes = resampled_classes(logits, grid)
+        maps.append(fuse(classes, None, label_space(4, 3), TINY).id_map)
+    assert torch.equal(*maps)
+    assert len(maps[0].unique()) > 3
 
 
 @pytest.mark.parametrize("seed", range(4))
