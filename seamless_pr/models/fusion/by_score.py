@@ -166,8 +166,13 @@ def _fill_from_classes(
     """Gives the free pixels of every large enough class region a segment; works in place."""
     min_area = settings.stuff_area_pixels or settings.stuff_area_fraction * class_map.numel()
     free = id_map == 0
-    areas = torch.bincount(class_map[free], minlength=label_space.num_classes)
-    lookup = torch.zeros(label_space.IGNORE_TRAIN_ID + 1, dtype=torch.int32)
+    # Counts and indices take 64 bits a pixel, so a strip at a time.
+    parts = list(zip(*(whole.split(_STRIP_ROWS) for whole in (id_map, class_map, free))))
+    num_ids = label_space.IGNORE_TRAIN_ID + 1
+    areas = torch.zeros(num_ids, dtype=torch.int64)
+    for _, classes, is_free in parts:
+        areas += torch.bincount(classes[is_free], minlength=num_ids)
+    lookup = torch.zeros(num_ids, dtype=torch.int32)
     leaves_things = settings.semantic_things == "void"
     num_filled = label_space.num_stuff if leaves_things else label_space.num_classes
     for train_id, area in enumerate(areas[:num_filled].tolist()):
@@ -177,9 +182,7 @@ def _fill_from_classes(
         lookup[train_id] = segment_id
         is_crowd = label_space.is_thing(train_id)
         segments.append(Segment(segment_id, train_id, area, 1.0, is_crowd))
-    # An index has 64 bits, so there is one of a strip at a time.
-    parts = (whole.split(_STRIP_ROWS) for whole in (id_map, class_map, free))
-    for ids, classes, is_free in zip(*parts, strict=True):
+    for ids, classes, is_free in parts:
         ids += lookup[classes.long()] * is_free
 
 
@@ -230,11 +233,38 @@ def resampled_classes(logits: Tensor, grid: ResampleGrid) -> Tensor:
     Returns:
         [H, W] int16 class indices.
     """
-    num_classes, height, width = logits.shape
+    _, height, width = logits.shape
     device = logits.device
-    top, bottom, v = _neighbours(height, grid.output_size[0], grid.cells_per_pixel[0], device)
-    left, right, u = _neighbours(width, grid.output_size[1], grid.cells_per_pixel[1], device)
+    vertical = _neighbours(height, grid.output_size[0], grid.cells_per_pixel[0], device)
+    horizontal = _neighbours(width, grid.output_size[1], grid.cells_per_pixel[1], device)
     cell_classes = _argmax_classes(logits)
+    cells = logits.flatten(1).T.float().contiguous()
+    strips = zip(*(part.split(_STRIP_ROWS) for part in vertical), strict=True)
+    return torch.cat(
+        [_strip_classes(logits, cells, cell_classes, strip, horizontal) for strip in strips]
+    )
+
+
+_Neighbours = tuple[Tensor, Tensor, Tensor]
+
+
+def _strip_classes(
+    logits: Tensor,
+    cells: Tensor,
+    cell_classes: Tensor,
+    vertical: _Neighbours,
+    horizontal: _Neighbours,
+) -> Tensor:
+    """`resampled_classes` of some rows.
+
+    Args:
+        logits: [K, h, w].
+        cells: the same, [h * w, K] float32.
+        cell_classes: [h, w] best class of each cell.
+        vertical, horizontal: of `_neighbours`, for these rows and all columns.
+    """
+    width = logits.shape[-1]
+    (top, bottom, v), (left, right, u) = vertical, horizontal
     above, below = cell_classes[top], cell_classes[bottom]
     classes = above[:, left]
     disagree = (
@@ -242,8 +272,7 @@ def resampled_classes(logits: Tensor, grid: ResampleGrid) -> Tensor:
     )
     rows, columns = disagree.nonzero(as_tuple=True)
     if len(rows) > _DENSE_FRACTION * disagree.numel():
-        return _dense_classes(logits, (top, bottom, v), (left, right, u))
-    cells = logits.permute(1, 2, 0).reshape(height * width, num_classes).float()
+        return _dense_classes(logits, vertical, horizontal)
     y, x = torch.stack([top[rows], bottom[rows]]), torch.stack([left[columns], right[columns]])
     index = torch.stack(
         [y[0] * width + x[0], y[0] * width + x[1], y[1] * width + x[0], y[1] * width + x[1]], 1
@@ -276,26 +305,18 @@ def _argmax_classes(logits: Tensor) -> Tensor:
     return classes
 
 
-def _dense_classes(
-    logits: Tensor,
-    vertical: tuple[Tensor, Tensor, Tensor],
-    horizontal: tuple[Tensor, Tensor, Tensor],
-) -> Tensor:
-    """Strip by strip and class by class, so that the full-size logits never exist together."""
-    left, right, u = horizontal
-    logits = logits.float()
-    strips = []
-    for top, bottom, v in zip(*(part.split(_STRIP_ROWS) for part in vertical), strict=True):
-        best = logits.new_full((len(top), len(left)), float("-inf"))
-        classes = torch.zeros_like(best, dtype=torch.int16)
-        for index, values in enumerate(logits):
-            rows = torch.lerp(values[top], values[bottom], v[:, None])
-            resized = torch.lerp(rows[:, left], rows[:, right], u)
-            larger = resized > best
-            classes.masked_fill_(larger, index)
-            torch.maximum(best, resized, out=best)
-        strips.append(classes)
-    return torch.cat(strips)
+def _dense_classes(logits: Tensor, vertical: _Neighbours, horizontal: _Neighbours) -> Tensor:
+    """Class by class, so that the full-size logits never exist together."""
+    (top, bottom, v), (left, right, u) = vertical, horizontal
+    best = logits.new_full((len(top), len(left)), float("-inf"), dtype=torch.float32)
+    classes = torch.zeros_like(best, dtype=torch.int16)
+    for index, values in enumerate(logits.float()):
+        rows = torch.lerp(values[top], values[bottom], v[:, None])
+        resized = torch.lerp(rows[:, left], rows[:, right], u)
+        larger = resized > best
+        classes.masked_fill_(larger, index)
+        torch.maximum(best, resized, out=best)
+    return classes
 
 
 def best_classes(
