@@ -4,6 +4,7 @@
     python pipelines/prepare.py idd --root DATA/IDD_Segmentation
     python pipelines/prepare.py vistas --root DATA/vistas --version 1.2
     python pipelines/prepare.py custom --description my_data.yaml
+    python pipelines/prepare.py inspect --dataset DATA/IDD_Segmentation/gtFine/val --images RGB
     python pipelines/prepare.py verify --json G.json --png-dir PNGS --images RGB
 
 A conversion that was cut off goes on where it stopped. Everything that is wrong is listed at once,
@@ -19,7 +20,8 @@ from functools import partial
 from pathlib import Path
 
 from seamless_pr.datasets.ade20k import open_ade20k
-from seamless_pr.datasets.catalog import DATASETS, OpenedSplit
+from seamless_pr.datasets.catalog import DATASETS, OpenedSplit, open_ground_truth_folder
+from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
 from seamless_pr.datasets.conversion import PreparedSplit, convert_splits
 from seamless_pr.datasets.custom import open_custom
 from seamless_pr.datasets.custom_description import read_custom_yaml
@@ -31,16 +33,17 @@ from seamless_pr.datasets.raw_splits import RawSplit
 from seamless_pr.datasets.verification import verify_dataset
 from seamless_pr.datasets.vistas import VERSIONS, open_vistas
 from seamless_pr.parallel import ItemMap
+from seamless_pr.pipelines.inspection import InspectedSplit, read_raw_split, write_inspection
 from seamless_pr.pipelines.ray_support import add_ray_option
 from seamless_pr.pipelines.ray_tasks import item_map
 from seamless_pr.pipelines.stage import ExitCode, Stage
-from seamless_pr.structures.faults import Fault
+from seamless_pr.structures.faults import Fault, FaultyDataError
 
 
 def check(_: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Names the folder of the results where none is given."""
     if options.command is prepare_known and options.output is None:
-        options.output = options.root / DATASETS[options.dataset].results_dir
+        options.output = options.root / DATASETS[options.known].results_dir
     elif options.command is prepare_custom and options.output is None:
         options.output = options.description.parent
 
@@ -53,17 +56,17 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 def prepare_known(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
     """Prepares a dataset of the catalog."""
-    known = DATASETS[options.dataset]
+    known = DATASETS[options.known]
     open_split = known.open_split
-    if options.dataset == "idd":
+    if options.known == "idd":
         open_split = partial(
             open_idd,
             size=IDD_SIZES[options.size],
             accept_degenerate=options.accept_degenerate,
         )
-    elif options.dataset == "vistas":
+    elif options.known == "vistas":
         open_split = partial(open_vistas, version=options.version)
-    elif options.dataset == "ade20k":
+    elif options.known == "ade20k":
         open_split = partial(open_ade20k, stated_areas=options.areas == "stated")
     splits = [open_split(options.root, split) for split in options.splits or known.splits]
     return _prepare(splits, options, map_items)
@@ -169,6 +172,38 @@ def verify(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
     return faults
 
 
+def inspect(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
+    """Writes a page of what a split holds."""
+    path: Path = options.dataset
+    if path.is_file():
+        records = read_panoptic_json(path)
+        names = (annotation.file_name for annotation in records.annotations)
+        png_dir = options.png_dir or find_png_folder(path, names)
+        maps = tuple(png_dir / annotation.file_name for annotation in records.annotations)
+        split = InspectedSplit(path.stem, str(path), records, maps, images_dir=options.images)
+    else:
+        opened = open_ground_truth_folder(path)
+        if isinstance(opened, PanopticFiles):
+            if opened.faults:
+                raise FaultyDataError(f"{path} cannot be inspected", opened.faults)
+            names = (annotation.file_name for annotation in opened.records.annotations)
+            split = InspectedSplit(
+                opened.dataset,
+                str(opened.json_path),
+                opened.records,
+                tuple(opened.png_dir / name for name in names),
+                images_dir=options.images or opened.images_dir,
+                notes=opened.notes,
+            )
+        else:
+            split = read_raw_split(
+                opened, options.images, num_workers=options.workers, map_items=map_items
+            )
+    write_inspection(split, options.output, num_pictures=options.pictures, seed=options.seed)
+    print(options.output)
+    return []
+
+
 def report(json_path: Path, faults: Sequence[Fault]) -> None:
     """Prints every fault, and the verdict last."""
     for fault in faults:
@@ -185,7 +220,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--splits", nargs="+", metavar="SPLIT", help=f"default: {' '.join(known.splits)}"
         )
-        command.set_defaults(command=prepare_known, dataset=name)
+        command.set_defaults(command=prepare_known, known=name)
         _add_common(command, f"folder of the results (default ROOT/{known.results_dir})")
         _add_own(command, name)
     custom = commands.add_parser("custom", help="data of your own, described by a YAML file")
@@ -201,6 +236,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     verification.add_argument("--images", type=Path, help="folder of the RGB images of this split")
     verification.set_defaults(command=verify)
+    inspection = commands.add_parser("inspect", help="one HTML page of what a dataset holds")
+    inspection.add_argument(
+        "--dataset",
+        type=Path,
+        required=True,
+        help="COCO panoptic JSON, or a folder of ground truth as downloaded (gtFine/val ...)",
+    )
+    inspection.add_argument("--images", type=Path, help="folder of the RGB images of this split")
+    inspection.add_argument("--png-dir", type=Path, help="folder of the id PNGs of a JSON")
+    inspection.add_argument("--output", type=Path, default=Path("inspection.html"))
+    inspection.add_argument("--pictures", type=int, default=12, help="images on the contact sheet")
+    inspection.add_argument("--seed", type=int, default=0, help="which images these are")
+    inspection.set_defaults(command=inspect)
     for command in commands.choices.values():
         command.add_argument("--workers", type=int, help="processes (default: one per core)")
         add_ray_option(command)
@@ -248,7 +296,7 @@ STAGE = Stage(
     add_options=add_options,
     check=check,
     run=run,
-    inputs=("root", "description", "json", "png_dir", "images"),
+    inputs=("root", "description", "json", "png_dir", "images", "dataset"),
     has_commands=True,
 )
 main = STAGE.main
