@@ -20,6 +20,8 @@ REQUIRED = [
     "torchvision>=0.21",
     "timm>=1.0.11",
     "numpy>=1.26",
+    # Assignment of queries to segments.
+    "scipy>=1.11",
     "pillow>=10.1",
     "opencv-python-headless>=4.10",
     "numba>=0.60",
@@ -56,6 +58,8 @@ TEST = [
     "pytest-xdist>=3.6",
     # Asked by a test what an installation would bring; Python has it no more since 3.12.
     "setuptools>=68",
+    # Its networks must label images, and its MaskFormer must be ours.
+    "transformers>=4.54",
     # A second, independent PQ implementation to compare with.
     "vernier==0.5.4",
     # A third one, from files to scores.
@@ -71,6 +75,8 @@ EXTRAS = {
     # Backends of fsspec, for images at s3:// and gs://.
     "s3": ["s3fs"],
     "gs": ["gcsfs"],
+    # Published networks of Hugging Face; 4.54 has EoMT.
+    "transformers": ["transformers>=4.54"],
     # Builds CUDA code: pip install --no-build-isolation, see "Optional parts" in README.md.
     "iabn": ["inplace-abn==1.1.0"],
     "test": TEST,

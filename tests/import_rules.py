@@ -36,6 +36,9 @@ OPTIONAL = {
     "vernier",
     "hotcoco",
     "torchmetrics",
+    "transformers",
+    "supervision",
+    "fiftyone",
     "pytest",
 }
 

@@ -11,6 +11,13 @@ from typing import Any
 
 from torch import nn
 
+from seamless_pr.build.query_networks import (
+    fpn_pixel_decoder,
+    maskformer,
+    per_pixel,
+    swin_backbone,
+    transformer_pixel_decoder,
+)
 from seamless_pr.config.networks import (
     NUM_STAGES,
     ABNSettings,
@@ -33,6 +40,14 @@ from seamless_pr.config.networks import (
     SoloV2Settings,
     TimmBackboneSettings,
     TwoBranchSettings,
+)
+from seamless_pr.config.query_networks import (
+    FPNPixelDecoderSettings,
+    MaskFormerSettings,
+    PerPixelSettings,
+    PixelNetworkSettings,
+    SwinBackboneSettings,
+    TransformerPixelDecoderSettings,
 )
 from seamless_pr.layers.abn import NormActFactory, make_norm_act
 from seamless_pr.layers.conv_norm_act import ConvNormAct
@@ -58,7 +73,10 @@ from seamless_pr.models.instances.solov2 import SoloV2
 from seamless_pr.models.instances.two_stage import MaskPart, TwoStageBranch
 from seamless_pr.models.necks.bfp import BalancedPyramid
 from seamless_pr.models.necks.fpn import FPN
+from seamless_pr.models.networks.byte_normalization import BytePixelNormalization
+from seamless_pr.models.networks.maskformer import MaskFormer
 from seamless_pr.models.networks.network import Network, PixelNormalization
+from seamless_pr.models.networks.per_pixel import PerPixelNet
 from seamless_pr.models.networks.separate import SeparateNets
 from seamless_pr.models.networks.trunk import Trunk
 from seamless_pr.models.networks.two_branch import TwoBranchNet
@@ -463,6 +481,25 @@ def _separate(settings: SeparateSettings, label_space: LabelSpace) -> SeparateNe
     )
 
 
+def _pixel_parts(settings: PixelNetworkSettings) -> tuple[Trunk, Any]:
+    """Backbone with normalisation, and pixel decoder."""
+    backbone = _build("backbones", settings.backbone, build_norm_act(settings.norm_act))
+    normalization = BytePixelNormalization(settings.pixel_mean, settings.pixel_std)
+    norm_act = build_norm_act(settings.pixel_decoder.norm_act)
+    return (
+        Trunk(normalization, backbone, nn.Identity(), backbone.strides),
+        _build("pixel_decoders", settings.pixel_decoder, backbone, norm_act),
+    )
+
+
+def _maskformer(settings: MaskFormerSettings, label_space: LabelSpace) -> MaskFormer:
+    return maskformer(settings, *_pixel_parts(settings), label_space)
+
+
+def _per_pixel(settings: PerPixelSettings, label_space: LabelSpace) -> PerPixelNet:
+    return per_pixel(settings, *_pixel_parts(settings), label_space)
+
+
 KINDS: Mapping[str, dict[str, Kind]] = {
     "norm_acts": {
         "inplace_abn": Kind(ABNSettings, _norm_act),
@@ -474,10 +511,17 @@ KINDS: Mapping[str, dict[str, Kind]] = {
         "group_norm": Kind(GroupNormSettings, _group_norm),
         "bias": Kind(BiasSettings, _bias),
     },
-    "backbones": {"timm": Kind(TimmBackboneSettings, _timm_backbone)},
+    "backbones": {
+        "timm": Kind(TimmBackboneSettings, _timm_backbone),
+        "swin": Kind(SwinBackboneSettings, swin_backbone),
+    },
     "necks": {
         "fpn": Kind(FPNSettings, _fpn),
         "bfp": Kind(BalancedPyramidSettings, _bfp),
+    },
+    "pixel_decoders": {
+        "fpn": Kind(FPNPixelDecoderSettings, fpn_pixel_decoder),
+        "transformer": Kind(TransformerPixelDecoderSettings, transformer_pixel_decoder),
     },
     "instances": {
         "mask_rcnn": Kind(MaskRCNNSettings, _mask_rcnn),
@@ -494,5 +538,7 @@ KINDS: Mapping[str, dict[str, Kind]] = {
     "networks": {
         "two_branch": Kind(TwoBranchSettings, _two_branch),
         "separate": Kind(SeparateSettings, _separate),
+        "maskformer": Kind(MaskFormerSettings, _maskformer),
+        "per_pixel": Kind(PerPixelSettings, _per_pixel),
     },
 }

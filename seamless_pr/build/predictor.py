@@ -57,6 +57,7 @@ def load_predictor(
         network,
         shortest_side_pixels=config.data.shortest_side_pixels,
         longest_side_pixels=config.data.longest_side_pixels,
+        rounded_sides=config.data.rounded_sides,
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         batch_size=batch_size,
         amp=amp,

@@ -15,8 +15,9 @@ from seamless_pr import __version__
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import load_backbones, load_initial_weights
 from seamless_pr.config.load import config_to_dict
-from seamless_pr.config.schema import Config
+from seamless_pr.config.schema import Config, DataConfig
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.datasets.detr_transform import DetrTransform
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.datasets.loader import PanopticImages, make_eval_loader, make_train_loader
 from seamless_pr.datasets.parts import PanopticPart
@@ -108,24 +109,36 @@ def build_images(config: Config, label_space: LabelSpace, *, is_training: bool) 
     """The training part with its random changes, or the validation part at the network's size."""
     data = config.data
     parts = data.train_parts if is_training else (data.val,)
-    transform: Transform = EvalTransform(data.shortest_side_pixels, data.longest_side_pixels)
+    transform: Transform = EvalTransform(
+        data.shortest_side_pixels, data.longest_side_pixels, rounded_sides=data.rounded_sides
+    )
     if is_training:
-        transform = TrainTransform(
-            data.shortest_side_pixels,
-            data.longest_side_pixels,
-            data.scale_range,
-            data.flip_probability,
-            data.crop_size_pixels,
-            data.color_strength,
-            data.scale_step_pixels,
-            data.crop_max_class_fraction,
-            data.ssd_colors,
-        )
+        transform = _train_transform(data)
     return PanopticImages.from_parts(
         [PanopticPart(part.json, part.images, part.segments) for part in parts],
         label_space,
         transform,
         seed=config.training.seed,
+    )
+
+
+def _train_transform(data: DataConfig) -> Transform:
+    longest = data.training_longest_side_pixels or data.longest_side_pixels
+    if data.detr_crops:
+        return DetrTransform(data.training_sides_pixels, longest, data.flip_probability)
+    return TrainTransform(
+        data.shortest_side_pixels,
+        longest,
+        data.scale_range,
+        data.flip_probability,
+        data.crop_size_pixels,
+        data.color_strength,
+        data.scale_step_pixels,
+        data.crop_max_class_fraction,
+        data.ssd_colors,
+        data.training_sides_pixels,
+        data.rounded_sides,
+        data.pad_crops,
     )
 
 

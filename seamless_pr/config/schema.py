@@ -53,6 +53,10 @@ class DataConfig:
         val: the part to validate on.
         shortest_side_pixels: images are resized so that their shorter side has this many pixels ...
         longest_side_pixels: ... unless the longer side would then exceed this.
+        rounded_sides: the other side is rounded to the nearest pixel, as detectron2 does, not down.
+        training_sides_pixels: in training the shorter side is one of these, each as likely; []: see
+            `scale_range`.
+        training_longest_side_pixels: cap in training; null: as everywhere.
         scale_range: in training `shortest_side_pixels` is multiplied by a random factor of this
             range.
         scale_step_pixels: the shorter side is one of the ends of that range or a number between
@@ -64,6 +68,9 @@ class DataConfig:
         color_strength: brightness, contrast and saturation change in training by random factors of
             1 - strength .. 1 + strength.
         ssd_colors: brightness, contrast, saturation and hue change in training as those of SSD.
+        pad_crops: training images that are smaller than the crop are padded to its size.
+        detr_crops: training images change as those of DETR: half of them are cropped between two
+            changes of size; needs `training_sides_pixels`, and no other crop or change of colours.
         batch_size: images of one optimiser step, over all workers and accumulation steps.
         num_workers: loading processes of each worker; 0: load in the training process.
     """
@@ -73,6 +80,9 @@ class DataConfig:
     val: DatasetConfig
     shortest_side_pixels: Count = 1024
     longest_side_pixels: Count = 4096
+    rounded_sides: bool = False
+    training_sides_pixels: tuple[Count, ...] = ()
+    training_longest_side_pixels: Count | None = None
     scale_range: tuple[Positive, Positive] = (0.5, 2.0)
     scale_step_pixels: CountOrZero = 0
     flip_probability: Fraction = 0.5
@@ -80,6 +90,8 @@ class DataConfig:
     crop_max_class_fraction: PositiveFraction = 1.0
     color_strength: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     ssd_colors: bool = False
+    pad_crops: bool = False
+    detr_crops: bool = False
     batch_size: Count = 8
     num_workers: CountOrZero = 2
 
@@ -105,6 +117,17 @@ class DataConfig:
             raise ValueError(
                 f"'crop_max_class_fraction' ({self.crop_max_class_fraction}) chooses among crops, "
                 "but 'crop_size_pixels' is null; give a size"
+            )
+        if self.pad_crops and self.crop_size_pixels is None:
+            raise ValueError(
+                "'pad_crops' pads to 'crop_size_pixels', but that is null; give a size"
+            )
+        if self.detr_crops and not self.training_sides_pixels:
+            raise ValueError("'detr_crops' needs 'training_sides_pixels'; got none")
+        if self.detr_crops and (self.crop_size_pixels or self.color_strength or self.ssd_colors):
+            raise ValueError(
+                "'detr_crops' brings its own crop and leaves colours alone; leave out "
+                "'crop_size_pixels', 'color_strength' and 'ssd_colors'"
             )
 
 

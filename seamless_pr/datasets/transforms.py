@@ -18,6 +18,10 @@ from torchvision.transforms.v2 import functional as transforms
 from seamless_pr.datasets.colors import NUM_SSD_DRAWS, change_colors, change_colors_as_ssd
 from seamless_pr.ops.resize import resize_image, resized_size
 
+# Pixels behind the border of an image, as MaskFormer fills them before normalisation.
+PADDING_GREY = 128
+VOID_ID = 0
+
 # Crops are drawn so often before one is taken that shows too little.
 _CROP_TRIES = 10
 
@@ -55,6 +59,10 @@ class TrainTransform:
         color_strength: brightness, contrast and saturation are each multiplied by a factor that is
             uniform in 1 - strength .. 1 + strength; 0: colours stay.
         ssd_colors: colours change as `change_colors_as_ssd` says.
+        sides_pixels: the shorter side is one of these, each as likely; (): see `scale_range`.
+        rounded_sides: the other side is rounded, see `resized_size`.
+        pads_crops: what is smaller than the crop is padded to its size at the bottom and the right,
+            with grey and void.
     """
 
     shortest_side_pixels: int
@@ -66,6 +74,9 @@ class TrainTransform:
     scale_step_pixels: int = 0
     crop_max_class_fraction: float = 1.0
     ssd_colors: bool = False
+    sides_pixels: tuple[int, ...] = ()
+    rounded_sides: bool = False
+    pads_crops: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.scale_range
@@ -95,6 +106,7 @@ class TrainTransform:
             (id_map.shape[-2], id_map.shape[-1]),
             self._shortest_side(scale_draw),
             self.longest_side_pixels,
+            rounded=self.rounded_sides,
         )
         image, id_map = resize_pair(image, id_map, size)
         if self.crop_size_pixels is not None:
@@ -107,9 +119,13 @@ class TrainTransform:
             image = change_colors(image, [self._factor(draw) for draw in color_draws])
         if self.ssd_colors:
             image = change_colors_as_ssd(image, ssd_draws)
+        if self.crop_size_pixels is not None and self.pads_crops:
+            image, id_map = padded_pair(image, id_map, self.crop_size_pixels)
         return image, id_map
 
     def _shortest_side(self, draw: float) -> int:
+        if self.sides_pixels:
+            return self.sides_pixels[int(draw * len(self.sides_pixels))]
         low, high = (self.shortest_side_pixels * factor for factor in self.scale_range)
         if self.scale_step_pixels:
             num_sides = (round(high) - round(low)) // self.scale_step_pixels + 1
@@ -141,11 +157,13 @@ class EvalTransform:
     Attributes:
         shortest_side_pixels, longest_side_pixels: as in training.
         resize_target: False leaves the id map at the size of the file, where quality is measured.
+        rounded_sides: the other side is rounded, see `resized_size`.
     """
 
     shortest_side_pixels: int
     longest_side_pixels: int | None = None
     resize_target: bool = False
+    rounded_sides: bool = False
 
     def __call__(
         self,
@@ -155,10 +173,29 @@ class EvalTransform:
         generator: torch.Generator,
     ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         original_size = (image.shape[-2], image.shape[-1])
-        size = resized_size(original_size, self.shortest_side_pixels, self.longest_side_pixels)
+        size = resized_size(
+            original_size,
+            self.shortest_side_pixels,
+            self.longest_side_pixels,
+            rounded=self.rounded_sides,
+        )
         if self.resize_target:
             return resize_pair(image, id_map, size)
         return tv_tensors.Image(resize_image(image, size)), id_map
+
+
+def padded_pair(
+    image: tv_tensors.Image, id_map: tv_tensors.Mask, size: tuple[int, int]
+) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    """Grey and void at the bottom and the right, until both have at least this size."""
+    bottom, right = (max(0, new - old) for new, old in zip(size, id_map.shape[-2:]))
+    if bottom == right == 0:
+        return image, id_map
+    padding = [0, 0, right, bottom]
+    return (
+        transforms.pad(image, padding, fill=PADDING_GREY),
+        transforms.pad(id_map, padding, fill=VOID_ID),
+    )
 
 
 def resize_pair(

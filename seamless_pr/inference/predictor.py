@@ -46,6 +46,7 @@ class Predictor:
         shortest_side_pixels: int,
         longest_side_pixels: int | None = None,
         device: torch.device | str = "cpu",
+        rounded_sides: bool = False,
         batch_size: int = 1,
         amp: str = "none",
         settings: Mapping[str, Any] | None = None,
@@ -57,6 +58,7 @@ class Predictor:
             shortest_side_pixels: images are resized until their shorter side has this length.
             longest_side_pixels: cap on the longer side; None: no cap.
             device: a torch device.
+            rounded_sides: the other side is rounded, see `resized_size`.
             batch_size: most images in one pass of the network.
             amp: arithmetic of the network: "none" (float32), "bf16" or "fp16".
             settings: more values for `describe`.
@@ -68,6 +70,7 @@ class Predictor:
         self.device = torch.device(device)
         self.shortest_side_pixels = shortest_side_pixels
         self.longest_side_pixels = longest_side_pixels
+        self.rounded_sides = rounded_sides
         self.batch_size = batch_size
         self.amp = amp
         self._settings = dict(settings or {})
@@ -91,6 +94,7 @@ class Predictor:
             "label_space": self.label_space.name,
             "shortest_side_pixels": self.shortest_side_pixels,
             "longest_side_pixels": self.longest_side_pixels,
+            "rounded_sides": self.rounded_sides,
             "amp": self.amp,
         }
 
@@ -138,7 +142,8 @@ class Predictor:
 
     def resize(self, image: Tensor) -> Tensor:
         """[3, H, W] uint8 at its own size -> at network size; on the CPU, safe in any thread."""
-        return resize_to_sides(image, self.shortest_side_pixels, self.longest_side_pixels)
+        sides = (self.shortest_side_pixels, self.longest_side_pixels)
+        return resize_to_sides(image, *sides, rounded=self.rounded_sides)
 
     def predict_resized(
         self, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]]

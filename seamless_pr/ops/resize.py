@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 
 def resized_size(
-    size: tuple[int, int], shortest_side_pixels: int, longest_side_pixels: int | None = None
+    size: tuple[int, int],
+    shortest_side_pixels: int,
+    longest_side_pixels: int | None = None,
+    *,
+    rounded: bool = False,
 ) -> tuple[int, int]:
     """Size of an image whose shorter side becomes `shortest_side_pixels`, both sides in proportion.
 
@@ -21,6 +27,7 @@ def resized_size(
         size: (height, width) in pixels.
         shortest_side_pixels: target length of the shorter side.
         longest_side_pixels: cap on the longer side; None: no cap.
+        rounded: the other side is rounded to the nearest pixel, as detectron2 does.
 
     Returns:
         (height, width); each at least 1.
@@ -37,9 +44,13 @@ def resized_size(
             f"got {shortest_side_pixels} and {longest_side_pixels}"
         )
     numerator, denominator = shortest_side_pixels, shorter
-    if longest_side_pixels is not None and longer * numerator // denominator > longest_side_pixels:
+    # Where sides are rounded, the cap holds for the side before that.
+    longest = longer * numerator / denominator if rounded else longer * numerator // denominator
+    if longest_side_pixels is not None and longest > longest_side_pixels:
         numerator, denominator = longest_side_pixels, longer
-    height, width = (max(1, side * numerator // denominator) for side in size)
+    # To the nearest: half a pixel more before rounding down, all in integers.
+    half = denominator if rounded else 0
+    height, width = (max(1, (2 * side * numerator + half) // (2 * denominator)) for side in size)
     return height, width
 
 
@@ -61,12 +72,33 @@ def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
     )
 
 
+def resize_as_pillow(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """`resize_image` to the last grey level as Pillow does it, by Pillow itself, on the CPU.
+
+    For comparisons with published numbers; slower, most of all where the image is on a GPU.
+
+    Args:
+        image: [3, H, W] uint8.
+        size: (height, width) of the result.
+    """
+    if (image.shape[-2], image.shape[-1]) == tuple(size):
+        return image
+    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    resized = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return torch.from_numpy(resized.copy()).permute(2, 0, 1).to(image.device)
+
+
 def resize_to_sides(
-    image: Tensor, shortest_side_pixels: int, longest_side_pixels: int | None = None
+    image: Tensor,
+    shortest_side_pixels: int,
+    longest_side_pixels: int | None = None,
+    *,
+    rounded: bool = False,
 ) -> Tensor:
     """`resize_image` to the `resized_size` of an image: [..., H, W] uint8 -> [..., h, w] uint8."""
     size = (image.shape[-2], image.shape[-1])
-    return resize_image(image, resized_size(size, shortest_side_pixels, longest_side_pixels))
+    sides = resized_size(size, shortest_side_pixels, longest_side_pixels, rounded=rounded)
+    return resize_image(image, sides)
 
 
 def upsample_logits(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seamless_pr.datasets.remote_files import is_uri
+from seamless_pr.integrations.transformers import PREFIX
 from seamless_pr.pipelines.ray_support import inside_ray_job, uses_ray
 
 # Keys of a config, at any depth, whose texts are files and folders.
@@ -60,6 +61,9 @@ def absolute(path: Any) -> Any:
     """A path, a list of paths or None, not relative any more; URIs stay as they are."""
     if isinstance(path, (list, tuple)):
         return [absolute(each) for each in path]
+    if str(path).startswith(PREFIX) and os.path.isdir(source := str(path).removeprefix(PREFIX)):
+        # A network of Hugging Face that lies here; the name of a repository is no path.
+        return f"{PREFIX}{absolute(source)}"
     if path is None or is_uri(path) or str(path).startswith(NAMES):
         return path
     # Joined and not normalised: `link/..` is where the file system says.

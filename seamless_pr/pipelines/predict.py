@@ -13,6 +13,10 @@ examples:
   python pipelines/predict.py --weights W --images val2017 --output predictions \\
       --image-ids annotations/panoptic_val2017.json
 
+  # photos with a published network of Hugging Face: pip install "seamless_pr[transformers]"
+  python pipelines/predict.py --weights hf:facebook/mask2former-swin-tiny-coco-panoptic \\
+      --images photos --output predictions
+
   # images in a bucket, with the backend installed: pip install "seamless_pr[s3]"
   python pipelines/predict.py --weights W --images "s3://bucket/photos/*/*.jpg" --output predictions
 
@@ -32,7 +36,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.images import MAX_PIXELS
 from seamless_pr.datasets.label_spaces import label_space_from_categories
 from seamless_pr.inference.cpu_memory import keep_freed_memory
@@ -40,6 +43,7 @@ from seamless_pr.inference.folders import ImageOutcome, predict_folder
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.inference.predictor import AMP_TYPES, Predictor
+from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
 from seamless_pr.pipelines.stage import ExitCode, Stage
 from seamless_pr.progress import Progress
@@ -48,7 +52,11 @@ from seamless_pr.structures.label_space import LabelSpace
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--weights", required=True, metavar="W", help=".safetensors file, run or checkpoint folder"
+        "--weights",
+        required=True,
+        metavar="W",
+        help=".safetensors file, run or checkpoint folder; or hf: and a network of Hugging Face, "
+        "the name of its repository or a folder with it",
     )
     parser.add_argument(
         "--images",

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from seamless_pr.build.predictor import load_predictor
 from seamless_pr.inference.folders import WAITING_BATCHES, ImageOutcome
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.pipelines.ray_stages import (
     Job,
     LabelFiles,

@@ -26,8 +26,9 @@ class OptimizerSettings(Kinded):
         lr: learning rate after the warm-up, for the global batch.
         lr_multipliers: part of the network (`semantics.head`, `trunk.backbone.conv1`, ...) ->
             factor on the learning rate of its weights.
-        weight_decay: for all weights but those of norm layers.
-        norm_weight_decay: for scale and shift of norm layers.
+        weight_decay: for all weights but those of norm layers and embeddings.
+        norm_weight_decay: for scale and shift of norm layers, embeddings of queries and position
+            biases.
         clip_grad_norm: largest L2 norm of the whole gradient; 0: no clipping.
         accumulation_steps: the global batch is computed in this many parts, one after the other.
     """

@@ -15,9 +15,11 @@ from seamless_pr.structures.training_settings import (
     SGDSettings,
 )
 
+POSITION_BIASES = "position_bias_table"
+
 
 def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
-    """The optimiser over the trainable parameters; norm layers have their own weight decay.
+    """The optimiser over the trainable parameters; norms and embeddings have a decay of their own.
 
     Each group knows the `lr_multiplier` of its parameters, which `set_lr` applies.
 
@@ -43,21 +45,24 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer
 
 
 def split_norm_parameters(network: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
-    """Trainable parameters of other layers, and of norm layers, both in the network's order.
+    """Trainable parameters of other layers, and of norms and embeddings, in the network's order.
 
     Norm layers are known by their `num_features`, as in torch.nn, or are a GroupNorm or LayerNorm.
+    What is looked up, not multiplied with, goes with them, as in MaskFormer: the vectors of an
+    Embedding (queries) and tables of position biases.
     """
     weights: list[Parameter] = []
     norms: list[Parameter] = []
     seen: set[Parameter] = set()
     for module in network.modules():
         is_norm = hasattr(module, "num_features") or isinstance(
-            module, (nn.GroupNorm, nn.LayerNorm)
+            module, (nn.GroupNorm, nn.LayerNorm, nn.Embedding)
         )
-        for parameter in module.parameters(recurse=False):
+        for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and parameter not in seen:
                 seen.add(parameter)
-                (norms if is_norm else weights).append(parameter)
+                is_table = name.endswith(POSITION_BIASES)
+                (norms if is_norm or is_table else weights).append(parameter)
     return weights, norms
 
 

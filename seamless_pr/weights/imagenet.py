@@ -1,4 +1,4 @@
-"""ImageNet weights for backbones: files of torchvision, timm, or seamseg's converter."""
+"""ImageNet weights for backbones: torchvision, timm, the authors of Swin, seamseg's converter."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from seamless_pr.weights.key_report import KeyReport, fit_keys
 from seamless_pr.weights.seamseg import our_name
+from seamless_pr.weights.swin import fit_swin
 
 # Layers that classify whole images, under the names that torchvision and timm give them.
 _CLASSIFIERS = ("fc.", "head.fc.", "classifier.")
@@ -15,6 +16,7 @@ _CLASSIFIERS = ("fc.", "head.fc.", "classifier.")
 # it were not there.
 BUILT_IN = ("*.conv_offset.*", "*.se.conv_mask.*", "*.se.transform.*")
 _SEAMSEG_STEM = "mod1."
+_SWIN_PATCHES = "patch_embed."
 
 
 def fit_backbone(
@@ -32,6 +34,8 @@ def fit_backbone(
     Returns:
         A complete state dict of the backbone, and the report, to be checked by the caller.
     """
+    if any(name.startswith(_SWIN_PATCHES) for name in backbone):
+        return fit_swin(source, backbone)
     is_seamseg = any(name.startswith(_SEAMSEG_STEM) for name in source)
     features = {name: t for name, t in source.items() if not name.startswith(_CLASSIFIERS)}
     return fit_keys(features, backbone, _from_seamseg if is_seamseg else _unchanged)

@@ -9,6 +9,7 @@ import pytest
 
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.runs import build_images, build_label_space
+from seamless_pr.datasets.detr_transform import DetrTransform
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform
 from tests.support.tiny_run import tiny_run_values, write_tiny_data
 
@@ -23,7 +24,14 @@ CHANGES: dict[str, Any] = {
     "scale_step_pixels": 3,
     "crop_max_class_fraction": 0.8,
     "ssd_colors": True,
+    "rounded_sides": True,
 }
+# ... and those whose arguments have other names.
+RENAMED = {
+    "training_sides_pixels": ("sides_pixels", (40, 50)),
+    "pad_crops": ("pads_crops", True),
+}
+DATA = {**CHANGES, **{key: value for key, (_, value) in RENAMED.items()}}
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +44,47 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_number_of_the_training_transform_comes_from_the_config(
     values: dict[str, Any],
 ) -> None:
-    config = config_from_dict({**values, "data": {**values["data"], **CHANGES}}, "test")
+    config = config_from_dict({**values, "data": {**values["data"], **DATA}}, "test")
     images = build_images(config, build_label_space(config), is_training=True)
     assert isinstance(images.transform, TrainTransform)
-    assert asdict(images.transform) == CHANGES
+    assert asdict(images.transform) == {**CHANGES, **dict(RENAMED.values())}
+
+
+def test_training_images_may_have_a_cap_of_their_own(values: dict[str, Any]) -> None:
+    data = {**values["data"], **DATA, "training_longest_side_pixels": 300}
+    config = config_from_dict({**values, "data": data}, "test")
+    images = build_images(config, build_label_space(config), is_training=True)
+    assert isinstance(images.transform, TrainTransform)
+    assert images.transform.longest_side_pixels == 300
+
+
+def test_detr_crops_come_with_their_sides(values: dict[str, Any]) -> None:
+    changes = {"training_sides_pixels": (40, 50), "detr_crops": True, "flip_probability": 0.25}
+    config = config_from_dict({**values, "data": {**values["data"], **changes}}, "test")
+    images = build_images(config, build_label_space(config), is_training=True)
+    longest = config.data.longest_side_pixels
+    assert images.transform == DetrTransform((40, 50), longest, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pad_crops": True, "crop_size_pixels": None}, "pad_crops"),
+        ({"detr_crops": True}, "needs 'training_sides_pixels'"),
+        (
+            {"detr_crops": True, "training_sides_pixels": (40,), "ssd_colors": True},
+            "brings its own crop",
+        ),
+    ],
+)
+def test_changes_that_do_not_go_together_are_refused(
+    values: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        config_from_dict({**values, "data": {**values["data"], **changes}}, "test")
 
 
 def test_validation_images_have_the_size_of_the_network(values: dict[str, Any]) -> None:
-    config = config_from_dict({**values, "data": {**values["data"], **CHANGES}}, "test")
+    config = config_from_dict({**values, "data": {**values["data"], **DATA}}, "test")
     images = build_images(config, build_label_space(config), is_training=False)
-    assert images.transform == EvalTransform(50, 170)
+    assert images.transform == EvalTransform(50, 170, rounded_sides=True)

@@ -98,6 +98,17 @@ DEEPLAB = {
         "norm_act": {"kind": "group_norm"},
     },
 }
+SWIN: dict[str, Any] = {
+    **BASE,
+    "backbone": {
+        "kind": "swin",
+        "channels": 8,
+        "depths": [1, 1, 2, 1],
+        "num_heads": [1, 2, 2, 4],
+        "window_size": 4,
+    },
+}
+LARGE_SWIN = {**BASE, "backbone": {"kind": "swin", "channels": 8, "num_heads": [1, 2, 2, 4]}}
 
 
 def with_norm(kind: str) -> dict[str, Any]:
@@ -141,6 +152,13 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     ),
     "TimmBackboneSettings.options": (BASE, (), "backbone.options.channels=[8, 8, 16, 24]"),
     "TimmBackboneSettings.num_frozen": (BASE, (), "backbone.num_frozen=1"),
+    "SwinBackboneSettings.name": (LARGE_SWIN, (), "backbone.name=swin_small"),
+    "SwinBackboneSettings.channels": (SWIN, (), "backbone.channels=16"),
+    "SwinBackboneSettings.depths": (SWIN, (), "backbone.depths=[1, 1, 3, 1]"),
+    "SwinBackboneSettings.num_heads": (SWIN, (), "backbone.num_heads=[2, 2, 2, 4]"),
+    "SwinBackboneSettings.window_size": (SWIN, (), "backbone.window_size=3"),
+    "SwinBackboneSettings.drop_path": (SWIN, (), "backbone.drop_path=0.9"),
+    "SwinBackboneSettings.num_frozen": (SWIN, (), "backbone.num_frozen=2"),
     "ABNSettings.slope": (BASE, (), "norm_act.slope=0.1"),
     "ABNSettings.eps": (BASE, (), "norm_act.eps=0.1"),
     "ABNSettings.momentum": (BASE, (), "norm_act.momentum=0.5"),
@@ -422,6 +440,7 @@ ELSEWHERE = {
     "BoxSettings.whole_pixels": "tests/models/instances/test_box_branch.py",
     # Read by those who build the network, not by the network.
     "TimmBackboneSettings.weights": "tests/weights/test_imagenet.py",
+    "SwinBackboneSettings.weights": "tests/models/backbones/test_swin.py",
     # Null goes with another kind of semantics only.
     "TwoBranchSettings.neck": "tests/config/test_recipe_configs.py",
 }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import colorsys
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torchvision import tv_tensors
 
-from seamless_pr.datasets.colors import NUM_SSD_DRAWS, change_colors_as_ssd
+from seamless_pr.datasets.colors import NUM_SSD_DRAWS, change_colors_as_ssd, ssd_colors
+from tests.support.maskformer_golden import load_arrays
 
 # Switched off, whatever the amount.
 OFF = [0.9, 0.3]
@@ -44,7 +47,7 @@ def test_brightness_is_added_and_clipped() -> None:
 def test_contrast_multiplies_the_values(order) -> None:
     # 0.25 of 0.5 .. 1.5 is 0.75.
     assert changed(OFF, [0.0, 0.25], OFF, OFF, order) == [
-        [round(0.75 * value) for value in pixel] for pixel in PIXELS
+        [int(0.75 * value) for value in pixel] for pixel in PIXELS
     ]
 
 
@@ -70,3 +73,32 @@ def test_each_change_happens_in_half_of_the_images() -> None:
         before[index], after[index] = [0.5, 0.0], [0.499, 0.0]
         assert changed(*before, FIRST) == PIXELS
         assert changed(*after, FIRST) != PIXELS
+
+
+@pytest.mark.parametrize(("contrast_first", "key"), [(True, "first"), (False, "last")])
+def test_changes_are_those_of_the_code_that_published_networks_were_trained_with(
+    contrast_first, key
+) -> None:
+    arrays = load_arrays("ops")
+    offset, contrast, saturation, shift = arrays["jitter_parameters"].tolist()
+    found = ssd_colors(
+        arrays["jitter_in"],
+        offset,
+        contrast,
+        saturation,
+        int(shift),
+        contrast_first=contrast_first,
+    )
+    assert np.array_equal(found, arrays[f"jitter_out_contrast_{key}"])
+
+
+def test_every_shift_of_the_hue_is_drawn_equally_often() -> None:
+    # Full red: its hue is 0, and a step of the hue is visible.
+    red = tv_tensors.Image(torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None])
+    seen = [
+        tuple(change_colors_as_ssd(red, [*[0.9] * 6, 0.0, draw / 370, 0.0]).flatten().tolist())
+        for draw in range(370)
+    ]
+    counts = Counter(seen)
+    assert len(counts) == 37
+    assert set(counts.values()) == {10}

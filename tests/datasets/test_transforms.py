@@ -17,6 +17,7 @@ from seamless_pr.datasets.transforms import (
     resize_ids,
     resize_pair,
 )
+from tests.support.maskformer_golden import load_arrays
 
 
 def pair(height: int = 20, width: int = 30) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
@@ -196,3 +197,38 @@ def test_evaluation_keeps_the_ids_at_the_size_of_the_file() -> None:
 def test_impossible_settings_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         TrainTransform(20, **options)  # type: ignore[arg-type]
+
+
+def test_the_shorter_side_is_one_of_a_list():
+    transform = TrainTransform(100, 300, sides_pixels=(30, 47, 64), flip_probability=0.0)
+    image = tv_tensors.Image(torch.zeros(3, 60, 90, dtype=torch.uint8))
+    ids = tv_tensors.Mask(torch.zeros(60, 90, dtype=torch.int32))
+    seen = {
+        transform(image, ids, torch.zeros(0), torch.Generator().manual_seed(seed))[1].shape[0]
+        for seed in range(30)
+    }
+    assert seen == {30, 47, 64}
+
+
+def test_crops_are_padded_with_grey_and_void():
+    transform = TrainTransform(20, crop_size_pixels=(24, 40), flip_probability=0.0, pads_crops=True)
+    image = tv_tensors.Image(torch.full((3, 20, 30), 7, dtype=torch.uint8))
+    ids = tv_tensors.Mask(torch.ones(20, 30, dtype=torch.int32))
+    padded, padded_ids = transform(image, ids, torch.tensor([0]), torch.Generator())
+    assert padded.shape == (3, 24, 40)
+    assert (padded[:, :20, :30] == 7).all()
+    assert (padded[:, 20:] == 128).all()
+    assert (padded[:, :, 30:] == 128).all()
+    assert padded_ids.sum() == 20 * 30
+    assert padded_ids.dtype == torch.int32
+
+
+def test_labels_are_resized_as_by_the_published_panoptic_networks():
+    arrays = load_arrays("ops")
+    labels = torch.from_numpy(arrays["resize_label_in"])
+    for size in ((61, 87), (23, 33)):
+        expected = torch.from_numpy(arrays[f"resize_label_panoptic_{size[0]}x{size[1]}"])
+        assert torch.equal(resize_ids(labels, size), expected)
+        # Its semantic networks take the pixel under the corner: shifted by up to half a pixel.
+        semantic = torch.from_numpy(arrays[f"resize_label_semantic_{size[0]}x{size[1]}"])
+        assert not torch.equal(semantic, expected)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from seamless_pr.ops.resize import resize_image, resized_size
+from seamless_pr.ops.resize import resize_as_pillow, resize_image, resized_size
+from tests.support.maskformer_golden import load_arrays
 
 
 @pytest.mark.parametrize(
@@ -53,3 +54,18 @@ def test_pixels_agree_with_pillow(size: tuple[int, int]) -> None:
 def test_image_of_the_right_size_is_not_touched() -> None:
     image = torch.zeros(3, 8, 9, dtype=torch.uint8)
     assert resize_image(image, (8, 9)) is image
+
+
+@pytest.mark.parametrize("size", [(61, 87), (23, 33)])
+def test_pillows_own_resizing_is_that_of_published_evaluations(size):
+    arrays = load_arrays("ops")
+    image = torch.from_numpy(arrays["resize_image_in"]).permute(2, 0, 1)
+    expected = torch.from_numpy(arrays[f"resize_image_{size[0]}x{size[1]}"]).permute(2, 0, 1)
+    assert torch.equal(resize_as_pillow(image, size), expected)
+    assert (resize_image(image, size).int() - expected.int()).abs().max() <= 1
+
+
+def test_rounded_sides_are_those_of_detectron2():
+    for height, width, shortest, longest, *expected in load_arrays("ops")["shortest_edge_table"]:
+        found = resized_size((height, width), shortest, longest, rounded=True)
+        assert list(found) == expected, (height, width)
