@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.semantics.points import semantic_point_loss
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.settings import SemanticPointSettings
@@ -54,3 +55,22 @@ def test_only_the_hardest_points_of_each_image_count_if_wanted() -> None:
     few = loss(0.1)
     assert few.count == pytest.approx(300, abs=10)
     torch.testing.assert_close(few.total, 200 * hard + (few.count - 200) * easy[1])
+
+
+def test_the_point_loss_teaches_the_coarse_logits_too() -> None:
+    torch.manual_seed(0)
+    head = PointHead(4, 4, hidden_channels=8)
+    nn.init.normal_(head.predictor.weight)
+    coarse = torch.randn(1, 4, 4, 4, requires_grad=True)
+    losses = semantic_point_loss(
+        head,
+        torch.randn(1, 4, 4, 4),
+        coarse,
+        [target_of([[1, 2, 3, 4] * 4] * 16).semantic_map],
+        (16, 16),
+        SemanticPointSettings(num_train_points=32),
+        [torch.Generator().manual_seed(0)],
+    )
+    losses["semantic_point"].total.backward()
+    assert coarse.grad is not None
+    assert coarse.grad.abs().sum() > 0
