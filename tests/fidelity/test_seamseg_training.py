@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from seamless_pr.models.networks.two_branch import TwoBranchNet
-from seamless_pr.ops.masks import nearest_mask_targets
+from seamless_pr.ops.mask_targets import nearest_mask_targets
 from seamless_pr.ops.resize import upsample_logits
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.training.losses import mean_losses

@@ -12,7 +12,8 @@ import torch
 from seamless_pr.models.instances.rpn import generate_anchors
 from seamless_pr.models.instances.solo_targets import focal_loss_sum
 from seamless_pr.ops.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes
-from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks, mask_targets
+from seamless_pr.ops.mask_targets import mask_targets
+from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks
 from seamless_pr.ops.points import regular_grid
 from seamless_pr.ops.roi_sampling import align_rois, roi_levels
 from seamless_pr.structures.settings import RoISettings, RPNSettings

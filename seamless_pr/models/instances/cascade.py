@@ -29,7 +29,8 @@ from seamless_pr.models.instances.rpn import RPNHead, propose, rpn_losses
 from seamless_pr.models.instances.semantic_context import SemanticContext, context_loss
 from seamless_pr.models.instances.two_stage import PositiveRoIs, ProposingBranch, positive_rois
 from seamless_pr.ops.boxes import clip_boxes, decode_boxes, last_pixels
-from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks, mask_targets
+from seamless_pr.ops.mask_targets import mask_targets
+from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks
 from seamless_pr.ops.roi_sampling import align_rois, pool_rois
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch

@@ -24,7 +24,8 @@ from seamless_pr.models.instances.two_stage import (
     SampledBatch,
     positive_rois,
 )
-from seamless_pr.ops.masks import BoxMasks, nearest_mask_targets
+from seamless_pr.ops.mask_targets import nearest_mask_targets
+from seamless_pr.ops.masks import BoxMasks
 from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.instances import Instances

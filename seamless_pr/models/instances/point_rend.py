@@ -24,7 +24,8 @@ from seamless_pr.models.instances.two_stage import (
     positive_rois,
 )
 from seamless_pr.ops.boxes import last_pixels
-from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks, mask_targets
+from seamless_pr.ops.mask_targets import mask_targets
+from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks
 from seamless_pr.ops.points import (
     PointReader,
     mask_uncertainty,

@@ -41,7 +41,7 @@ def golden_case(side: int) -> tuple[Tensor, Tensor, PositiveRoIs, list]:
 
 @pytest.mark.parametrize("side", [14, 32])
 def test_iou_targets_and_loss_are_those_of_mmdetection(side):
-    from seamless_pr.ops.masks import aligned_mask_targets
+    from seamless_pr.ops.mask_targets import aligned_mask_targets
 
     logits, features, rois, targets = golden_case(side)
     head = MaskIoUHead(16, 34, side, conv_channels=16, hidden_channels=32)
