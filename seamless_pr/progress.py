@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
-from typing import TextIO
+from datetime import timedelta
+from typing import TYPE_CHECKING, TextIO
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -45,21 +47,26 @@ class Progress:
         self._last_line = time.monotonic()
         draws = is_shown and total > 0
         self._writes_lines = draws and not self._stream.isatty()
-        self._bar = tqdm(
+        self._bar = self._drawn_bar(total) if draws and not self._writes_lines else None
+        self._total, self._done, self._start = total, 0, self._last_line
+
+    def _drawn_bar(self, total: int) -> tqdm:
+        from tqdm import tqdm  # Takes long to import; most runs write lines.
+
+        return tqdm(
             total=total,
-            desc=title or None,
-            unit=f" {unit}",
+            desc=self._title or None,
+            unit=f" {self._unit}",
             file=self._stream,
             smoothing=0.1,
             dynamic_ncols=True,
-            disable=not draws or self._writes_lines,
         )
-        self._total, self._done, self._start = total, 0, self._last_line
 
     def update(self) -> None:
         """One more is done."""
         self._done += 1
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
         now = time.monotonic()
         is_due = now - self._last_line >= self._seconds_between_lines
         if self._writes_lines and (is_due or self._done == self._total):
@@ -68,19 +75,23 @@ class Progress:
 
     def message(self, text: str) -> None:
         """A line of text above the bar."""
-        tqdm.write(text, file=self._stream)
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            self._stream.write(f"{text}\n")
         self._stream.flush()
 
     def _line(self, seconds: float) -> str:
         rate = self._done / max(seconds, 1e-9)
-        left = tqdm.format_interval((self._total - self._done) / rate)
+        left = timedelta(seconds=round((self._total - self._done) / rate))
         title = f"{self._title}: " if self._title else ""
         done = f"{self._done} of {self._total} {self._unit}s"
         return f"{title}{done}, {rate:.2f} {self._unit}s/s, {left} left"
 
     def close(self) -> None:
         """Leaves the terminal ready for other lines."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def __enter__(self) -> Progress:
         return self

@@ -31,12 +31,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seamless_pr.evaluation.compare import (
-    baseline_table,
-    compare_evaluations,
-    comparison_json,
-    comparison_table,
-)
 from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.image_counts import EvaluationSettings
 from seamless_pr.evaluation.map_files import Source
@@ -60,11 +54,6 @@ from seamless_pr.evaluation.tables import (
     write_tables,
 )
 from seamless_pr.files import write_json
-from seamless_pr.integrations.panopticapi import (
-    check_installed,
-    cross_check,
-    cross_check_table,
-)
 from seamless_pr.metrics.segment_matching import PQ_RULES
 from seamless_pr.parallel import ItemMap
 from seamless_pr.pipelines.ray_support import add_ray_option
@@ -212,6 +201,8 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
     """Evaluates, and writes and prints what came out."""
     baseline = read_evaluation_json(options.baseline) if options.baseline else None
     if options.cross_check:
+        from seamless_pr.integrations.panopticapi import check_installed
+
         check_installed(options.ground_truth)
     readers = ground_truth_readers(
         idd_size=_idd_size(options.idd_size), stated_areas=options.ade20k_areas == "stated"
@@ -238,6 +229,8 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
         written.append(f"report in {page}")
     show(values)
     if baseline is not None:
+        from seamless_pr.evaluation.compare import baseline_table
+
         print()
         print(plain_text(baseline_table(values, baseline)))
     for line in written:
@@ -252,6 +245,8 @@ def show_cross_check(values: dict[str, Any], options: argparse.Namespace) -> Non
     Raises:
         ValueError: they differ.
     """
+    from seamless_pr.integrations.panopticapi import cross_check, cross_check_table
+
     pred_json = options.predictions
     if pred_json.is_dir():
         pred_json = pred_json / PREDICTION_JSON
@@ -269,6 +264,12 @@ def show_cross_check(values: dict[str, Any], options: argparse.Namespace) -> Non
 
 def compare(options: argparse.Namespace, map_items: ItemMap) -> None:
     """Prints B against A; writes comparison.json and the table if there is a folder for it."""
+    from seamless_pr.evaluation.compare import (
+        compare_evaluations,
+        comparison_json,
+        comparison_table,
+    )
+
     path_a, path_b = options.compare
     output = options.output
     comparison = compare_evaluations(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from seamless_pr.datasets.remote_files import is_uri
-from seamless_pr.integrations.transformers import PREFIX
 from seamless_pr.pipelines.ray_support import inside_ray_job, uses_ray
 
 # Keys of a config, at any depth, whose texts are files and folders.
@@ -59,6 +58,9 @@ def check_output(path: str | os.PathLike[str] | None, option: str) -> None:
 
 def absolute(path: Any) -> Any:
     """A path, a list of paths or None, not relative any more; URIs stay as they are."""
+    # Brings PyTorch, which a run that changes no path does without.
+    from seamless_pr.integrations.transformers import PREFIX
+
     if isinstance(path, (list, tuple)):
         return [absolute(each) for each in path]
     if str(path).startswith(PREFIX) and os.path.isdir(source := str(path).removeprefix(PREFIX)):

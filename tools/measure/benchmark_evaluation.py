@@ -1,4 +1,4 @@
-"""Measures the evaluator against other tools in one run and writes the table of docs/benchmarks.md.
+"""Measures parts of the evaluator against other tools and writes a table of docs/benchmarks.md.
 
     pip install ".[bench]"
     python tools/measure/benchmark_evaluation.py --pairs 12 --rounds 5
@@ -55,7 +55,7 @@ from seamless_pr.street_scenes.dataset import write_street_scenes
 ROOT = Path(__file__).resolve().parents[2]
 STORED_RESULT = ROOT / "docs" / "results" / "evaluation_benchmark.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- evaluation benchmark -->", "<!-- /evaluation benchmark -->"
+MARK = "evaluation benchmark"
 LABEL_SPACE = load_label_space("cityscapes")
 # Twelve pixels of a deformation that varies over some hundred pixels: about PQ 60.
 WARP_PIXELS, WARP_CELL_PIXELS = 12.0, 128
@@ -81,7 +81,8 @@ class Contestant:
     """One way to do a part of the work.
 
     Attributes:
-        task: "files to score", "maps in memory" or "decoding only".
+        task: "maps in memory" or "decoding only"; from files to scores, see
+            evaluation_processes.py.
         name: as in the table.
         run: does the task for all pairs.
         num_pairs: how many pairs it gets; slow tools get fewer.
@@ -157,8 +158,6 @@ def categories() -> list[dict[str, Any]]:
 def contestants(folder: Path) -> list[Contestant]:
     """Everything that is installed."""
     found = [
-        Contestant("files to score", "seamless_pr", lambda pairs: ours(folder)),
-        Contestant("files to score", "cityscapesscripts", cityscapes_scripts),
         Contestant("decoding only", "seamless_pr", decode_with(decode_id_png)),
         Contestant("decoding only", "seamless_pr, as runs", decode_with(decode_id_runs)),
         Contestant("decoding only", "Pillow", decode_with(pillow_decode)),
@@ -168,17 +167,14 @@ def contestants(folder: Path) -> list[Contestant]:
     if importlib.util.find_spec("kornia_rs"):
         found.append(Contestant("decoding only", "kornia_rs", kornia_decode))
     if importlib.util.find_spec("vernier"):
-        found.append(Contestant("files to score", "vernier (with Pillow)", vernier_from_files))
         found.append(Contestant("maps in memory", "vernier", InMemory(vernier_in_memory)))
     if importlib.util.find_spec("torchmetrics"):
         found.append(
             Contestant("maps in memory", "torchmetrics", InMemory(torchmetrics_update), num_pairs=1)
         )
-    if importlib.util.find_spec("panopticapi"):
-        found.append(Contestant("files to score", "panopticapi", panopticapi))
-        if importlib.util.find_spec("detectron2"):
-            route = InMemory(detectron2_route(folder))
-            found.append(Contestant("maps in memory", "detectron2 (by COCO files)", route))
+    if importlib.util.find_spec("panopticapi") and importlib.util.find_spec("detectron2"):
+        route = InMemory(detectron2_route(folder))
+        found.append(Contestant("maps in memory", "detectron2 (by COCO files)", route))
     return found
 
 
@@ -189,12 +185,6 @@ def ours(folder: Path) -> float | None:
 
 def cityscapes_scripts(pairs: Sequence[Pair]) -> float:
     from cityscapesscripts.evaluation import evalPanopticSemanticLabeling as official
-
-    return _official(official, pairs)
-
-
-def panopticapi(pairs: Sequence[Pair]) -> float:
-    from panopticapi import evaluation as official
 
     return _official(official, pairs)
 
@@ -312,21 +302,6 @@ def vernier_in_memory(loaded: Sequence[tuple[Pair, Any, Any]]) -> float:
         {i: pred_map.view(np.uint32) for i, (_, _, pred_map) in enumerate(loaded)}, segments("pred")
     )
     return panoptic.Evaluator(parity_mode="strict").evaluate(gt, pred, num_threads=1).pq
-
-
-def vernier_from_files(pairs: Sequence[Pair]) -> float:
-    from vernier import panoptic
-
-    return vernier_in_memory(
-        [
-            (
-                pair,
-                panoptic.decode_label_map_png(pair.gt_png),
-                panoptic.decode_label_map_png(pair.pred_png),
-            )
-            for pair in pairs
-        ]
-    )
 
 
 def torchmetrics_update(loaded: Sequence[tuple[Pair, Any, Any]]) -> None:
@@ -508,15 +483,16 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def update_page(text: str, page: Path) -> None:
-    """Puts the table between its marks; the page is made if there is none."""
-    section = f"{BEGIN}\n{text}\n{END}"
+def update_section(text: str, page: Path, mark: str = MARK) -> None:
+    """Puts a text between the marks of that name; the page is made if there is none."""
+    begin_mark, end_mark = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    section = f"{begin_mark}\n{text}\n{end_mark}"
     if not page.is_file():
         page.write_text(f"# Benchmarks\n\n## Evaluation\n\n{section}\n", encoding="utf-8")
         return
     content = page.read_text(encoding="utf-8")
-    before, begin, rest = content.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = content.partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if begin and end:
         content = f"{before}{section}{after}"
     else:
@@ -556,7 +532,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result["report"] = time_report(Path(folder), pairs, options.report_images)
         result["large_json"] = measure_large_json(Path(folder), pairs, options.json_megabytes)
     write_json(options.output, {**result, "pq": ours_pq})
-    update_page(table(result), options.page)
+    update_section(table(result), options.page)
     print(table(result))
     return 0
 
