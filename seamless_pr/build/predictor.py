@@ -11,7 +11,7 @@ import torch
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import load_strictly
-from seamless_pr.inference.predictor import Predictor
+from seamless_pr.inference.predictor import Predictor, usable_device
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.training.checkpoints import find_weights, load_weights
 
@@ -37,9 +37,11 @@ def load_predictor(
 
     Raises:
         FileNotFoundError: no weights there.
-        ValueError: the file is truncated, not of this package, its weights do not fit its config,
-            or its classes are not the demanded ones; the message names the file and the fix.
+        ValueError: no such device; or the file is truncated, not of this package, its weights do
+            not fit its config, or its classes are not the demanded ones; the message names the file
+            and the fix.
     """
+    device = usable_device(device)
     file = find_weights(path)
     weights, metadata = load_weights(file)
     if not {"config", "label_space"} <= metadata.keys():
@@ -58,7 +60,7 @@ def load_predictor(
         shortest_side_pixels=config.data.shortest_side_pixels,
         longest_side_pixels=config.data.longest_side_pixels,
         rounded_sides=config.data.rounded_sides,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
         batch_size=batch_size,
         amp=amp,
         settings={"weights_sha256": _sha256(file), "overrides": sorted(overrides)},

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from seamless_pr.datasets.image_files import IMAGE_SUFFIXES
+from seamless_pr.datasets.image_files import is_hidden, is_image_name
 
 Location = Path | str
 """Where a file is: a path, or a URI as text (a Path would make s3://bucket one slash shorter)."""
+FileState = tuple[str, int, str]
+"""What tells a file from another one of its name: whole path, size, and time or version."""
+# What storages call the version of a file, the surest first.
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "mtime",
+    "LastModified",
+    "updated",
+    "created",
+)
 
 
 def is_uri(source: str | os.PathLike[str]) -> bool:
@@ -24,6 +38,26 @@ def as_location(text: str) -> Location:
 def location_name(location: Location) -> str:
     """The name of a file without its folders."""
     return location.name if isinstance(location, Path) else PurePosixPath(location).name
+
+
+def file_state(location: Location) -> FileState:
+    """Path, size and time of change of a file, or what its storage has in place of the time.
+
+    Raises:
+        OSError: it is not there, or cannot be reached.
+    """
+    if isinstance(location, Path):
+        stat = location.stat()
+        return os.path.abspath(location), stat.st_size, str(stat.st_mtime_ns)
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(location)
+        info = files.info(path)
+    except Exception as error:  # Each backend has its own types.
+        raise _unreachable(location, error) from error
+    version = next((info[key] for key in _VERSIONS if info.get(key)), "")
+    return location, int(info.get("size") or 0), str(version)
 
 
 def list_uri(source: str) -> tuple[list[str], str]:
@@ -48,12 +82,23 @@ def list_uri(source: str) -> tuple[list[str], str]:
             found, root = [path], str(PurePosixPath(path).parent)
         else:
             found, root = files.find(path), path
-        names = sorted(
-            name for name in found if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
-        )
+        names = _pictures(found, root)
         return [files.unstrip_protocol(name) for name in names], files.unstrip_protocol(root)
     except Exception as error:  # Each backend has its own types.
         raise _unreachable(source, error) from error
+
+
+def _pictures(names: Sequence[str], root: str) -> list[str]:
+    """The image files, sorted, without hidden ones and what predictions wrote."""
+    runs = {name.removesuffix("run.json") for name in names if name.endswith("/run.json")}
+    results = tuple(run for run in runs if any(n.startswith(f"{run}records/") for n in names))
+    return sorted(
+        name
+        for name in names
+        if is_image_name(PurePosixPath(name).name)
+        and not is_hidden(name.removeprefix(root).lstrip("/"))
+        and not name.startswith(results)
+    )
 
 
 def read_uri(uri: str) -> bytes:

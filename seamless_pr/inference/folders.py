@@ -10,13 +10,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from seamless_pr.datasets.images import MAX_PIXELS, read_image
+from seamless_pr.datasets.remote_files import file_state
 from seamless_pr.drawing.panoptic import draw_panoptic
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
@@ -28,6 +29,8 @@ from seamless_pr.structures.prediction import Prediction
 
 # Decoded images that may wait for a batch of their size, in batches.
 WAITING_BATCHES = 4
+FINDING_THREADS = 16
+_UNNAMED = "{!r} is a name that is no UTF-8 and could be no id in a JSON; rename the file"
 # Of the images that wait between two steps; one larger image may wait all the same.
 WAITING_PIXELS = 40_000_000
 
@@ -127,9 +130,17 @@ def predict_folder(
         predictor.check_device()
     folder = PredictionFolder(output, instances=instances, overlays=overlays, max_pixels=max_pixels)
     folder.open(predictor.describe())
-    unfinished = [item for item in items if not folder.is_finished(item)]
+    with ThreadPoolExecutor(FINDING_THREADS) as pool:  # Storage may be far away.
+        is_finished = list(pool.map(folder.is_finished, items))
+    unfinished = [item for item, done in zip(items, is_finished) if not done]
     if on_start is not None:
         on_start(len(unfinished), len(items) - len(unfinished))
+    unnamed = [item for item in unfinished if not _is_text(item.name)]
+    for item in unnamed:
+        outcome = write_image(ImageOutcome(item, _UNNAMED.format(str(item.path))), folder)
+        if on_image is not None:
+            on_image(outcome)
+    unfinished = [item for item in unfinished if _is_text(item.name)]
     if label is None:
         outcomes = predict_images(predictor, unfinished, folder, num_threads=num_threads)
     else:
@@ -172,6 +183,14 @@ def predict_images(
             yield written.result()
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def load_image(
     item: ImageItem, sides: tuple[int, int | None], folder: PredictionFolder
 ) -> LoadedImage | ImageOutcome:
@@ -186,6 +205,8 @@ def load_image(
         The image, or why it cannot be read.
     """
     try:
+        # Before its pixels: a file that is replaced meanwhile is another one.
+        item = replace(item, source=file_state(item.path))
         image = read_image(item.path, max_pixels=folder.max_pixels)
         resized = resize_to_sides(image, *sides)
     except Exception as error:  # Whatever it is, it is about this image; the others are done.

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
-from seamless_pr.datasets.image_files import IMAGE_SUFFIXES, find_image_files, list_image_files
+from seamless_pr.datasets.coco_images import read_image_names
+from seamless_pr.datasets.image_files import (
+    IMAGE_SUFFIXES,
+    find_image_files,
+    is_image_name,
+    list_image_files,
+)
 from seamless_pr.datasets.panoptic_records import ImageRecord
-from seamless_pr.datasets.remote_files import Location, as_location, is_uri, list_uri
+from seamless_pr.datasets.remote_files import FileState, Location, as_location, is_uri, list_uri
 from seamless_pr.files import safe_join
 
 LIST_EXTENSIONS = (".txt", ".lst")
@@ -29,11 +36,17 @@ class ImageItem:
         path: the file; text if it is a URI.
         image_id: its id in the JSON; a string, or the number that a ground truth gives it.
         name: relative path, without extension and with forward slashes, of its result files.
+        file_name: of the file in the JSON: relative to the images' folder, or as a ground truth
+            names it.
+        source: what tells this file from another one of its name, see `remote_files.file_state`;
+            None until it is read.
     """
 
     path: Location
     image_id: str | int
     name: str
+    file_name: str = ""
+    source: FileState | None = None
 
 
 def list_images(
@@ -48,11 +61,12 @@ def list_images(
         source: a folder (searched with its sub-folders), a glob pattern (`**` crosses folders), a
             text file (.txt, .lst) with one path a line, relative to the text file or absolute, or a
             single image. All but the text file may be URIs (s3://bucket/photos), and so may its
-            lines.
-        id_from: "path": the path without extension, relative to the folder, to the fixed part of
-            the pattern, or to the text file; "name": the file name without extension; otherwise a
-            COCO panoptic JSON whose "images" give the ids; `source` is then the folder of these
-            images, and only they are listed (see `image_files.find_image_files`).
+            lines. Hidden files and folders that hold predictions are passed over.
+        id_from: "path": the path without extension (with it for a.jpg beside a.png), relative to
+            the folder, to the fixed part of the pattern, or to the text file; "name": the file name
+            without extension; otherwise a COCO JSON whose "images" give the ids; `source` is then
+            the folder of these images, and only they are listed (see
+            `image_files.find_image_files`).
         remove_suffix: taken off the end of ids by path and name, so that `_leftImg8bit` turns
             names of Cityscapes files into Cityscapes ids.
 
@@ -66,7 +80,11 @@ def list_images(
     """
     if id_from in ("path", "name"):
         paths, root = _find_images(os.fspath(source))
-        items = [_item_of_path(path, root, id_from, remove_suffix) for path in paths]
+        stems = Counter(_stem(path) for path in paths)
+        items = [
+            _item_of_path(path, root, id_from, remove_suffix, keeps_ending=stems[_stem(path)] > 1)
+            for path in paths
+        ]
     else:
         items = _items_of_json(Path(id_from), os.fspath(source))
     _check_unique(items)
@@ -81,15 +99,16 @@ def _find_images(source: str) -> tuple[Sequence[Location], Location]:
     if is_uri(source):
         paths, root = list_uri(source)
     elif path.is_dir():
-        paths, root = list_image_files(path), path
+        paths, root = _without_results(list_image_files(path), path), path
     elif path.is_file() and path.suffix.lower() in LIST_EXTENSIONS:
         return _read_list(path)
     elif path.is_file():
         return [path], path.parent
     elif glob.has_magic(source):
         found = (Path(name) for name in glob.iglob(source, recursive=True) if os.path.isfile(name))
-        paths = sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
         root = _fixed_folder(source)
+        pictures = sorted(file for file in found if is_image_name(file.name))
+        paths = _without_results(pictures, root)
     else:
         raise FileNotFoundError(
             f"no images at {source}: it is neither a folder, a glob pattern, a list file "
@@ -103,6 +122,18 @@ def _find_images(source: str) -> tuple[Sequence[Location], Location]:
     return paths, root
 
 
+def _without_results(paths: Iterable[Path], root: Path) -> list[Path]:
+    """The pictures that no prediction wrote: those below folders of results are not photographs."""
+
+    @cache
+    def holds_results(folder: Path) -> bool:
+        if (folder / "run.json").is_file() and (folder / "records").is_dir():
+            return True
+        return folder != root and folder != folder.parent and holds_results(folder.parent)
+
+    return [path for path in paths if not holds_results(path.parent)]
+
+
 def _fixed_folder(pattern: str) -> Path:
     """The folders of a glob pattern before its first wildcard."""
     fixed: list[str] = []
@@ -114,7 +145,7 @@ def _fixed_folder(pattern: str) -> Path:
 
 
 def _read_list(path: Path) -> tuple[list[Location], Path]:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = _read_text(path).splitlines()
     entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not entries:
         raise FileNotFoundError(f"{path} lists no images; write one path a line")
@@ -123,7 +154,29 @@ def _read_list(path: Path) -> tuple[list[Location], Path]:
     return sorted(paths, key=str), path.parent
 
 
-def _item_of_path(path: Location, root: Location, id_from: str, remove_suffix: str) -> ImageItem:
+def _read_text(path: Path) -> str:
+    """UTF-8 with or without a mark, or UTF-16 with one, as PowerShell writes it."""
+    data = path.read_bytes()
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{path} is no text in UTF-8 (line {line}, byte {error.start}); "
+            "save it in the encoding UTF-8"
+        ) from error
+
+
+def _stem(path: Location) -> str:
+    return str(
+        path.with_suffix("") if isinstance(path, Path) else PurePosixPath(path).with_suffix("")
+    )
+
+
+def _item_of_path(
+    path: Location, root: Location, id_from: str, remove_suffix: str, *, keeps_ending: bool
+) -> ImageItem:
     if isinstance(path, Path):
         stem = _relative_stem(path, Path(root))
     else:
@@ -136,7 +189,10 @@ def _item_of_path(path: Location, root: Location, id_from: str, remove_suffix: s
     without = name.removesuffix(remove_suffix)
     # A name that is nothing but the suffix keeps it.
     image_id = name if not without or without.endswith("/") else without
-    return ImageItem(path, image_id, _result_name(image_id))
+    ending = PurePosixPath(path).suffix
+    if keeps_ending:
+        image_id += ending
+    return ImageItem(path, image_id, _result_name(image_id), f"{stem}{ending}")
 
 
 def _relative_stem(path: Path, root: Path) -> str:
@@ -155,26 +211,38 @@ def _items_of_json(json_path: Path, images_dir: str) -> list[ImageItem]:
             f"ids from {json_path} need a folder that the file system shows; {images_dir} is a "
             "URI: mount it, or take ids from 'path' or 'name'"
         )
-    records = _read_json_images(json_path)
+    records = read_image_names(json_path)
     files, faults = find_image_files(records, images_dir)
     if faults:
         raise ValueError(
             f"{len(faults)} of {len(records)} images of {json_path} cannot be found in "
             f"{images_dir}; give the folder that holds all of them; first: {faults[0]}"
         )
-    items = [_item_of_record(record, files[record.image_id], json_path) for record in records]
+    stems = Counter(_plain_name(record) for record in records)
+    items = [
+        _item_of_record(
+            record, files[record.image_id], json_path, keeps_ending=stems[_plain_name(record)] > 1
+        )
+        for record in records
+    ]
     return sorted(items, key=lambda item: str(item.path))
 
 
-def _item_of_record(record: ImageRecord, path: Path, json_path: Path) -> ImageItem:
+def _plain_name(record: ImageRecord) -> str:
+    return str(PurePosixPath(record.file_name).with_suffix(""))
+
+
+def _item_of_record(
+    record: ImageRecord, path: Path, json_path: Path, *, keeps_ending: bool
+) -> ImageItem:
     """Ids in words name the files of the results; numbers are left to the image's own name."""
-    name = str(PurePosixPath(record.file_name.replace("\\", "/")).with_suffix(""))
+    name = record.file_name if keeps_ending else _plain_name(record)
     if isinstance(record.image_id, str):
         name = record.image_id
     # Results follow the name into folders, but never out of the output.
     name = _result_name(name)
     safe_join("OUTPUT", name, json_path)
-    return ImageItem(path, record.image_id, name)
+    return ImageItem(path, record.image_id, name, record.file_name)
 
 
 def _result_name(name: str) -> str:
@@ -191,22 +259,6 @@ def _shortened(part: str) -> str:
     return f"{data[: MAX_NAME_BYTES - DIGEST_DIGITS - 1].decode(errors='ignore')}_{digest}"
 
 
-def _read_json_images(json_path: Path) -> list[ImageRecord]:
-    if not json_path.is_file():
-        raise FileNotFoundError(
-            f"image ids come from 'path', 'name' or a COCO JSON file; there is no file {json_path}"
-        )
-    try:
-        content = json.loads(json_path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{json_path} is not JSON ({error}); give a COCO panoptic JSON") from error
-    images = content.get("images") if isinstance(content, Mapping) else None
-    if not images or any("id" not in image or "file_name" not in image for image in images):
-        raise ValueError(f"{json_path} has no 'images' with 'id' and 'file_name'")
-    # Sizes are read from the files themselves.
-    return [ImageRecord(image["id"], image["file_name"], 0, 0) for image in images]
-
-
 def _check_unique(items: Iterable[ImageItem]) -> None:
     seen: dict[str, Location] = {}
     for item in items:
@@ -215,6 +267,6 @@ def _check_unique(items: Iterable[ImageItem]) -> None:
             if key in seen:
                 raise ValueError(
                     f"two images have the id '{item.image_id}': {seen[key]} and {item.path}; "
-                    "rename one, or take ids from paths instead of names"
+                    "rename one, or take ids from paths, if they are taken from names"
                 )
             seen[key] = item.path

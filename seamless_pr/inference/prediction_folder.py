@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from seamless_pr.datasets.coco_results import to_coco, to_coco_instances
 from seamless_pr.datasets.images import MAX_PIXELS
-from seamless_pr.datasets.remote_files import location_name
+from seamless_pr.datasets.remote_files import file_state, location_name
 from seamless_pr.files import (
     WriteError,
     is_unused,
     json_bytes,
     remove_file,
+    safe_join,
     write_json,
     write_picture,
     write_whole,
@@ -46,7 +47,7 @@ class FolderSummary:
 
 
 class PredictionFolder:
-    """Layout of a prediction folder.
+    """Layout of a prediction folder; names of images follow into its folders, never out of them.
 
     `run.json` says what made it; `panoptic/NAME.png` and, if wanted, `overlays/NAME.jpg` are the
     pictures; `records/NAME.json` is written last and makes an image finished, so a run that was
@@ -119,16 +120,25 @@ class PredictionFolder:
         write_json(run_file, wanted)
 
     def is_finished(self, item: ImageItem) -> bool:
-        """Whether every wanted result of an image is there; images that failed are not finished."""
+        """Whether every wanted result of this very file is there.
+
+        Images that failed are not finished, nor is one whose record is of a file elsewhere, or of
+        what the file was before it was replaced.
+        """
         record = self._read_record(item)
         if record is None or "error" in record:
+            return False
+        try:
+            if record.get("source") != list(file_state(item.path)):
+                return False
+        except OSError:
             return False
         if self.instances and "instances" not in record:
             return False
         return not self.overlays or self.overlay_file(item).is_file()
 
     def overlay_file(self, item: ImageItem) -> Path:
-        return self.root / "overlays" / f"{item.name}.jpg"
+        return self._result(item, "overlays", "jpg")
 
     def write(
         self,
@@ -154,7 +164,7 @@ class PredictionFolder:
         record: dict[str, Any] = {
             "image": {
                 "id": item.image_id,
-                "file_name": location_name(item.path),
+                "file_name": item.file_name or location_name(item.path),
                 "height": height,
                 "width": width,
             },
@@ -163,6 +173,7 @@ class PredictionFolder:
                 "file_name": f"{item.name}.png",
                 "segments_info": segments_info,
             },
+            "source": item.source or file_state(item.path),
         }
         if self.instances:
             if instances is None:
@@ -170,7 +181,7 @@ class PredictionFolder:
             record["instances"] = to_coco_instances(
                 instances, segmentation.image_size, segmentation.label_space, item.image_id
             )
-        write_picture(self.root / "panoptic" / f"{item.name}.png", picture)
+        write_picture(self._result(item, "panoptic", "png"), picture)
         if self.overlays:
             if overlay is None:
                 raise ValueError("the folder keeps overlays; give the picture of this image")
@@ -238,7 +249,10 @@ class PredictionFolder:
             remove_file(self.errors_file)
 
     def _record_file(self, item: ImageItem) -> Path:
-        return self.root / "records" / f"{item.name}.json"
+        return self._result(item, "records", "json")
+
+    def _result(self, item: ImageItem, folder: str, ending: str) -> Path:
+        return safe_join(self.root / folder, f"{item.name}.{ending}", f"the id of {item.path}")
 
     def _read_record(self, item: ImageItem) -> dict[str, Any] | None:
         try:

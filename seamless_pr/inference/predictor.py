@@ -171,6 +171,26 @@ class Predictor:
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
 
+def usable_device(device: torch.device | str | None) -> torch.device:
+    """The device itself; None: a GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: there is no such device; names those that there are.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.zeros(1, device=found).cpu()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts.
+        gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        raise ValueError(
+            f"no device '{device}' here; there is {', '.join(['cpu', *gpus])}: give one of these, "
+            "or leave the device out"
+        ) from error
+    return found
+
+
 def _without_crowd(prediction: Prediction) -> Prediction:
     if prediction.panoptic is None:
         return prediction

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from seamless_pr.datasets.label_spaces import LABEL_SPACE_NAMES, load_label_space, load_labels
-from seamless_pr.inference.predictor import Predictor
+from seamless_pr.inference.predictor import Predictor, usable_device
 from seamless_pr.models.fusion.by_query import QueryFusion, QueryOutputs
 from seamless_pr.models.networks.network import Network, PixelNormalization
 from seamless_pr.structures.image_batch import ImageBatch
@@ -187,7 +187,7 @@ def load_transformers_predictor(
         shortest_side_pixels=values.get("data.shortest_side_pixels", shortest),
         longest_side_pixels=values.get("data.longest_side_pixels", longest),
         rounded_sides=True,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=usable_device(device),
         batch_size=batch_size,
         amp=amp,
         settings={"weights_sha256": _sha256(network), "overrides": sorted(overrides)},

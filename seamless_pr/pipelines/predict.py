@@ -31,13 +31,14 @@ Images that cannot be read are listed in OUTPUT/errors.jsonl and do not stop the
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from seamless_pr.datasets.class_readings import contradictions
+from seamless_pr.datasets.coco_images import read_stated_categories
 from seamless_pr.datasets.images import MAX_PIXELS
-from seamless_pr.datasets.label_spaces import label_space_from_categories
+from seamless_pr.datasets.label_spaces import stuff_first
 from seamless_pr.inference.cpu_memory import keep_freed_memory
 from seamless_pr.inference.folders import ImageOutcome, predict_folder
 from seamless_pr.inference.image_list import ImageItem, list_images
@@ -47,7 +48,8 @@ from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
 from seamless_pr.pipelines.stage import ExitCode, Stage
 from seamless_pr.progress import Progress
-from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.faults import Fault, FaultyDataError
+from seamless_pr.structures.label_space import Category, LabelSpace
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -138,6 +140,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         batch_size=options.batch_size,
         amp=options.amp,
     )
+    refuse_other_classes(predictor, options.image_ids)
     if uses_ray(options):
         from seamless_pr.pipelines.ray_prediction import labelling_on_cluster
 
@@ -156,8 +159,29 @@ def wanted_label_space(image_ids: str) -> LabelSpace | None:
     """The classes of the JSON that gives the ids; a file of bare images may have none."""
     if image_ids in ("path", "name"):
         return None
-    categories = json.loads(Path(image_ids).read_text(encoding="utf-8")).get("categories")
-    return label_space_from_categories(categories, image_ids) if categories else None
+    stated = read_stated_categories(Path(image_ids))
+    if not stated or any(c.name is None or c.is_thing is None for c in stated):
+        return None
+    color = (0, 0, 0)
+    categories = [Category(c.category_id, c.name or "", bool(c.is_thing), color) for c in stated]
+    return LabelSpace(image_ids, stuff_first(categories))
+
+
+def refuse_other_classes(predictor: Predictor, image_ids: str) -> None:
+    """What the JSON says about the network's classes must not contradict them.
+
+    Raises:
+        FaultyDataError: lists the contradictions.
+    """
+    if image_ids in ("path", "name"):
+        return
+    stated = read_stated_categories(Path(image_ids))
+    found = contradictions(stated, predictor.label_space.categories, "the network")
+    if found:
+        raise FaultyDataError(
+            "the network was trained on other classes than those of --image-ids",
+            [Fault(image_ids, message) for message in found],
+        )
 
 
 def predict(

@@ -153,17 +153,28 @@ def unpacked(batch: Rows) -> Iterator[Any]:
 def to_row(item: ImageItem) -> dict[str, str]:
     """An image as a row of the stream."""
     # JSON keeps apart the ids 42 and "42", which one column of a table could not.
-    return {"path": str(item.path), "image_id": json.dumps(item.image_id), "name": item.name}
+    return {
+        "path": str(item.path),
+        "image_id": json.dumps(item.image_id),
+        "name": item.name,
+        "file_name": item.file_name,
+    }
 
 
 def to_items(batch: Rows) -> list[ImageItem]:
     """The images of a batch of rows."""
-    rows = zip(batch["path"], batch["image_id"], batch["name"])
-    return [to_item({"path": path, "image_id": i, "name": name}) for path, i, name in rows]
+    columns = (batch[key] for key in ("path", "image_id", "name", "file_name"))
+    return [
+        to_item({"path": path, "image_id": i, "name": name, "file_name": file_name})
+        for path, i, name, file_name in zip(*columns)
+    ]
 
 
 def to_item(row: dict[str, Any]) -> ImageItem:
     """The image of a row."""
     return ImageItem(
-        as_location(str(row["path"])), json.loads(str(row["image_id"])), str(row["name"])
+        as_location(str(row["path"])),
+        json.loads(str(row["image_id"])),
+        str(row["name"]),
+        str(row["file_name"]),
     )

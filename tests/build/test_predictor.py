@@ -110,3 +110,9 @@ def test_weights_that_do_not_fit_their_config_are_refused(weights: Path, tmp_pat
     save_weights(tmp_path / "less.safetensors", tensors, metadata)
     with pytest.raises(ValueError, match=f"1 tensors of .*{removed} is missing"):
         load_predictor(tmp_path / "less.safetensors")
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "gpu", "meta"])
+def test_a_device_that_is_not_there_is_told_with_those_that_are(device: str) -> None:
+    with pytest.raises(ValueError, match=f"no device '{device}' here; there is cpu.*give one of"):
+        load_predictor("unused", device)

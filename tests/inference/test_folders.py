@@ -15,6 +15,9 @@ import torch
 from PIL import Image
 
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.datasets.verification import verify_dataset
+from seamless_pr.evaluation.evaluate import evaluate
+from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.files import WriteError
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.inference import folders
@@ -110,15 +113,15 @@ def test_one_bad_file_of_any_kind_stops_nothing(images: Path, tmp_path: Path) ->
     # A header that no decoder of DDS knows what to do with.
     (images / "b_odd.png").write_bytes(b"DDS " + bytes(range(124)))
     os.mkfifo(images / "b_pipe.png")
-    names = ["l" * 251, "ß" * 125, "half letter \udcff"]
-    for name in names:
+    names, unnamed = ["l" * 251, "ß" * 125], "half letter \udcff"
+    for name in [*names, unnamed]:
         (images / f"{name}.png").write_bytes(good)
     items = list_images(images)
     output = tmp_path / "out"
     summary = predict_folder(make_predictor(batch_size=2), items, output, overlays=True)
     assert summary.num_images == 3 + len(names)
     bad = sorted(Path(file).stem for file, _ in summary.failures)
-    assert bad == [*(f"b_{kind}" for kind in sorted(kinds)), "b_odd", "b_pipe"]
+    assert bad == [*(f"b_{kind}" for kind in sorted(kinds)), "b_odd", "b_pipe", unnamed]
     lines = (output / "errors.jsonl").read_text(encoding="utf-8").splitlines()
     assert [Path(json.loads(line)["file"]).stem for line in lines] == bad
     content = json.loads((output / "panoptic.json").read_text(encoding="utf-8"))
@@ -135,6 +138,54 @@ def test_one_bad_file_of_any_kind_stops_nothing(images: Path, tmp_path: Path) ->
         for item in items
         if Path(item.path).stem not in bad
     )
+
+
+def test_another_file_of_a_finished_name_is_done_anew(images: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+
+    def outcome_ids(folder: Path) -> list[str | int]:
+        seen: list[ImageOutcome] = []
+        items = list_images(folder)
+        predict_folder(make_predictor(), items, output, on_image=seen.append)
+        return sorted(outcome.item.image_id for outcome in seen)
+
+    assert outcome_ids(images) == ["a", "straße/b", "straße/c"]
+    assert outcome_ids(images) == []
+    # The same size and bytes, another time.
+    os.utime(images / "a.png", ns=(1, 1))
+    assert outcome_ids(images) == ["a"]
+    # Another folder with the same names and times.
+    shutil.copytree(images, tmp_path / "others", copy_function=shutil.copy2)
+    assert outcome_ids(tmp_path / "others") == ["a", "straße/b", "straße/c"]
+    write_image(tmp_path / "others" / "a.png", 48, 40)
+    assert outcome_ids(tmp_path / "others") == ["a"]
+    dataset = read_panoptic_json(output / "panoptic.json")
+    assert (dataset.images[0].height, dataset.images[0].width) == (48, 40)
+
+
+def test_results_name_the_folders_of_their_images(images: Path, tmp_path: Path) -> None:
+    shutil.copy(images / "a.png", images / "straße" / "a.png")
+    predict_folder(make_predictor(), list_images(images), tmp_path / "out")
+    json_path = tmp_path / "out" / "panoptic.json"
+    names = [image.file_name for image in read_panoptic_json(json_path).images]
+    assert names == ["a.png", "straße/a.png", "straße/b.png", "straße/c.png"]
+    # What was written can be checked, and scored against itself.
+    assert verify_dataset(json_path, tmp_path / "out" / "panoptic", images) == []
+    evaluation = evaluate(open_ground_truth(json_path), open_predictions(json_path.parent))
+    assert len(evaluation.images) == 4
+    assert evaluation.panoptic.all.pq == 1
+
+
+def test_links_in_the_output_are_not_followed_out_of_it(images: Path, tmp_path: Path) -> None:
+    before = (images / "straße" / "b.png").read_bytes()
+    (tmp_path / "out" / "panoptic").mkdir(parents=True)
+    predictor = make_predictor()
+    PredictionFolder(tmp_path / "new", instances=False, overlays=False).open(predictor.describe())
+    shutil.copy(tmp_path / "new" / "run.json", tmp_path / "out" / "run.json")
+    (tmp_path / "out" / "panoptic" / "straße").symlink_to(images / "straße")
+    with pytest.raises(ValueError, match=r"names 'straße/b.png'.* is a link out of it"):
+        predict_folder(predictor, list_images(images), tmp_path / "out")
+    assert (images / "straße" / "b.png").read_bytes() == before
 
 
 def test_a_folder_that_is_removed_meanwhile_is_told_with_advice_that_works(

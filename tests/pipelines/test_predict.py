@@ -116,6 +116,20 @@ def test_ids_come_from_a_json_whose_classes_must_be_those_of_the_network(
     )
 
 
+def test_instance_categories_may_give_ids_unless_they_contradict_the_network(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = [{"id": 17, "file_name": "grey.png"}]
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"images": listed, "categories": [{"id": 26, "name": "Car"}]}))
+    assert run(weights, images, tmp_path / "out", "--image-ids", str(path)) == 0
+    path.write_text(json.dumps({"images": listed, "categories": [{"id": 26, "name": "crate"}]}))
+    assert run(weights, images, tmp_path / "other", "--image-ids", str(path)) == 1
+    assert "category 26 is 'crate' (of no stated kind) here and 'car' (a thing) in" in (
+        capsys.readouterr().err
+    )
+
+
 def test_script_explains_itself() -> None:
     command = [sys.executable, "pipelines/predict.py", "--help"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
