@@ -89,6 +89,7 @@ def test_settings_are_described_for_the_record_of_a_run() -> None:
         "label_space": "toy",
         "shortest_side_pixels": 16,
         "longest_side_pixels": None,
+        "rounded_sides": False,
         "amp": "none",
     }
 
