@@ -44,7 +44,7 @@ HOLDS = {
     "evaluation": "files to scores, tables, comparison and HTML report; validation in training",
     "config": "typed settings, reading of YAML, the page of keys",
     "build": "the only place where settings meet classes: networks by kind, runs, load_predictor",
-    "integrations": "adapters to packages that may be installed, such as detectron2",
+    "integrations": "adapters to packages that may be installed: detectron2, transformers, ...",
     "pipelines": "the stages behind the commands; the only room that imports ray",
 }
 
