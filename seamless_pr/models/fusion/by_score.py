@@ -11,16 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seamless_pr.ops.class_maps import STRIP_ROWS, best_classes
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.structures.prediction import Prediction
 from seamless_pr.structures.settings import FusionSettings
-
-# Above this share of undecided pixels one dense pass is cheaper than gathering them.
-_DENSE_FRACTION = 0.25
-# Of a large photograph not all rows are computed at once, for the sake of the memory.
-_STRIP_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -167,7 +163,7 @@ def _fill_from_classes(
     min_area = settings.stuff_area_pixels or settings.stuff_area_fraction * class_map.numel()
     free = id_map == 0
     # Counts and indices take 64 bits a pixel, so a strip at a time.
-    parts = list(zip(*(whole.split(_STRIP_ROWS) for whole in (id_map, class_map, free))))
+    parts = list(zip(*(whole.split(STRIP_ROWS) for whole in (id_map, class_map, free))))
     num_ids = label_space.IGNORE_TRAIN_ID + 1
     areas = torch.zeros(num_ids, dtype=torch.int64)
     for _, classes, is_free in parts:
@@ -184,154 +180,6 @@ def _fill_from_classes(
         segments.append(Segment(segment_id, train_id, area, 1.0, is_crowd))
     for ids, classes, is_free in parts:
         ids += lookup[classes.long()] * is_free
-
-
-@dataclass(frozen=True)
-class ResampleGrid:
-    """Where the pixels of an output image lie on a map of logits, as bilinear resizing sees it.
-
-    Attributes:
-        output_size: (H, W).
-        cells_per_pixel: (vertical, horizontal) map cells for one output pixel.
-    """
-
-    output_size: tuple[int, int]
-    cells_per_pixel: tuple[float, float]
-
-
-def resample_grid(
-    map_size: tuple[int, int],
-    padded_size: tuple[int, int],
-    image_size: tuple[int, int],
-    output_size: tuple[int, int],
-) -> ResampleGrid:
-    """The part of a map that the valid image covers, seen at another size.
-
-    Args:
-        map_size: cells (h, w) of the logits, which cover the padded image.
-        padded_size, image_size: network input and the valid part of it, in pixels.
-        output_size: size of the result, for instance that of the image file.
-    """
-    vertical, horizontal = (
-        cells * valid / (padded * output)
-        for cells, padded, valid, output in zip(map_size, padded_size, image_size, output_size)
-    )
-    return ResampleGrid(output_size, (vertical, horizontal))
-
-
-def resampled_classes(logits: Tensor, grid: ResampleGrid) -> Tensor:
-    """The best class of every output pixel, as if all logits had been resized bilinearly.
-
-    The resizing is that of align_corners=False. Between four cells whose best class is the same,
-    every convex combination has that best class too, so only pixels between cells that disagree
-    are computed: a small share of a real scene, at the same result.
-
-    Args:
-        logits: [K, h, w] on any device.
-        grid: where the output pixels lie.
-
-    Returns:
-        [H, W] int16 class indices.
-    """
-    _, height, width = logits.shape
-    device = logits.device
-    vertical = _neighbours(height, grid.output_size[0], grid.cells_per_pixel[0], device)
-    horizontal = _neighbours(width, grid.output_size[1], grid.cells_per_pixel[1], device)
-    cell_classes = _argmax_classes(logits)
-    cells = logits.flatten(1).T.float().contiguous()
-    strips = zip(*(part.split(_STRIP_ROWS) for part in vertical), strict=True)
-    return torch.cat(
-        [_strip_classes(logits, cells, cell_classes, strip, horizontal) for strip in strips]
-    )
-
-
-_Neighbours = tuple[Tensor, Tensor, Tensor]
-
-
-def _strip_classes(
-    logits: Tensor,
-    cells: Tensor,
-    cell_classes: Tensor,
-    vertical: _Neighbours,
-    horizontal: _Neighbours,
-) -> Tensor:
-    """`resampled_classes` of some rows.
-
-    Args:
-        logits: [K, h, w].
-        cells: the same, [h * w, K] float32.
-        cell_classes: [h, w] best class of each cell.
-        vertical, horizontal: of `_neighbours`, for these rows and all columns.
-    """
-    width = logits.shape[-1]
-    (top, bottom, v), (left, right, u) = vertical, horizontal
-    above, below = cell_classes[top], cell_classes[bottom]
-    classes = above[:, left]
-    disagree = (
-        (above[:, right] != classes) | (below[:, left] != classes) | (below[:, right] != classes)
-    )
-    rows, columns = disagree.nonzero(as_tuple=True)
-    if len(rows) > _DENSE_FRACTION * disagree.numel():
-        return _dense_classes(logits, vertical, horizontal)
-    y, x = torch.stack([top[rows], bottom[rows]]), torch.stack([left[columns], right[columns]])
-    index = torch.stack(
-        [y[0] * width + x[0], y[0] * width + x[1], y[1] * width + x[0], y[1] * width + x[1]], 1
-    )
-    fy, fx = v[rows], u[columns]
-    weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], 1)
-    if len(rows):
-        mixed = F.embedding_bag(index, cells, per_sample_weights=weights, mode="sum")
-        classes[rows, columns] = mixed.argmax(1).to(classes.dtype)
-    return classes
-
-
-def _neighbours(
-    cells: int, pixels: int, cells_per_pixel: float, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower cell, upper cell and weight of the upper one for each output pixel of an axis."""
-    centre = torch.arange(pixels, dtype=torch.float32, device=device) + 0.5
-    position = (centre * cells_per_pixel - 0.5).clamp(min=0)
-    lower = position.floor().long().clamp(max=cells - 1)
-    return lower, (lower + 1).clamp(max=cells - 1), position - lower
-
-
-def _argmax_classes(logits: Tensor) -> Tensor:
-    """[K, h, w] -> [h, w] int16 first largest class; a running comparison beats argmax."""
-    best, classes = logits[0].clone(), torch.zeros_like(logits[0], dtype=torch.int16)
-    for index in range(1, len(logits)):
-        larger = logits[index] > best
-        classes.masked_fill_(larger, index)
-        torch.maximum(best, logits[index], out=best)
-    return classes
-
-
-def _dense_classes(logits: Tensor, vertical: _Neighbours, horizontal: _Neighbours) -> Tensor:
-    """Class by class, so that the full-size logits never exist together."""
-    (top, bottom, v), (left, right, u) = vertical, horizontal
-    best = logits.new_full((len(top), len(left)), float("-inf"), dtype=torch.float32)
-    classes = torch.zeros_like(best, dtype=torch.int16)
-    for index, values in enumerate(logits.float()):
-        rows = torch.lerp(values[top], values[bottom], v[:, None])
-        resized = torch.lerp(rows[:, left], rows[:, right], u)
-        larger = resized > best
-        classes.masked_fill_(larger, index)
-        torch.maximum(best, resized, out=best)
-    return classes
-
-
-def best_classes(
-    logits: Tensor,
-    padded_size: tuple[int, int],
-    image_size: tuple[int, int],
-    output_size: tuple[int, int],
-) -> Tensor:
-    """[output_size] int16 best classes of the valid part of [K, h, w] logits of a padded image."""
-    map_size = (logits.shape[-2], logits.shape[-1])
-    if map_size == padded_size:
-        # Cropped, so that the last pixels are not mixed with the padding.
-        logits = logits[:, : image_size[0], : image_size[1]]
-        map_size = padded_size = image_size
-    return resampled_classes(logits, resample_grid(map_size, padded_size, image_size, output_size))
 
 
 def _nearest(label_map: Tensor, output_size: tuple[int, int]) -> Tensor:

@@ -1,23 +1,19 @@
-"""Fusion: hand-drawn maps, the reference's golden case, and resampling against resized logits."""
+"""Fusion: hand-drawn maps, and the reference's golden case."""
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from seamless_pr.models.fusion import by_score
-from seamless_pr.models.fusion.by_score import (
-    best_classes,
-    fuse,
-    resample_grid,
-    resampled_classes,
-    resized_segmentation,
-)
+from seamless_pr.models.fusion.by_score import fuse, resized_segmentation
+from seamless_pr.ops import class_maps
+from seamless_pr.ops.class_maps import resample_grid, resampled_classes
 from seamless_pr.ops.masks import BoxMasks
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.settings import FusionSettings
 from tests.support.golden import GOLDEN_FOLDER
+from tests.support.smooth_logits import smooth_logits
 
 GOLDEN = GOLDEN_FOLDER / "seamseg" / "ops.npz"
 COLOR = (0, 0, 0)
@@ -119,20 +115,6 @@ def test_fusion_equals_the_reference(prefix, num_rows):
     assert [s.is_crowd for s in result.segments] == golden[f"{prefix}_out_iscrowd"][1:].tolist()
 
 
-def smooth_logits(seed, num_classes=7, size=(13, 17)):
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(1, num_classes, 4, 5, generator=generator)
-    return F.interpolate(coarse, size=size, mode="bicubic")[0]
-
-
-def assert_classes_match(classes, logits):
-    """Equal wherever the two best logits differ by more than rounding."""
-    top = logits.topk(2, dim=0)
-    decided = top.values[0] - top.values[1] > 1e-5
-    assert decided.float().mean() > 0.99
-    assert torch.equal(classes[decided].long(), top.indices[0][decided])
-
-
 @pytest.mark.parametrize("noise", [0.0, 5.0])
 def test_strips_of_a_large_image_give_the_same_map(noise, monkeypatch):
     """Both where few pixels are undecided and where most are."""
@@ -142,43 +124,12 @@ def test_strips_of_a_large_image_give_the_same_map(noise, monkeypatch):
     grid = resample_grid((13, 17), (26, 34), (26, 34), (101, 67))
     maps = []
     for rows in (1024, 8):
-        monkeypatch.setattr(by_score, "_STRIP_ROWS", rows)
+        for module in (class_maps, by_score):
+            monkeypatch.setattr(module, "STRIP_ROWS", rows)
         classes = resampled_classes(logits, grid)
         maps.append(fuse(classes, None, label_space(4, 3), TINY).id_map)
     assert torch.equal(*maps)
     assert len(maps[0].unique()) > 3
-
-
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("scale", [1, 3, 4])
-def test_classes_equal_those_of_resized_logits(seed, scale):
-    logits = smooth_logits(seed)
-    size = (13 * scale, 17 * scale)
-    resized = F.interpolate(logits[None], size=size, mode="bilinear")[0]
-    grid = resample_grid((13, 17), size, size, size)
-    assert_classes_match(resampled_classes(logits, grid), resized)
-
-
-def test_noise_takes_the_dense_way_to_the_same_classes():
-    logits = torch.randn(5, 12, 20, generator=torch.Generator().manual_seed(0))
-    resized = F.interpolate(logits[None], size=(45, 77), mode="bilinear")[0]
-    grid = resample_grid((12, 20), (45, 77), (45, 77), (45, 77))
-    assert_classes_match(resampled_classes(logits, grid), resized)
-
-
-def test_best_classes_are_read_without_padding_at_the_wanted_size():
-    logits = torch.zeros(3, 4, 8)
-    logits[2, :, 4:] = 1.0
-    logits[1, :, :4] = 1.0
-    logits[0, 3] = logits[0, :, 7] = 9.0  # padding
-    assert best_classes(logits, (4, 8), (3, 7), (3, 7)).tolist() == [[1, 1, 1, 1, 2, 2, 2]] * 3
-
-
-def test_padding_is_left_out_before_resizing_to_the_file():
-    logits = smooth_logits(1, size=(16, 16))
-    whole = F.interpolate(logits[None], scale_factor=4, mode="bilinear")[0]
-    grid = resample_grid((16, 16), (64, 64), (40, 56), (40, 56))
-    assert_classes_match(resampled_classes(logits, grid), whole[:, :40, :56])
 
 
 def test_a_map_fused_at_network_size_grows_by_nearest_neighbour():
