@@ -37,14 +37,14 @@ class BoxMasks:
         return len(self.logits)
 
     def select(self, index: Tensor) -> BoxMasks:
-        return BoxMasks(self.logits[index], self.boxes[index])
+        return replace(self, logits=self.logits[index], boxes=self.boxes[index])
 
     def scaled(self, scale_x: float, scale_y: float) -> BoxMasks:
         factors = self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-        return BoxMasks(self.logits, self.boxes * factors)
+        return replace(self, boxes=self.boxes * factors)
 
     def to(self, device: torch.device | str) -> BoxMasks:
-        return BoxMasks(self.logits.to(device), self.boxes.to(device))
+        return replace(self, logits=self.logits.to(device), boxes=self.boxes.to(device))
 
     def crop(
         self,
@@ -71,16 +71,6 @@ class PixelBoxMasks(BoxMasks):
     `boxes` end at the index of their last pixel. They are cut off to integers, and the mask is
     resized to that many pixels.
     """
-
-    def select(self, index: Tensor) -> PixelBoxMasks:
-        return PixelBoxMasks(self.logits[index], self.boxes[index])
-
-    def scaled(self, scale_x: float, scale_y: float) -> PixelBoxMasks:
-        factors = self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
-        return PixelBoxMasks(self.logits, self.boxes * factors)
-
-    def to(self, device: torch.device | str) -> PixelBoxMasks:
-        return PixelBoxMasks(self.logits.to(device), self.boxes.to(device))
 
     def crop(
         self,

@@ -1,9 +1,10 @@
 """Pasting against grid sampling."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from seamless_pr.ops.masks import paste_mask
+from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks, paste_mask
 
 
 def pasted_on_whole_image(probs, box, size):
@@ -47,3 +48,12 @@ def test_a_full_mask_covers_exactly_the_pixels_whose_centres_are_inside():
     assert (crop.top, crop.left, tuple(crop.mask.shape)) == (1, 2, (3, 4))
     # The outermost half cell fades into the zeros around the mask, but stays above one half.
     assert crop.mask.all()
+
+
+@pytest.mark.parametrize("kind", [BoxMasks, PixelBoxMasks])
+def test_masks_of_boxes_stay_of_their_kind_however_they_are_handled(kind: type[BoxMasks]):
+    masks = kind(torch.arange(2.0).view(2, 1, 1), torch.tensor([[0.0, 0, 2, 2], [1, 1, 3, 5]]))
+    handled = masks.select(torch.tensor([1])).scaled(2.0, 3.0).to("cpu")
+    assert type(handled) is kind
+    assert handled.logits.tolist() == [[[1.0]]]
+    assert handled.boxes.tolist() == [[2.0, 3.0, 6.0, 15.0]]
