@@ -54,12 +54,21 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
         OSError: the storage of a URI cannot be reached.
         ValueError: the file is empty, truncated, too large or not an image; the message names it.
     """
+    return torch.from_numpy(read_pixels(path, max_pixels=max_pixels)).permute(2, 0, 1).contiguous()
+
+
+def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """As `read_image`, as the array that was decoded.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+    """
     data = read_bytes(path)
     _check_header(data, path, max_pixels)
     pixels = _decode_fast(data)
     if pixels is None:
         pixels = _decode_with_pillow(data, path)
-    return torch.from_numpy(_to_eight_bit(pixels, path)).permute(2, 0, 1).contiguous()
+    return _to_eight_bit(pixels, path)
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

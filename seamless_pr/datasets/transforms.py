@@ -218,7 +218,11 @@ def resize_ids(id_map: Tensor, size: tuple[int, int]) -> Tensor:
     rows, columns = (
         _nearest_indices(old, new) for old, new in zip((id_map.shape[-2], id_map.shape[-1]), size)
     )
-    return id_map.as_subclass(Tensor)[rows[:, None], columns]
+    plain = id_map.as_subclass(Tensor)
+    # Rows are copied whole, which is fast: last where the map grows, first where it shrinks.
+    if size[0] > id_map.shape[-2]:
+        return plain.index_select(1, columns).index_select(0, rows)
+    return plain.index_select(0, rows).index_select(1, columns)
 
 
 def _nearest_indices(old_length: int, new_length: int) -> Tensor:

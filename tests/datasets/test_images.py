@@ -13,6 +13,7 @@ from PIL import EpsImagePlugin, Image
 from torch import Tensor
 
 from seamless_pr.datasets.images import FORMATS, read_image, read_label_image
+from seamless_pr.ops.resize import resize_image
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 EXIF_ORIENTATION = 0x0112
@@ -215,3 +216,12 @@ def test_every_sixteen_bit_value_is_rounded_to_the_nearest_eight_bit_one(tmp_pat
     cv2.imwrite(str(tmp_path / "a.png"), values)
     expected = np.rint(values / 257).astype(np.uint8)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0].numpy(), expected)
+
+
+def test_pixels_are_resized_alike_plane_by_plane_and_pixel_by_pixel() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for size, new_size in (((37, 64), (18, 32)), ((40, 31), (77, 90)), ((9, 200), (30, 41))):
+        pixels = torch.randint(0, 256, (*size, 3), generator=generator, dtype=torch.uint8)
+        interleaved = pixels.permute(2, 0, 1)
+        planes = interleaved.contiguous()
+        assert resize_image(planes, new_size).equal(resize_image(interleaved, new_size))
