@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +13,11 @@ from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import load_strictly
 from seamless_pr.inference.predictor import Predictor, usable_device
+from seamless_pr.models.networks.network import Network
+from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.views import View
 from seamless_pr.training.checkpoints import find_weights, load_weights
 
 
@@ -24,6 +29,7 @@ def load_predictor(
     overrides: Sequence[str] = (),
     batch_size: int = 1,
     amp: str = "none",
+    views: Sequence[View] = (),
 ) -> Predictor:
     """A trained network, ready to label images.
 
@@ -34,6 +40,8 @@ def load_predictor(
         label_space: demanded classes; None: whatever the network was trained on.
         overrides: changes of the stored config, as `model.fusion.score_threshold=0.4`.
         batch_size, amp: see `Predictor`.
+        views: every image is seen this often, and what was seen is merged; none: seen once, as it
+            is.
 
     Raises:
         FileNotFoundError: no weights there.
@@ -55,6 +63,10 @@ def load_predictor(
     config = config_from_dict(metadata["config"], f"the config in {file}", overrides)
     network = build_network(config.model, trained_space)
     load_strictly(network, weights, file)
+    settings: dict[str, Any] = {"weights_sha256": _sha256(file), "overrides": sorted(overrides)}
+    if views:
+        network = _with_views(network, views, file)
+        settings["views"] = [[view.scale, view.flip] for view in views]
     return Predictor(
         network,
         shortest_side_pixels=config.data.shortest_side_pixels,
@@ -63,8 +75,17 @@ def load_predictor(
         device=device,
         batch_size=batch_size,
         amp=amp,
-        settings={"weights_sha256": _sha256(file), "overrides": sorted(overrides)},
+        settings=settings,
     )
+
+
+def _with_views(network: Network, views: Sequence[View], file: Path) -> ViewedNet:
+    if not isinstance(network, TwoBranchNet):
+        raise ValueError(
+            f"the network of {file} is a {type(network).__name__}, which cannot merge views; "
+            "predict without them"
+        )
+    return ViewedNet(network, views)
 
 
 def _check_label_space(trained: LabelSpace, demanded: LabelSpace, file: Path) -> None:

@@ -13,6 +13,7 @@ from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.views import SeenView
 
 
 class InstanceBranch(nn.Module):
@@ -61,3 +62,18 @@ class InstanceBranch(nn.Module):
 
         A branch whose masks come with its objects returns them as they are.
         """
+
+    def detect_views(self, views: Sequence[SeenView], base: ImageBatch) -> list[Instances]:
+        """Objects of each image, with masks, by what several views of it say together.
+
+        Args:
+            views: of the batch; at least one.
+            base: the batch as it was, padded as the network wants it.
+
+        Returns:
+            One record per image; boxes and masks in pixels of the base batch.
+
+        Raises:
+            ValueError: the branch cannot merge views.
+        """
+        raise ValueError(f"{type(self).__name__} cannot merge views; predict without them")

@@ -23,6 +23,7 @@ from seamless_pr.models.instances.box_branch import (
     detect_boxes,
     draw_proposals,
 )
+from seamless_pr.models.instances.box_views import ScoredBoxes, scored_boxes
 from seamless_pr.models.instances.mask_iou import MaskIoUHead, mask_iou_loss
 from seamless_pr.models.instances.mask_rcnn import MaskHead
 from seamless_pr.models.instances.rpn import RPNHead, propose, rpn_losses
@@ -266,10 +267,27 @@ class CascadeBranch(ProposingBranch):
         found = self.detect_boxes(features, batch, boxes)
         return self._with_masks(features, batch, found, rescores=True)
 
+    @property
+    def final_box(self) -> BoxSettings:
+        return self.boxes[-1]
+
+    def score_boxes(
+        self, features: Features, batch: ImageBatch, proposals: Sequence[Tensor]
+    ) -> list[ScoredBoxes]:
+        output, boxes = self._last_boxes(features, batch, proposals)
+        return scored_boxes(output, boxes, batch.image_sizes, self.final_box)
+
     def detect_boxes(
         self, features: Features, batch: ImageBatch, proposals: Sequence[Tensor]
     ) -> list[Instances]:
         """Final boxes out of proposals, without masks."""
+        output, boxes = self._last_boxes(features, batch, proposals)
+        return detect_boxes(output, boxes, batch.image_sizes, self.final_box)
+
+    def _last_boxes(
+        self, features: Features, batch: ImageBatch, proposals: Sequence[Tensor]
+    ) -> tuple[BoxOutput, list[Tensor]]:
+        """Averaged class logits and the last stage's deltas, and the boxes these are about."""
         source = self._source(features, batch)
         boxes = list(proposals)
         logits: list[Tensor] = []
@@ -279,7 +297,7 @@ class CascadeBranch(ProposingBranch):
             if stage < len(self.boxes) - 1:
                 boxes = moved_boxes(output, boxes, batch.image_sizes, settings)
         averaged = BoxOutput(torch.stack(logits).mean(0), output.box_deltas)
-        return detect_boxes(averaged, boxes, batch.image_sizes, self.boxes[-1])
+        return averaged, boxes
 
     def add_masks(
         self, features: Features, batch: ImageBatch, instances: Sequence[Instances]

@@ -20,6 +20,13 @@ from seamless_pr.models.instances.box_branch import (
     detect_boxes,
     sample_proposals,
 )
+from seamless_pr.models.instances.box_views import (
+    ScoredBoxes,
+    averaged_boxes,
+    averaged_masks,
+    pooled_proposals,
+    scored_boxes,
+)
 from seamless_pr.models.instances.branch import InstanceBranch
 from seamless_pr.models.instances.rpn import (
     RPNHead,
@@ -35,6 +42,7 @@ from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import BoxSettings, RoISettings, RPNSettings
+from seamless_pr.structures.views import SeenView
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,52 @@ class ProposingBranch(InstanceBranch):
         proposals = propose(output, anchors, batch.image_sizes, self.rpn, training=False)
         return [proposal.boxes for proposal in proposals]
 
+    @abstractmethod
+    def score_boxes(
+        self, features: Features, batch: ImageBatch, proposals: Sequence[Tensor]
+    ) -> list[ScoredBoxes]:
+        """What the box heads say about the proposals of each image, before any is left out."""
+
+    @property
+    @abstractmethod
+    def final_box(self) -> BoxSettings:
+        """Thresholds and limits of the final boxes."""
+
+    @torch.no_grad()
+    def detect_views(self, views: Sequence[SeenView], base: ImageBatch) -> list[Instances]:
+        proposals = []
+        for view in views:
+            output, anchors = self.score_anchors(view.features)
+            sizes = view.batch.image_sizes
+            proposals.append(propose(output, anchors, sizes, self.rpn, training=False))
+        pooled = pooled_proposals(views, proposals, base, self.rpn)
+        return averaged_masks(
+            views,
+            self.boxes_of_views(views, base, pooled),
+            base,
+            lambda view, seen: self.add_masks(view.features, view.batch, seen),
+            whole_pixels=self.final_box.whole_pixels,
+        )
+
+    def boxes_of_views(
+        self, views: Sequence[SeenView], base: ImageBatch, proposals: Sequence[Tensor]
+    ) -> list[Instances]:
+        """Final boxes by all views, without masks, out of proposals in pixels of the base batch."""
+        settings = self.final_box
+        whole_pixels = settings.whole_pixels
+        scored = [
+            self.score_boxes(
+                view.features,
+                view.batch,
+                [
+                    view.from_base(boxes, image, base, whole_pixels=whole_pixels)
+                    for image, boxes in enumerate(proposals)
+                ],
+            )
+            for view in views
+        ]
+        return averaged_boxes(views, scored, base, settings)
+
 
 class TwoStageBranch(ProposingBranch):
     """Faster R-CNN with a mask part: Mask R-CNN, or PointRend.
@@ -226,6 +280,16 @@ class TwoStageBranch(ProposingBranch):
         """Final boxes out of proposals, without masks."""
         output = self.box_head(pool_rois(features.levels, proposals, batch.padded_size, self.roi))
         return detect_boxes(output, proposals, batch.image_sizes, self.box)
+
+    @property
+    def final_box(self) -> BoxSettings:
+        return self.box
+
+    def score_boxes(
+        self, features: Features, batch: ImageBatch, proposals: Sequence[Tensor]
+    ) -> list[ScoredBoxes]:
+        output = self.box_head(pool_rois(features.levels, proposals, batch.padded_size, self.roi))
+        return scored_boxes(output, proposals, batch.image_sizes, self.box)
 
     def add_masks(
         self, features: Features, batch: ImageBatch, instances: Sequence[Instances]
