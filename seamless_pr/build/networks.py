@@ -453,6 +453,12 @@ def _deeplab(settings: DeepLabSettings, inputs: Inputs) -> SemanticBranch:
 
 
 def _two_branch(settings: TwoBranchSettings, label_space: LabelSpace) -> TwoBranchNet:
+    if settings.instances is not None and not label_space.num_things:
+        raise ValueError(
+            f"the classes of '{label_space.name}' have no thing, so there are no instances to "
+            "learn; set model.kind=two_branch, model.instances=null, and only the losses of the "
+            "semantic branch in 'loss_weights'"
+        )
     trunk, inputs = build_trunk(settings, label_space)
     instances, semantics = settings.instances, settings.semantics
     return TwoBranchNet(

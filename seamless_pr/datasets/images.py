@@ -10,14 +10,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from seamless_pr.datasets.remote_files import is_uri, read_uri
+from seamless_pr.ops.images import pillow_pixels, sixteen_to_eight_bit
 
-_SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
-_STRIP_ROWS = 64
-WIDE_PILLOW_MODES = ("I", "F")
+_TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What is opened, by its first bytes, whatever the file is called: decoders of other formats are
 # seldom tried ones, and Pillow's for EPS starts another program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -26,10 +25,7 @@ _BEGINNINGS = (
     b"GIF8",
     b"\xff\xd8\xff",
     b"\x89PNG\r\n\x1a\n",
-    b"II*\0",
-    b"MM\0*",
-    b"II+\0",
-    b"MM\0+",
+    *_TIFF_BEGINNINGS,
 )
 # Small files may hold pictures of any size; this one needs 2 GB in prediction.
 MAX_PIXELS = 64_000_000
@@ -106,7 +102,7 @@ def _check_header(data: bytes, path: str | os.PathLike[str], max_pixels: int) ->
 
 def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
     """[H, W, 3] RGB of any depth, or None when the data is better left to Pillow."""
-    if not looks_complete(data):
+    if not looks_complete(data) or _is_tiff_with_alpha(data):
         return None
     # Not IMREAD_UNCHANGED: that would ignore the orientation and keep alpha.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -117,6 +113,18 @@ def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
     if pixels is None or pixels.ndim != 3:
         return None
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _is_tiff_with_alpha(data: bytes) -> bool:
+    """Of those with 8 bits OpenCV gives the colours multiplied by alpha."""
+    if not data.startswith(_TIFF_BEGINNINGS):
+        return False
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            modes = [str(tile[3]) for tile in image.tile if len(tile) > 3]
+            return image.mode in ("RGBA", "RGBa", "RGBX") and not any(";16" in m for m in modes)
+    except Exception:
+        return False  # The decoders tell why.
 
 
 def looks_complete(data: bytes) -> bool:
@@ -135,12 +143,7 @@ def looks_complete(data: bytes) -> bool:
 def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> NDArray[np.generic]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode in WIDE_PILLOW_MODES:  # converting them to RGB would clip, not scale
-                raise ValueError("32 bits a pixel; expected 8 or 16 bit integers")
-            if upright.mode.startswith("I;16"):
-                return np.repeat(np.asarray(upright)[..., None], 3, axis=2)
-            return np.array(upright.convert("RGB"))  # A writable copy, as torch wants it.
+            return pillow_pixels(image)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to.
         # Pillow's own text names the memory address of the data.
         unknown = isinstance(error, UnidentifiedImageError)
@@ -159,13 +162,7 @@ def _to_eight_bit(pixels: NDArray[np.generic], path: str | os.PathLike[str]) -> 
     if pixels.dtype == np.uint8:
         return pixels.astype(np.uint8, copy=False)
     if pixels.dtype == np.uint16:
-        narrow = np.empty(pixels.shape, np.uint8)
-        # In strips: the sums need 32 bits.
-        for top in range(0, len(pixels), _STRIP_ROWS):
-            wide = pixels[top : top + _STRIP_ROWS].astype(np.uint32)
-            wide += _SIXTEEN_TO_EIGHT_BIT // 2
-            narrow[top : top + _STRIP_ROWS] = wide // _SIXTEEN_TO_EIGHT_BIT
-        return narrow
+        return sixteen_to_eight_bit(pixels)
     raise ValueError(
         f"{path} has {pixels.dtype} pixels; expected 8 or 16 bit integers: "
         "convert it to PNG or JPEG"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -187,15 +189,50 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return ImageBatch.from_images(images), list(targets)
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """Why a batch cannot be loaded, on its way from a loading process."""
+
+    message: str
+
+
+class _InOneSentence(Dataset[Any]):
+    """The images in a loading process: an error travels as its message, not as a traceback."""
+
+    def __init__(self, images: Dataset[Any]) -> None:
+        self.images = images
+
+    def __getitem__(self, item: Any) -> Any:
+        try:
+            return self.images[item]
+        except (OSError, ValueError) as error:
+            return _Failure(str(error) or type(error).__name__)
+
+
+def _collate_or_fail(samples: Sequence[Any]) -> Batch | _Failure:
+    failures = [sample for sample in samples if isinstance(sample, _Failure)]
+    return failures[0] if failures else collate(samples)
+
+
+class _Loader(DataLoader[Batch]):
+    """Raises what its processes could not load as it would be raised in this one."""
+
+    def __iter__(self) -> Any:
+        for batch in super().__iter__():
+            if isinstance(batch, _Failure):
+                raise ValueError(batch.message)
+            yield batch
+
+
 def _make_loader(
     images: PanopticImages,
     batches: AspectRatioBatchSampler | list[list[tuple[int, int]]],
     num_workers: int,
 ) -> DataLoader[Batch]:
-    return DataLoader(
-        images,  # type: ignore[arg-type]
-        batch_sampler=batches,  # type: ignore[arg-type]
-        collate_fn=collate,
+    return _Loader(
+        _InOneSentence(images) if num_workers else images,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        collate_fn=_collate_or_fail,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=torch.cuda.is_available(),

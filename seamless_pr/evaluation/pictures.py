@@ -15,8 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from seamless_pr.datasets.images import read_image
 from seamless_pr.evaluation.map_files import LoadedMap
 from seamless_pr.evaluation.pairing import ImagePair
 from seamless_pr.files import write_whole
@@ -166,10 +167,8 @@ def _resized(id_map: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 
 def _read_photograph(path: Path | None, size: tuple[int, int]) -> NDArray[np.uint8]:
     if path is not None:
-        with Image.open(path) as image:
-            image.draft("RGB", (size[1], size[0]))  # JPEG decodes to a smaller size at once
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-            return np.asarray(upright.resize((size[1], size[0]), Image.Resampling.BOX))
+        photograph = Image.fromarray(read_image(path).permute(1, 2, 0).numpy())
+        return np.asarray(photograph.resize((size[1], size[0]), Image.Resampling.BOX))
     return np.full((*size, 3), 96, np.uint8)
 
 

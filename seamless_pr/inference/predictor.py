@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seamless_pr.datasets.images import read_image
 from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.images import ImageLike, image_tensor
 from seamless_pr.ops.resize import resize_to_sides
@@ -109,8 +111,8 @@ class Predictor:
         if self.amp == "fp16" and self.device.type == "cpu":
             raise ValueError("amp 'fp16' needs a GPU; the network is on the CPU; use bf16 or none")
 
-    def __call__(self, image: ImageLike) -> PanopticSegmentation:
-        """Labels one image; see `image_tensor` for the forms an image may have.
+    def __call__(self, image: ImageLike | str | os.PathLike[str]) -> PanopticSegmentation:
+        """Labels one image: a path, a URI, or pixels in one of the forms of `image_tensor`.
 
         Returns:
             Segmentation at the size of the image, without crowd: what looks like objects, but
@@ -118,14 +120,17 @@ class Predictor:
         """
         return self.predict([image])[0].require_panoptic()
 
-    def predict(self, images: Sequence[ImageLike]) -> list[Prediction]:
-        """Labels images of any sizes.
+    def predict(self, images: Sequence[ImageLike | str | os.PathLike[str]]) -> list[Prediction]:
+        """Labels images of any sizes; files are read as a folder of them is.
 
         Returns:
             One prediction per image, in order, at its own size and on the CPU. Its panoptic map is
             without crowd; its instances are in any order.
         """
-        tensors = [image_tensor(image) for image in images]
+        tensors = [
+            read_image(image) if isinstance(image, (str, os.PathLike)) else image_tensor(image)
+            for image in images
+        ]
         resized = [self.resize(tensor) for tensor in tensors]
         indices_of_size: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, tensor in enumerate(resized):

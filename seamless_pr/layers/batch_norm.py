@@ -73,7 +73,9 @@ class TrainedBatchNorm(NormAct):
     def _tracked_statistics(self, x: Tensor) -> BatchStatistics:
         """Statistics of the batch, which the running ones have followed."""
         batch = batch_statistics(x, self.sync)
-        batch.move(self.running_mean, self.running_var, self.momentum)
+        # Unseen by autograd: F.batch_norm, which may have run on another level of a pyramid, saves
+        # the buffers and does not use them in training.
+        batch.move(self.running_mean.data, self.running_var.data, self.momentum)
         self.num_batches_tracked.add_(batch.count > 0)
         return batch
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from seamless_pr.build.configs import config_from_dict
+from seamless_pr.build.networks import build_network
 from seamless_pr.build.runs import build_images, build_label_space
 from seamless_pr.datasets.detr_transform import DetrTransform
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform
+from seamless_pr.structures.label_space import LabelSpace
 from tests.support.tiny_run import tiny_run_values, write_tiny_data
 
 # Keys of `data` that are arguments of the training transform, each with a value of its own.
@@ -88,3 +90,17 @@ def test_validation_images_have_the_size_of_the_network(values: dict[str, Any]) 
     config = config_from_dict({**values, "data": {**values["data"], **DATA}}, "test")
     images = build_images(config, build_label_space(config), is_training=False)
     assert images.transform == EvalTransform(50, 170, rounded_sides=True)
+
+
+def test_classes_without_a_thing_are_refused_with_the_network_for_them(
+    values: dict[str, Any],
+) -> None:
+    config = config_from_dict(values, "test")
+    space = build_label_space(config)
+    stuff = LabelSpace("stuff", space.categories[: space.num_stuff])
+    with pytest.raises(ValueError, match=r"'stuff' have no thing.* model.instances=null"):
+        build_network(config.model, stuff)
+    alone = {**values["model"], "instances": None}
+    weights = {"semantic": 1.0, "semantic_point": 1.0}
+    config = config_from_dict({**values, "model": alone, "loss_weights": weights}, "test")
+    assert set(build_network(config.model, stuff).loss_names) == set(weights)

@@ -250,3 +250,15 @@ def test_pngs_that_are_links_out_of_their_folder_are_refused(tmp_path: Path) -> 
     (fault,) = verify_dataset(json_path)
     assert "names 'a.png'" in fault.message
     assert "is a link out of it" in fault.message
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_loading_processes_tell_an_error_in_the_same_sentence(
+    json_path: Path, num_workers: int
+) -> None:
+    found = images(json_path, EvalTransform(16, 32))
+    (json_path.parent / "images" / "image_0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"image_0.png is empty") as error:
+        list(make_eval_loader(found, num_workers=num_workers))
+    assert "Traceback" not in str(error.value)
+    assert "\n" not in str(error.value)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from seamless_pr.datasets.images import read_image
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.ops.images import image_tensor
 from tests.support.color_network import BLUE, GREEN, RED, ColorNetwork
 
 
@@ -103,7 +108,10 @@ def test_settings_are_described_for_the_record_of_a_run() -> None:
         (np.zeros((3, 4, 4), np.uint8), ValueError, r"\[H, W, 3\] or \[H, W\]; got \(3, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, "at least one pixel"),
         (torch.zeros(3, 0, 4, dtype=torch.uint8), ValueError, "at least one pixel"),
-        ("street.png", TypeError, "got str; read a file with"),
+        ("nowhere/street.png", FileNotFoundError, "no image file at nowhere/street.png"),
+        (Image.new("F", (4, 4)), ValueError, "32 bits a pixel .mode F"),
+        (Image.new("I", (4, 4)), ValueError, "32 bits a pixel .mode I"),
+        (4, TypeError, "got int"),
     ],
 )
 def test_other_forms_of_images_are_refused(
@@ -112,6 +120,52 @@ def test_other_forms_of_images_are_refused(
     predict, _ = predictor()
     with pytest.raises(error, match=message):
         predict(image)  # type: ignore[arg-type]
+
+
+KINDS = {
+    "16 bit grey": (Image.fromarray(np.arange(0, 65536, 32, np.uint16).reshape(32, 64)), "png"),
+    "grey TIFF with 16 bits": (
+        Image.fromarray(np.arange(0, 65536, 32, np.uint16).reshape(32, 64)),
+        "tiff",
+    ),
+    "alpha": (Image.fromarray((np.arange(8192) % 251).astype(np.uint8).reshape(32, 64, 4)), "png"),
+    "TIFF with alpha": (
+        Image.fromarray((np.arange(8192) % 251).astype(np.uint8).reshape(32, 64, 4)),
+        "tiff",
+    ),
+    "turned": (Image.fromarray((np.arange(6144) % 251).astype(np.uint8).reshape(32, 64, 3)), "png"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_gives_the_same_result_on_every_way(tmp_path: Path, kind: str) -> None:
+    picture, ending = KINDS[kind]
+    path = tmp_path / f"street.{ending}"
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "turned" else 1
+    picture.save(path, exif=exif)
+    predict, _ = predictor()
+    expected = read_image(path)
+    assert expected.shape[1:] == ((64, 32) if kind == "turned" else (32, 64))
+    with Image.open(path) as opened:
+        assert torch.equal(image_tensor(opened), expected)
+        results = [predict(way) for way in (str(path), path, f"file://{path}", opened, expected)]
+    for result in results[1:]:
+        assert torch.equal(result.id_map, results[0].id_map)
+    # What the colours are is known.
+    if "alpha" in kind:
+        colors = np.array(picture)[..., :3].transpose(2, 0, 1)
+        assert torch.equal(expected, torch.from_numpy(colors))
+
+
+def test_sixteen_bits_that_pillow_would_cut_are_refused_with_the_way_that_keeps_them(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "wide.png"
+    cv2.imwrite(str(path), np.full((4, 4, 3), 257 * 7 + 200, np.uint16))
+    assert (read_image(path) == 8).all()
+    with Image.open(path) as opened, pytest.raises(ValueError, match=r"8 of the 16 .* its path"):
+        image_tensor(opened)
 
 
 def test_wrong_options_are_refused() -> None:

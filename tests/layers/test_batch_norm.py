@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from seamless_pr.layers.abn import ABN, InPlaceABN
 from seamless_pr.layers.batch_norm import BatchNormAct
 
 
@@ -58,3 +59,16 @@ def test_half_precision_stays():
     layer = random_pair(0.0)[0]
     assert layer(torch.randn(2, 5, 3, 3).bfloat16()).dtype == torch.bfloat16
     assert layer(torch.randn(1, 5).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("layer", [BatchNormAct, ABN])
+def test_one_value_a_channel_trains_beside_larger_levels_of_a_pyramid(layer: type) -> None:
+    torch.manual_seed(0)
+    norm, twin = layer(4), InPlaceABN(4)
+    levels = [torch.randn(1, 4, 5, 5), torch.randn(1, 4, 1, 1)]
+    for network in (norm, twin):
+        network.weight.data.fill_(1 - network.eps if isinstance(network, ABN) else 1)
+        sum(network(level * 1).square().sum() for level in levels).backward()
+    torch.testing.assert_close(norm.weight.grad, twin.weight.grad)
+    torch.testing.assert_close(norm.bias.grad, twin.bias.grad)
+    torch.testing.assert_close(norm.running_mean, twin.running_mean)
