@@ -13,6 +13,7 @@ from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import load_strictly
 from seamless_pr.inference.predictor import Predictor, usable_device
+from seamless_pr.models.networks.multi_scale import MultiScaleNet
 from seamless_pr.models.networks.network import Network
 from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.models.networks.views import ViewedNet
@@ -67,6 +68,10 @@ def load_predictor(
     if views:
         network = _with_views(network, views, file)
         settings["views"] = [[view.scale, view.flip] for view in views]
+    if config.data.view_sides_pixels:
+        network = MultiScaleNet(
+            network, config.data.view_sides_pixels, config.data.view_longest_side_pixels
+        )
     return Predictor(
         network,
         shortest_side_pixels=config.data.shortest_side_pixels,

@@ -57,6 +57,9 @@ class DataConfig:
         training_sides_pixels: in training the shorter side is one of these, each as likely; []: see
             `scale_range`.
         training_longest_side_pixels: cap in training; null: as everywhere.
+        view_sides_pixels: in prediction class scores are averaged over views of these shorter sides
+            and their mirror images, for semantics of MaskFormer and its baselines; []: one view.
+        view_longest_side_pixels: cap of the views; null: none.
         scale_range: in training `shortest_side_pixels` is multiplied by a random factor of this
             range.
         scale_step_pixels: the shorter side is one of the ends of that range or a number between
@@ -83,6 +86,8 @@ class DataConfig:
     rounded_sides: bool = False
     training_sides_pixels: tuple[Count, ...] = ()
     training_longest_side_pixels: Count | None = None
+    view_sides_pixels: tuple[Count, ...] = ()
+    view_longest_side_pixels: Count | None = None
     scale_range: tuple[Positive, Positive] = (0.5, 2.0)
     scale_step_pixels: CountOrZero = 0
     flip_probability: Fraction = 0.5

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.pipelines import predict, train
 from seamless_pr.training.checkpoints import find_weights, load_weights
 from tests.support.tiny_run import tiny_run_values, write_tiny_data
@@ -70,6 +71,13 @@ def test_a_run_trains_validates_and_its_weights_predict(tmp_path, kind):
     assert predict.main([*arguments, "--images", images, "--device", "cpu"]) == 0
     written = json.loads((tmp_path / "out" / "panoptic.json").read_text())
     assert len(written["annotations"]) == 2
+    semantic = ["model.fusion.task=semantic"] if kind == "maskformer" else []
+    predictor = load_predictor(
+        tmp_path / "run", "cpu", overrides=["data.view_sides_pixels=[32, 64]", *semantic]
+    )
+    assert predictor.network.shortest_sides == (32, 64)
+    ((prediction),) = predictor.predict([torch.zeros(3, 50, 70, dtype=torch.uint8)])
+    assert prediction.semantic_map.shape == (50, 70)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from torch import Tensor
 from seamless_pr.models.fusion.by_query import class_segments
 from seamless_pr.models.fusion.by_score import FrameSizes
 from seamless_pr.models.fusion.frame_bands import stacked_bands
+from seamless_pr.models.networks.maskformer import MaskFormer
 from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.resize import resize_as_pillow, resized_size
 from seamless_pr.structures.image_batch import ImageBatch
@@ -58,6 +59,9 @@ class MultiScaleNet(Network):
         shortest_sides: length of the shorter side of each view.
         longest_side: cap on the longer side.
         mirrored: every view once more, left and right exchanged.
+
+    Raises:
+        ValueError: the network gives no class scores, or its task is not semantic.
     """
 
     loss_names = ()
@@ -71,6 +75,13 @@ class MultiScaleNet(Network):
         mirrored: bool = True,
     ) -> None:
         super().__init__()
+        task = network.fusion.settings.task if isinstance(network, MaskFormer) else "semantic"
+        if not hasattr(network, "class_scores") or task != "semantic":
+            raise ValueError(
+                f"views are averaged for semantics of MaskFormer and its baselines; got a "
+                f"{type(network).__name__} for task '{task}'; leave out data.view_sides_pixels, or "
+                "set model.fusion.task=semantic"
+            )
         self.network = network
         self.label_space = network.label_space
         self.shortest_sides = tuple(shortest_sides)

@@ -152,6 +152,11 @@ def test_views_of_the_image_itself_change_nothing(name):
     assert (there.semantic_map != back.semantic_map.flip(-1)).float().mean() < 0.02
 
 
+def test_views_are_for_semantics():
+    with pytest.raises(ValueError, match="task 'panoptic'"):
+        MultiScaleNet(tiny_maskformer(), [64])
+
+
 def test_views_do_not_train():
     views = MultiScaleNet(tiny_per_pixel(queries=False), [64])
     with pytest.raises(ValueError, match="for prediction"):
