@@ -56,7 +56,7 @@ def test_a_folder_becomes_a_dataset_with_scores(predictions, tmp_path):
     evaluation = {
         **{key: {"pq": 0.5} for key in ("all", "things", "stuff")},
         "rules": "official",
-        "pq_dagger": {key: 0.5 for key in ("all", "things", "stuff")},
+        "pq_dagger": dict.fromkeys(("all", "things", "stuff"), 0.5),
         "per_category": [{"category_id": CAR.category_id, "name": "car", "is_thing": True}],
         "per_image": [
             {"image_id": "a", "categories": [{"category_id": CAR.category_id, **counts}]}
