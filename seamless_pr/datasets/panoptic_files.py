@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seamless_pr.datasets.coco_panoptic import parse_panoptic_json, write_panoptic_json
-from seamless_pr.datasets.label_pngs import png_size
-from seamless_pr.datasets.panoptic_records import ImageRecord, PanopticDataset
+from seamless_pr.datasets.panoptic_records import PanopticDataset
 from seamless_pr.datasets.raw_splits import held_out_ids
-from seamless_pr.datasets.verification import verify_records
+from seamless_pr.datasets.verification import verify_records, with_sizes_put_right
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import Category
@@ -118,34 +117,3 @@ def open_panoptic_files(
         (f"{json_path}: {note}",) if note else (),
         (*faults, *category_faults),
     )
-
-
-def with_sizes_put_right(
-    records: PanopticDataset, png_dir: Path
-) -> tuple[tuple[ImageRecord, ...], str]:
-    """Images whose height and width the JSON exchanges get the size of their PNG.
-
-    Copies of Vistas' `panoptic_2018.json` are known for it.
-
-    Returns:
-        the images, and one note for all of them; empty if there is nothing to say.
-    """
-    png_of = {
-        annotation.image_id: png_dir / annotation.file_name for annotation in records.annotations
-    }
-    images = []
-    num_exchanged = 0
-    for image in records.images:
-        exchanged = (image.width, image.height)
-        path = png_of.get(image.image_id)
-        if image.height != image.width and path is not None and png_size(path) == exchanged:
-            image = replace(image, height=exchanged[0], width=exchanged[1])
-            num_exchanged += 1
-        images.append(image)
-    if not num_exchanged:
-        return tuple(images), ""
-    note = (
-        f"height and width are exchanged for {num_exchanged} of {len(images)} images; the sizes of "
-        "the PNGs are taken, nothing has to be done"
-    )
-    return tuple(images), note

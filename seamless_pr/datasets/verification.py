@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -12,6 +12,7 @@ from PIL import Image
 from seamless_pr.datasets.coco_panoptic import find_png_folder, parse_panoptic_json
 from seamless_pr.datasets.image_files import find_image_files, is_hidden, list_image_files
 from seamless_pr.datasets.images import looks_complete, read_bytes
+from seamless_pr.datasets.label_pngs import png_size
 from seamless_pr.datasets.panoptic_records import (
     UNKNOWN_ID,
     AnnotationRecord,
@@ -46,6 +47,7 @@ def verify_dataset(
     num_workers: int | None = None,
     show_progress: bool = False,
     map_items: ItemMap = map_in_processes,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[Fault]:
     """Checks the JSON, every id PNG against it, and the pairing with the RGB images.
 
@@ -56,6 +58,7 @@ def verify_dataset(
         num_workers: processes; None: one per core.
         show_progress: draw a progress bar.
         map_items: what spreads the files; by default over processes of this machine.
+        on_note: called with what is unusual and needs no repair.
 
     Returns:
         All faults; empty means that every file can be trained and evaluated on.
@@ -68,6 +71,10 @@ def verify_dataset(
         png_dir = find_png_folder(json_path, names) if png_dir is None else Path(png_dir)
     except FileNotFoundError as error:
         return [*faults, Fault(str(json_path), str(error))]
+    images, note = with_sizes_put_right(dataset, png_dir)
+    if note and on_note is not None:
+        on_note(f"{json_path}: {note}")
+    dataset = replace(dataset, images=images)
     faults += verify_records(
         dataset,
         json_path,
@@ -114,6 +121,37 @@ def verify_records(
     if images_dir is not None:
         faults += _images_faults(dataset, images_dir, num_workers, show_progress, map_items)
     return faults
+
+
+def with_sizes_put_right(
+    records: PanopticDataset, png_dir: Path
+) -> tuple[tuple[ImageRecord, ...], str]:
+    """Images whose height and width the JSON exchanges get the size of their PNG.
+
+    Copies of Vistas' `panoptic_2018.json` are known for it.
+
+    Returns:
+        the images, and one note for all of them; empty if there is nothing to say.
+    """
+    png_of = {
+        annotation.image_id: png_dir / annotation.file_name for annotation in records.annotations
+    }
+    images = []
+    num_exchanged = 0
+    for image in records.images:
+        exchanged = (image.width, image.height)
+        path = png_of.get(image.image_id)
+        if image.height != image.width and path is not None and png_size(path) == exchanged:
+            image = replace(image, height=exchanged[0], width=exchanged[1])
+            num_exchanged += 1
+        images.append(image)
+    if not num_exchanged:
+        return tuple(images), ""
+    note = (
+        f"height and width are exchanged for {num_exchanged} of {len(images)} images; the sizes of "
+        "the PNGs are taken, nothing has to be done"
+    )
+    return tuple(images), note
 
 
 def _pairing_faults(dataset: PanopticDataset, json_path: Path) -> Iterator[Fault]:

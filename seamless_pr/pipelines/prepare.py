@@ -166,6 +166,7 @@ def verify(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
         num_workers=options.workers,
         show_progress=True,
         map_items=map_items,
+        on_note=lambda note: print(f"note: {note}"),
     )
     faults += check_manifest(options.json, options.png_dir or options.json.with_suffix(""))
     report(options.json, faults)

@@ -187,3 +187,16 @@ def test_pngs_are_found_where_evaluation_finds_them(json_path: Path) -> None:
         path.rename(json_path.parent / path.name)
     (json_path.parent / "panoptic").rmdir()
     assert faults_of(json_path, images=True) == []
+
+
+def test_exchanged_sizes_are_one_note_for_the_whole_file(json_path: Path) -> None:
+    content = json.loads(json_path.read_text())
+    for image in content["images"]:
+        image["height"], image["width"] = image["width"], image["height"]
+    json_path.write_text(json.dumps(content))
+    notes: list[str] = []
+    images_dir = json_path.parent / "images"
+    assert verify_dataset(json_path, images_dir=images_dir, on_note=notes.append) == []
+    (note,) = notes
+    assert "height and width are exchanged for 2 of 2 images" in note
+    assert str(json_path) in note
