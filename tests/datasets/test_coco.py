@@ -58,3 +58,12 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
     json_path.write_text(json.dumps(content))
     (fault,) = open_coco(tmp_path, "val").faults
     assert "category 3 ('autorickshaw') is not as in COCO panoptic 2017" in fault.message
+
+
+def test_real_files_are_complete_and_consistent() -> None:
+    root = Path(__file__).parents[1] / "golden" / "real_files" / "coco"
+    files = open_coco(root, "val")
+    assert files.check(num_workers=0, show_progress=False) == []
+    assert len(files.records.categories) == 133
+    segments = [s for annotation in files.records.annotations for s in annotation.segments]
+    assert any(segment.is_crowd for segment in segments)
