@@ -44,6 +44,8 @@ def prediction_of(scenes: Path, folder: Path) -> Path:
     instances = []
     for annotation in content["annotations"]:
         id_map = read_id_png(json_path.with_suffix("") / annotation["file_name"])
+        # Other systems list segments in any order.
+        annotation["segments_info"].reverse()
         for info in annotation["segments_info"]:
             info["score"] = 0.9
             if info["category_id"] >= 24 and not info["iscrowd"]:
