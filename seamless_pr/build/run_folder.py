@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -10,9 +11,12 @@ from pathlib import Path
 from seamless_pr.build.configs import load_config
 from seamless_pr.config.load import config_differences, save_config
 from seamless_pr.config.schema import ClusterConfig, Config
-from seamless_pr.files import is_unused, locked
+from seamless_pr.datasets.manifest import file_sha256
+from seamless_pr.files import is_unused, locked, write_json
 
 CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
+# Checksums of the JSONs of the run: their names alone do not tell that they were changed.
+DATA_NAME = "data.json"
 
 # These change neither weights nor scores, so a run may be continued with others.
 _FREE_KEYS = (
@@ -46,8 +50,8 @@ def claim_run_folder(folder: str | Path, config: Config) -> None:
         config: of the run that is about to start or to go on.
 
     Raises:
-        ValueError: the folder belongs to a run with another config, or holds other files. The
-            message names the differences and the fix.
+        ValueError: the folder belongs to a run with another config or with data that were changed
+            since, or holds other files. The message names the differences and the fix.
     """
     folder = Path(folder)
     path = folder / CONFIG_NAME
@@ -55,7 +59,11 @@ def claim_run_folder(folder: str | Path, config: Config) -> None:
         _check_same(path, config)
     elif not is_unused(folder, LOCK_NAME):
         raise _foreign(folder)
+    data = _checksums(config)
+    _check_same_data(folder / DATA_NAME, data)
     save_config(config, path)
+    if data:
+        write_json(folder / DATA_NAME, data)
 
 
 def _foreign(folder: Path) -> ValueError:
@@ -77,4 +85,23 @@ def _check_same(path: Path, config: Config) -> None:
             f"output folder {path.parent} belongs to a run with another config:\n"
             + "\n".join(lines)
             + "\nchoose another output folder, or set these values back to go on with that run"
+        )
+
+
+def _checksums(config: Config) -> dict[str, str]:
+    """Path -> checksum of the annotations; missing ones are told by those who read them."""
+    paths = {part.json for part in (*config.data.train_parts, config.data.val)}
+    return {path: file_sha256(Path(path)) for path in sorted(paths) if Path(path).is_file()}
+
+
+def _check_same_data(path: Path, data: dict[str, str]) -> None:
+    if not path.is_file():
+        return
+    found = json.loads(path.read_bytes())
+    changed = [name for name, checksum in data.items() if found.get(name, checksum) != checksum]
+    if changed:
+        raise ValueError(
+            f"output folder {path.parent} belongs to a run on other content of "
+            f"{', '.join(changed)}, which was changed since; choose another output folder, or put "
+            "the earlier file back to go on with that run"
         )

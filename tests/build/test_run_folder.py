@@ -82,3 +82,17 @@ def test_a_kill_while_a_folder_is_claimed_does_not_spoil_it(tmp_path: Path) -> N
             path.unlink()
         operation += 1
     assert operation > 3
+
+
+def test_a_run_whose_annotations_were_changed_is_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "train.json"
+    path.write_text("{}")
+    train = replace(CONFIG.data.train, json=str(path))
+    config = replace(CONFIG, data=replace(CONFIG.data, train=train))
+    claim_run_folder(tmp_path / "run", config)
+    claim_run_folder(tmp_path / "run", config)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"other content of .*train.json, which was changed since"):
+        claim_run_folder(tmp_path / "run", config)
+    path.write_text("{}")
+    claim_run_folder(tmp_path / "run", config)
