@@ -118,12 +118,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(server: JobServer, config: Path) -> Path:
     """The folder of a run whose job is over; steps large enough for PQ to go up and down."""
     output = config.parent / "run"
-    arguments = ["--config", str(config), "--output", str(output), "training.steps=4"]
+    arguments = ["--config", str(config), "--output", str(output), "training.steps=3"]
     arguments += ["--storage", (config.parent / "storage/run").as_uri(), "optimizer.lr=0.1"]
     arguments += ["training.evaluation_interval_steps=1", "cluster.num_checkpoints_kept=1"]
     status, log = server.submit("pipelines/train.py", *arguments, job="training")
     assert status == 0, log
-    assert "step 4/4" in log
+    assert "step 3/3" in log
     return output
 
 
@@ -160,7 +160,7 @@ def test_a_training_job_keeps_the_best_checkpoint_and_the_last(
         for record in read_log(run / "log.jsonl")
         if record["kind"] == "validation"
     }
-    best, last = max(validated, key=lambda step: validated[step]), 4
+    best, last = max(validated, key=lambda step: validated[step]), 3
     assert best != last
     storage = config.parent / "storage/run"
     snapshot = json.loads((storage / "checkpoint_manager_snapshot.json").read_text())
@@ -178,8 +178,8 @@ def test_status_and_log_of_a_job_can_be_asked_for_later(server: JobServer, run: 
     assert "succeeded" in server.call("status", "training")[1].lower()
     status, log = server.call("logs", "training")
     assert status == 0
-    for step in range(1, 5):
-        assert log.count(f"step {step}/4 ") == 1
+    for step in range(1, 4):
+        assert log.count(f"step {step}/3 ") == 1
     # Ray's own lines about workers and checkpoints must not bury those of the run.
     assert len(log.splitlines()) < 100, log
 

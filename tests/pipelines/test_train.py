@@ -68,7 +68,7 @@ def test_two_and_three_workers_train_the_same_weights_as_one_on_the_joined_batch
     config: Path, tmp_path: Path
 ) -> None:
     # Choices between near-ties (hard pixels, proposals) amplify rounding; small steps make few.
-    overrides = ["training.steps=5", "optimizer.lr=0.001", "model.semantic.hard_pixel_fraction=1"]
+    overrides = ["training.steps=5", "optimizer.lr=0.001", "model.semantics.hard_pixel_fraction=1"]
     arguments = [str(ROOT / "pipelines/train.py"), "--config", str(config), *overrides]
     # Three workers share four images unequally.
     for num_workers in (1, 2, 3):
@@ -129,9 +129,9 @@ def test_the_deeplab_recipe_trains_small_and_predicts_at_half_its_stride(
         "model.backbone.options.layers=[1,1,2,3]",
         "model.backbone.options.channels=[8,16,24,32]",
         "model.backbone.options.stem_width=8",
-        "model.semantic_head.hidden_channels=8",
-        "model.semantic_head.point_channels=8",
-        "model.semantic_head.pooling_size=4",
+        "model.semantics.hidden_channels=8",
+        "model.semantics.pooling_size=4",
+        *(["model.semantics.points.hidden_channels=8"] if "pointrend" in name else []),
         "data.shortest_side_pixels=64",
         "data.longest_side_pixels=256",
         "data.crop_size_pixels=[64,64]",
