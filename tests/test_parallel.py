@@ -41,7 +41,7 @@ class Images(Dataset):
         Path(sys.argv[1], str(number[0])).touch()
         return torch.zeros(1000, 1000)
 
-loader.collate = None
+loader.collate = list
 batches = [[(number, 0)] for number in range(100)]
 iterator = iter(loader._make_loader(Images(), batches, 3))
 next(iterator)

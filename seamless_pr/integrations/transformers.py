@@ -186,7 +186,6 @@ def load_transformers_predictor(
         wrapped,
         shortest_side_pixels=values.get("data.shortest_side_pixels", shortest),
         longest_side_pixels=values.get("data.longest_side_pixels", longest),
-        rounded_sides=True,
         device=usable_device(device),
         batch_size=batch_size,
         amp=amp,

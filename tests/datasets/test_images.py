@@ -163,6 +163,8 @@ def test_other_formats_are_refused_whatever_the_file_is_called(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("a program was run"))
+    # Writing SPIDER makes its format that of the file's ending for the rest of the process.
+    monkeypatch.setattr(Image, "EXTENSION", dict(Image.EXTENSION))
     path = tmp_path / "a.png"
     for mode in ("RGB", "L", "1", "P"):
         try:
