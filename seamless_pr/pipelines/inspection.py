@@ -133,7 +133,7 @@ def _cards(statistics: DatasetStatistics) -> list[tuple[str, str, str]]:
     per_image = objects / max(1, statistics.num_images)
     crowds = sum(entry.num_crowds for entry in statistics.classes)
     return [
-        ("images", f"{statistics.num_images:,}", f"of {len(statistics.sizes)} different sizes"),
+        ("images", f"{statistics.num_images:,}", _of_sizes(len(statistics.sizes))),
         ("classes", f"{seen}", f"of {len(statistics.classes)} occur"),
         ("segments", f"{segments:,}", f"{per_image:.1f} objects an image"),
         ("void", f"{statistics.void_share:.1%}", "of all pixels"),
@@ -251,3 +251,7 @@ def _picture(
     options = [cv2.IMWRITE_JPEG_QUALITY, SHEET_QUALITY]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR), options)
     return base64.b64encode(data.tobytes()).decode()
+
+
+def _of_sizes(count: int) -> str:
+    return "all of one size" if count == 1 else f"of {count} different sizes"

@@ -246,7 +246,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     inspection.add_argument("--images", type=Path, help="folder of the RGB images of this split")
     inspection.add_argument("--png-dir", type=Path, help="folder of the id PNGs of a JSON")
-    inspection.add_argument("--output", type=Path, default=Path("inspection.html"))
+    inspection.add_argument(
+        "--output",
+        type=Path,
+        default=Path("inspection.html"),
+        metavar="HTML",
+        help="the page, one file (default: inspection.html)",
+    )
     inspection.add_argument("--pictures", type=int, default=12, help="images on the contact sheet")
     inspection.add_argument("--seed", type=int, default=0, help="which images these are")
     inspection.set_defaults(command=inspect)
