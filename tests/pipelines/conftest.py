@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.training_runs import train_with_torchrun, write_arguments
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_cluster_at_a_time(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Modules that start clusters wait for each other: Ray's dashboard has one port."""
+    if "test_ray_" not in request.module.__name__:
+        yield
+        return
+    with open(Path(tempfile.gettempdir()) / "seamless_pr_ray_tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
