@@ -6,15 +6,18 @@ from typing import Any
 import pytest
 
 from seamless_pr.evaluation.evaluate import evaluate
+from seamless_pr.evaluation.results import evaluation_json
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.structures.faults import FaultyDataError
 from tests.evaluation.files import CAR, ROAD, PanopticFiles, street
 
 
-def _evaluate_with(files: PanopticFiles, categories: Any) -> None:
+def _evaluate_with(files: PanopticFiles, categories: Any) -> dict[str, Any]:
+    """The content of evaluation.json, with these categories in the predictions."""
     files.pred["categories"] = categories
     files.write()
-    evaluate(open_ground_truth(files.gt_json), open_predictions(files.pred_json))
+    found = evaluate(open_ground_truth(files.gt_json), open_predictions(files.pred_json))
+    return evaluation_json(found)
 
 
 @pytest.mark.parametrize(
@@ -47,4 +50,8 @@ def test_predictions_whose_categories_contradict_the_ground_truth_are_refused(
     ],
 )
 def test_predictions_may_name_fewer_classes_or_more(tmp_path: Path, categories: Any) -> None:
-    _evaluate_with(PanopticFiles(tmp_path, street()), categories)
+    files = PanopticFiles(tmp_path, street())
+    expected = _evaluate_with(files, files.pred.get("categories", files.gt["categories"]))
+    found = _evaluate_with(files, categories)
+    assert found["all"] == expected["all"]
+    assert found["per_category"] == expected["per_category"]
