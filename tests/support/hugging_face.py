@@ -138,6 +138,7 @@ def save_tiny(family: str, folder: Path, labels: Sequence[str] | None = None) ->
     """
     import transformers
 
+    torch.manual_seed(0)  # Their constructors draw from the global generator.
     network = FAMILIES[family]()
     if labels is not None:
         network.config.id2label = dict(enumerate(labels))
