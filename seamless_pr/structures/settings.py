@@ -357,14 +357,16 @@ class SemanticPointSettings:
         num_layers: their number, before the predictor.
         coarse_each_layer: every point layer sees the coarse logits (the paper's text); False: the
             first only, as released.
-        num_train_points: points of an image in training; 0: as many as a stride-16 map has cells.
+        num_train_points: points of an image in training; 0: as many as a stride-16 map of the
+            batch has cells (2048 for a crop of 512x1024).
         hard_point_fraction: share of the hardest points in the loss, of those that are not void.
             The published networks take all points, and all pixels too: a point head that learns
             from all beside logits that learn from the hardest forgets rare classes
             (docs/results.md).
         oversample_ratio: k, candidates per kept point.
         importance_fraction: beta, share of points taken where the coarse prediction is unsure.
-        subdivision_points: N, points recomputed in each subdivision step.
+        subdivision_points: N, points recomputed in each subdivision step; 0: as many as a
+            stride-16 map has cells, whatever the size of the image (8192 for 1024x2048, section 5).
     """
 
     hidden_channels: Count = 256
@@ -374,7 +376,7 @@ class SemanticPointSettings:
     hard_point_fraction: PositiveFraction = 1.0
     oversample_ratio: Annotated[float, Ge(1)] = 3.0
     importance_fraction: Fraction = 0.75
-    subdivision_points: Count = 8192
+    subdivision_points: CountOrZero = 0
 
 
 @dataclass(frozen=True)

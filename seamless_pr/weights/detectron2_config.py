@@ -82,6 +82,7 @@ def zoo_config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         model.setdefault("fusion", {"stuff_area_fraction": 0.0})
         losses["semantic"] = 1.0
         if model["semantics"].get("points") is not None:
+            model["semantics"]["points"] |= {"subdivision_points": 8192}
             losses["semantic_point"] = 1.0
     if has_instances and has_semantics:
         model["semantics"]["things"] = "merged"

@@ -108,9 +108,7 @@ def semantic_point_loss(
         generators: on the CPU, one per image.
     """
     num_images = len(labels)
-    num_points = settings.num_train_points or (
-        math.ceil(padded_size[0] / 16) * math.ceil(padded_size[1] / 16)
-    )
+    num_points = settings.num_train_points or stride_16_cells(padded_size)
     coarse_logits = coarse_logits.float()
     images = torch.arange(num_images, device=coarse_logits.device)
 
@@ -149,6 +147,11 @@ def semantic_point_loss(
     return {"semantic_point": LossSum(hardest_first[is_hard].sum(), int(num_hard.sum()))}
 
 
+def stride_16_cells(size: tuple[int, int]) -> int:
+    """The paper's number of points for an image of (height, width) pixels (section 5)."""
+    return math.ceil(size[0] / 16) * math.ceil(size[1] / 16)
+
+
 def _padded_labels(labels: Tensor, points: Tensor, padded_size: tuple[int, int]) -> Tensor:
     """Classes of an [H, W] map at points of the padded image; padding is ignored."""
     height, width = labels.shape
@@ -184,6 +187,6 @@ def refine_semantic_logits(
         coarse_logits,
         predict,
         lambda maps: class_uncertainty(maps, dim=1),
-        settings.subdivision_points,
+        settings.subdivision_points or stride_16_cells(padded_size),
         num_steps,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from seamless_pr.layers.point_head import PointHead
-from seamless_pr.models.semantics.points import semantic_point_loss
+from seamless_pr.models.semantics.points import refine_semantic_logits, semantic_point_loss
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.settings import SemanticPointSettings
 from tests.support.street_targets import target_of
@@ -55,6 +57,29 @@ def test_only_the_hardest_points_of_each_image_count_if_wanted() -> None:
     few = loss(0.1)
     assert few.count == pytest.approx(300, abs=10)
     torch.testing.assert_close(few.total, 200 * hard + (few.count - 200) * easy[1])
+
+
+@pytest.mark.parametrize("size, num_cells", [((64, 96), 24), ((50, 70), 20)])
+def test_as_many_points_are_refined_as_a_stride_16_map_has_cells(
+    size: tuple[int, int], num_cells: int
+) -> None:
+    class Counting(AlwaysFirstClass):
+        counts: tuple[int, ...] = ()
+
+        def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+            self.counts += (len(coarse),)
+            return super().forward(fine, coarse)
+
+    def counts(settings: SemanticPointSettings) -> tuple[int, ...]:
+        head = Counting(torch.tensor([2.0]))
+        height, width = math.ceil(size[0] / 4), math.ceil(size[1] / 4)
+        maps = torch.randn(1, 4, height, width)
+        logits = refine_semantic_logits(head, maps, maps, size, settings)
+        assert logits.shape[-2:] == (4 * height, 4 * width)
+        return head.counts
+
+    assert counts(SemanticPointSettings()) == (num_cells, num_cells)
+    assert counts(SemanticPointSettings(subdivision_points=7)) == (7, 7)
 
 
 def test_the_point_loss_teaches_the_coarse_logits_too() -> None:
