@@ -59,13 +59,14 @@ from seamless_pr.models.fusion.by_score import ScoreFusion
 from seamless_pr.models.instances.box_branch import BoxHead
 from seamless_pr.models.instances.branch import InstanceBranch
 from seamless_pr.models.instances.cascade import CascadeBranch, CascadeMaskHead
+from seamless_pr.models.instances.coarse_masks import BoxVectorHead, CoarseMaskHead
 from seamless_pr.models.instances.implicit_point_rend import (
     ImplicitPointHead,
     ImplicitPointMasks,
 )
 from seamless_pr.models.instances.mask_iou import MaskIoUHead
 from seamless_pr.models.instances.mask_rcnn import ConvMasks, MaskHead
-from seamless_pr.models.instances.point_rend import BoxVectorHead, CoarseMaskHead, PointRendMasks
+from seamless_pr.models.instances.point_rend import PointRendMasks
 from seamless_pr.models.instances.rpn import RPNHead
 from seamless_pr.models.instances.semantic_context import SemanticContext
 from seamless_pr.models.instances.solo_head import SoloHead

@@ -1,7 +1,8 @@
 """3D-FUTURE instance segmentation: from its COCO-like JSON to id maps of things only.
 
 The JSON differs from COCO's: file names have no extension, annotations no `iscrowd`, categories
-other keys or none. The dataset has no stuff and no void; its own score is AP (see `AREA_BANDS`).
+other keys or none. The dataset has no stuff and no void; its own score is AP (see
+`metrics.ap_rules`).
 """
 
 from __future__ import annotations
@@ -22,10 +23,6 @@ from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import Category
 
 SPLITS = ("train", "val")
-# Sides of the squares that part small from medium from large objects, in pixels.
-AREA_BANDS = (113, 256)
-# AP is taken at this many detections per image.
-MAX_DETECTIONS = 10
 LAYOUTS = "annotations/<split>_set.json with images/<split>/, or GT/<split>_set.json"
 
 

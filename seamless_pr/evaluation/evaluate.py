@@ -224,7 +224,7 @@ def gather(
     if faults:
         raise FaultyDataError("the images cannot be scored", faults)
     lines = [*notes, *(f"{number} {kind}" for kind, number in oddities.items())]
-    scores = score_instances(instances, label_space) if instances else None
+    scores = score_instances(instances, label_space, settings.ap_rules) if instances else None
     return Evaluation(label_space, settings, counts, tuple(images), tuple(lines), scores)
 
 

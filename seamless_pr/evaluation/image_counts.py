@@ -13,6 +13,7 @@ from seamless_pr.datasets.instance_results import InstanceResult
 from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.evaluation.instances import ImageInstances
 from seamless_pr.evaluation.pairing import ImagePair
+from seamless_pr.metrics.ap_rules import MORE_AP_RULES
 from seamless_pr.metrics.boundary import BoundaryIoUCounts
 from seamless_pr.metrics.panoptic_quality import PQCounts
 from seamless_pr.metrics.segment_matching import rules_named
@@ -33,6 +34,8 @@ class EvaluationSettings:
             None: not computed.
         trimap_widths: widths in pixels for trimap mIoU.
         instances_json: COCO instance results, for AP; None: not scored.
+        ap_rules: names in `ap_rules.MORE_AP_RULES`, by which AP is taken besides COCO's rules and
+            those of Cityscapes.
         label_png_folder: where the semantic label PNGs are looked for; None: not scored.
     """
 
@@ -41,6 +44,7 @@ class EvaluationSettings:
     boundary_ratio: float | None = None
     trimap_widths: tuple[int, ...] = ()
     instances_json: Path | None = None
+    ap_rules: tuple[str, ...] = ()
     label_png_folder: Path | None = None
 
     def __post_init__(self) -> None:
@@ -49,6 +53,8 @@ class EvaluationSettings:
             raise ValueError(f"boundary_ratio must be in (0, 1); got {self.boundary_ratio}")
         if any(width < 1 for width in self.trimap_widths):
             raise ValueError(f"trimap_widths are pixels, at least 1; got {self.trimap_widths}")
+        if unknown := sorted(set(self.ap_rules) - MORE_AP_RULES.keys()):
+            raise ValueError(f"ap_rules must be among {sorted(MORE_AP_RULES)}; got {unknown}")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 from seamless_pr.datasets.instance_results import InstanceResult, read_instance_results
 from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.evaluation.map_files import LoadedMap, Source
+from seamless_pr.metrics.ap_rules import COCO_RULES, MORE_AP_RULES, ApRules
 from seamless_pr.metrics.instance_ap import (
     InstanceMasks,
     InstanceOverlaps,
@@ -42,20 +43,20 @@ class ImageInstances:
 
 
 @dataclass(frozen=True)
-class InstanceScores:
-    """AP of the thing classes, each value in [0, 1], None without ground truth.
+class RuleScores:
+    """AP of the thing classes by one evaluation's rules, in [0, 1]; None without ground truth.
 
     Attributes:
-        coco: means by the names of `coco_ap.STATS`.
-        coco_per_thing: (AP, AP50) in the order of the things.
-        cityscapes: "ap" and "ap50".
-        cityscapes_per_thing: as `coco_per_thing`.
+        means: "ap", "ap50", and what else these rules have.
+        per_thing: (AP, AP50) in the order of the things.
     """
 
-    coco: dict[str, float | None]
-    coco_per_thing: tuple[tuple[float | None, float | None], ...]
-    cityscapes: dict[str, float | None]
-    cityscapes_per_thing: tuple[tuple[float | None, float | None], ...]
+    means: dict[str, float | None]
+    per_thing: tuple[tuple[float | None, float | None], ...]
+
+
+# Name of the rules -> what they find.
+InstanceScores = dict[str, RuleScores]
 
 
 def instances_by_image(
@@ -147,28 +148,48 @@ def count_image_instances(
     )
 
 
-def score_instances(images: Sequence[ImageInstances], label_space: LabelSpace) -> InstanceScores:
-    """AP by the rules of COCO and of Cityscapes over all images."""
+def score_instances(
+    images: Sequence[ImageInstances], label_space: LabelSpace, more_rules: Sequence[str] = ()
+) -> InstanceScores:
+    """AP over all images by the rules of COCO, of Cityscapes, and of `MORE_AP_RULES`.
+
+    Args:
+        images: what `count_image_instances` found.
+        label_space: the classes.
+        more_rules: names in `MORE_AP_RULES`.
+    """
     # Brings a plotting library, which an evaluation without masks does without.
     from seamless_pr.metrics.coco_ap import compute_coco_ap
 
     things = label_space.thing_categories
     numbered = list(enumerate(images, start=1))
-    coco = compute_coco_ap(
-        [image.image_size for image in images],
-        [category.category_id for category in things],
-        [dict(truth, image_id=number) for number, image in numbered for truth in image.truths],
-        [dict(result, image_id=number) for number, image in numbered for result in image.results],
-    )
+    truths = [dict(truth, image_id=number) for number, image in numbered for truth in image.truths]
+    results = [
+        dict(result, image_id=number) for number, image in numbered for result in image.results
+    ]
+
+    def scored(rules: ApRules) -> RuleScores:
+        found = compute_coco_ap(
+            [image.image_size for image in images],
+            [category.category_id for category in things],
+            truths,
+            results,
+            rules,
+        )
+        per_thing = tuple(found.per_category[category.category_id] for category in things)
+        return RuleScores(found.means, per_thing)
+
     cityscapes = compute_cityscapes_ap(
         [image.overlaps for image in images], label_space.num_stuff, label_space.num_classes
     )
-    return InstanceScores(
-        coco.means,
-        tuple(coco.per_category[category.category_id] for category in things),
-        {"ap": cityscapes.ap, "ap50": cityscapes.ap50},
-        tuple(scores or (None, None) for scores in cityscapes.per_class),
-    )
+    return {
+        "coco": scored(COCO_RULES),
+        "cityscapes": RuleScores(
+            {"ap": cityscapes.ap, "ap50": cityscapes.ap50},
+            tuple(scores or (None, None) for scores in cityscapes.per_class),
+        ),
+        **{name: scored(MORE_AP_RULES[name]) for name in more_rules},
+    }
 
 
 def _decode(instances: Sequence[InstanceResult], label_space: LabelSpace) -> InstanceMasks:

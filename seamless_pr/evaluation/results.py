@@ -135,13 +135,15 @@ def semantic_json(scores: SemanticScores, label_space: LabelSpace) -> dict[str, 
 
 def _instances_json(scores: InstanceScores, label_space: LabelSpace) -> dict[str, Any]:
     keys = class_keys(label_space.thing_categories)
-
-    def by_class(per_thing: Sequence[tuple[float | None, float | None]]) -> dict[str, Any]:
-        return {key: {"ap": ap, "ap50": ap50} for key, (ap, ap50) in zip(keys, per_thing)}
-
     return {
-        "coco": {**scores.coco, "per_category": by_class(scores.coco_per_thing)},
-        "cityscapes": {**scores.cityscapes, "per_category": by_class(scores.cityscapes_per_thing)},
+        rules: {
+            **found.means,
+            "per_category": {
+                key: {"ap": ap, "ap50": ap50}
+                for key, (ap, ap50) in zip(keys, found.per_thing, strict=True)
+            },
+        }
+        for rules, found in scores.items()
     }
 
 

@@ -12,7 +12,11 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from seamless_pr.metrics.ap_rules import COCO_RULES, ApRules
+
 STATS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+# Thresholds rise from 0.5 by 0.05.
+_AT_75 = 5
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ def compute_coco_ap(
     category_ids: Sequence[int],
     truths: Sequence[dict[str, Any]],
     results: Sequence[dict[str, Any]],
+    rules: ApRules = COCO_RULES,
 ) -> CocoScores:
     """Runs pycocotools on masks.
 
@@ -41,6 +46,7 @@ def compute_coco_ap(
         category_ids: thing categories.
         truths: COCO annotations with segmentation (run lengths), area, iscrowd, bbox, without ids.
         results: COCO results with segmentation and score.
+        rules: sizes that part the objects, and how many instances count.
     """
     empty = CocoScores(dict.fromkeys(STATS), dict.fromkeys(category_ids, (None, None)))
     if not truths:
@@ -59,31 +65,37 @@ def compute_coco_ap(
         gt.createIndex()
         evaluator = COCOeval(gt, _load_results(gt, results), "segm")
         evaluator.params.catIds = list(category_ids)
+        evaluator.params.areaRng = _area_ranges(rules)
+        evaluator.params.maxDets = [rules.max_detections]
         evaluator.evaluate()
         evaluator.accumulate()
-        evaluator.summarize()
-    # [thresholds, recalls, categories, areas, max detections]; -1 where there is no ground truth.
-    precision = evaluator.eval["precision"][:, :, :, 0, -1]
+    # [thresholds, recalls, categories, areas]; -1 where there is no ground truth.
+    precision = evaluator.eval["precision"][..., 0]
+    of_all = precision[..., 0]
+    parts = (of_all, of_all[0], of_all[_AT_75], *(precision[..., area] for area in (1, 2, 3)))
     return CocoScores(
-        {name: _known(value) for name, value in zip(STATS, evaluator.stats)},
+        {name: _mean(part) for name, part in zip(STATS, parts, strict=True)},
         {
-            category_id: (_mean(precision[:, :, index]), _mean(precision[0, :, index]))
+            category_id: (_mean(of_all[:, :, index]), _mean(of_all[0, :, index]))
             for index, category_id in enumerate(category_ids)
         },
     )
 
 
+def _area_ranges(rules: ApRules) -> list[list[float]]:
+    """Smallest and largest area in pixels of all, small, medium and large objects."""
+    small, large = (side**2 for side in rules.area_sides)
+    return [[0, 1e10], [0, small], [small, large], [large, 1e10]]
+
+
 def _load_results(gt: COCO, results: Sequence[dict[str, Any]]) -> COCO:
     if results:
-        return gt.loadRes(list(results))
+        # It writes into them.
+        return gt.loadRes([dict(result) for result in results])
     none = COCO()
     none.dataset = {**gt.dataset, "annotations": []}
     none.createIndex()
     return none
-
-
-def _known(value: float) -> float | None:
-    return None if value < 0 else float(value)
 
 
 def _mean(precision: np.ndarray) -> float | None:

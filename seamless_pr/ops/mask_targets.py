@@ -6,6 +6,7 @@ Letters: R boxes, M mask side, H, W image size. Boxes are xyxy in pixels of the 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
@@ -77,16 +78,20 @@ def pixel_mask_targets(id_map: Tensor, ids: Tensor, boxes: Tensor, size: int) ->
     Args:
         id_map: [H, W] int32.
         ids: [R] id of each box's object.
-        boxes: [R, 4], inside the image; they end at the index of their last pixel.
+        boxes: [R, 4]; they end at the index of their last pixel. Where one reaches beyond the image
+            its crop does, too, and holds no object there.
         size: M.
 
     Returns:
         [R, M, M] float32 in {0, 1}.
     """
     targets = boxes.new_zeros(len(boxes), size, size)
+    height, width = id_map.shape
     corners = boxes.int().tolist()
     for row, (object_id, (left, top, right, bottom)) in enumerate(zip(ids.tolist(), corners)):
         crop = id_map[top : max(bottom, top) + 1, left : max(right, left) + 1] == object_id
+        beyond = (0, max(right + 1 - width, 0), 0, max(bottom + 1 - height, 0))
+        crop = F.pad(crop, beyond)
         targets[row] = resize_mask(crop, (size, size)).to(boxes.dtype)
     return targets
 

@@ -54,6 +54,7 @@ from seamless_pr.evaluation.tables import (
     write_tables,
 )
 from seamless_pr.files import write_json
+from seamless_pr.metrics.ap_rules import MORE_AP_RULES
 from seamless_pr.metrics.segment_matching import PQ_RULES
 from seamless_pr.parallel import ItemMap
 from seamless_pr.pipelines.ray_support import add_ray_option
@@ -136,6 +137,15 @@ def _add_more_scores(parser: argparse.ArgumentParser) -> None:
         "--instances", type=Path, metavar="JSON", help="COCO instance results: also AP and AP50"
     )
     parser.add_argument(
+        "--ap-rules",
+        nargs="+",
+        default=[],
+        choices=tuple(MORE_AP_RULES),
+        metavar="RULES",
+        help="AP of --instances also by other sizes and numbers: future3d (the challenge: objects "
+        "below 113x113 and above 256x256 pixels, 10 instances), future3d_winner (the same, 100)",
+    )
+    parser.add_argument(
         "--semantic-pngs",
         type=Path,
         metavar="DIR",
@@ -172,6 +182,8 @@ def _add_more_scores(parser: argparse.ArgumentParser) -> None:
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.compare and not (options.ground_truth and options.predictions):
         parser.error("--ground-truth and --predictions are needed (or --compare A.json B.json)")
+    if options.ap_rules and not options.instances:
+        parser.error("--ap-rules needs --instances JSON")
     if options.report and not options.output:
         parser.error("--report needs --output DIR")
     if options.cross_check and (options.compare or options.rules != "official" or options.lenient):
@@ -302,6 +314,7 @@ def evaluation(
         boundary_ratio=options.boundary,
         trimap_widths=tuple(options.trimap),
         instances_json=options.instances,
+        ap_rules=tuple(options.ap_rules),
         label_png_folder=options.semantic_pngs,
     )
     return evaluation_json(evaluate(gt, pred, settings, **work))

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.instances import point_rend
-from seamless_pr.models.instances.point_rend import CoarseMaskHead
+from seamless_pr.models.instances.coarse_masks import CoarseMaskHead, coarse_mask_logits
+from seamless_pr.models.instances.positive_rois import PositiveRoIs
 from seamless_pr.models.instances.rpn import propose
-from seamless_pr.models.instances.two_stage import PositiveRoIs, TwoStageBranch
+from seamless_pr.models.instances.two_stage import TwoStageBranch
 from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.models.semantics import points as semantic_points
 from seamless_pr.models.semantics.pixels import PixelSemantics
@@ -193,7 +194,7 @@ def test_masks_are_rendered_as_by_detectron2(golden, monkeypatch):
     padded_size, images = golden.batch.padded_size, torch.zeros(len(boxes), dtype=torch.int64)
     reader = PointReader((golden.levels[0],), (padded_size,))
     with torch.no_grad():
-        coarse = point_rend.coarse_mask_logits(coarse_head, reader, boxes, images)
+        coarse = coarse_mask_logits(coarse_head, reader, boxes, images)
         steps = chosen_points(monkeypatch)
         computed: list[Tensor] = []
         hook = point_head.register_forward_hook(lambda *call: computed.append(call[-1]))
@@ -246,7 +247,7 @@ def test_point_logits_at_the_points_of_detectron2_are_its_own(golden):
         points.append((torch.stack([indices % size, indices // size], dim=-1) + 0.5) / size)
     with torch.no_grad():
         reader = PointReader((golden.levels[0],), (padded_size,))
-        coarse = point_rend.coarse_mask_logits(coarse_head, reader, boxes, images)
+        coarse = coarse_mask_logits(coarse_head, reader, boxes, images)
         for index, coords in enumerate(points):
             features = gather_point_features(reader, coarse, coords, boxes, images)
             logits = point_head(*features).unflatten(0, coords.shape[:2])
@@ -327,7 +328,7 @@ def test_training_points_and_losses_are_those_of_detectron2(golden, monkeypatch)
     fine_map = golden.levels[0].expand(num_rois, -1, -1, -1)
     reader = PointReader((fine_map,), (golden.batch.padded_size,))
     with torch.no_grad():
-        coarse = point_rend.coarse_mask_logits(coarse_head, reader, rois.boxes, rois.image_indices)
+        coarse = coarse_mask_logits(coarse_head, reader, rois.boxes, rois.image_indices)
         fine, coarse_points = gather_point_features(
             reader, coarse, coords, rois.boxes, rois.image_indices
         )

@@ -4,7 +4,11 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import roi_align
 
-from seamless_pr.ops.mask_targets import aligned_mask_targets, nearest_mask_targets
+from seamless_pr.ops.mask_targets import (
+    aligned_mask_targets,
+    nearest_mask_targets,
+    pixel_mask_targets,
+)
 
 
 def random_id_map(seed, size=(50, 70), num_ids=5):
@@ -43,6 +47,17 @@ def test_nearest_targets_read_one_pixel_per_cell_and_leave_void_out():
     )
     assert targets.tolist() == [[[1, 0], [0, 0]], [[0, 0], [1, 1]]]
     assert valid.tolist() == [[[True, True], [True, True]], [[True, False], [True, True]]]
+
+
+def test_a_box_beyond_the_image_reads_no_object_there():
+    id_map, ids = random_id_map(3), torch.tensor([1, 2, 3]).int()
+    boxes = torch.tensor(
+        [[40.0, 20.0, 70.0, 50.0], [0.0, 30.0, 30.5, 53.9], [60.0, 3.0, 75.0, 40.0]]
+    )
+    padded = F.pad(id_map, (0, 10, 0, 10))
+    found = pixel_mask_targets(id_map, ids, boxes, 7)
+    assert torch.equal(found, pixel_mask_targets(padded, ids, boxes, 7))
+    assert not torch.equal(found, pixel_mask_targets(id_map, ids, boxes.clamp(max=49), 7))
 
 
 def test_no_boxes_give_empty_targets():

@@ -74,10 +74,13 @@ def test_masks_and_label_pngs_are_scored_beside_the_maps(files: PanopticFiles) -
         files,
         "--instances",
         str(files.folder / "instances.json"),
+        "--ap-rules",
+        "future3d",
         "--semantic-pngs",
         str(files.folder / "labels"),
     )
-    assert 0 < values["instances"]["coco"]["ap"] < 1
+    assert list(values["instances"]) == ["coco", "cityscapes", "future3d"]
+    assert 0 < values["instances"]["coco"]["ap"] == values["instances"]["future3d"]["ap"] < 1
     assert 0 < values["semantic_pngs"]["mean_iou"] < values["semantic"]["mean_iou"]
 
 

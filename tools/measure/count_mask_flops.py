@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from seamless_pr.layers.abn import make_norm_act
 from seamless_pr.layers.point_head import PointHead
+from seamless_pr.models.instances.coarse_masks import CoarseMaskHead
 from seamless_pr.models.instances.mask_rcnn import MaskHead
-from seamless_pr.models.instances.point_rend import CoarseMaskHead, num_subdivision_steps
+from seamless_pr.ops.refinement import num_subdivision_steps
 from seamless_pr.structures.settings import PointSettings
 
 CHANNELS = 256

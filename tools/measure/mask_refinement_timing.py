@@ -17,11 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from seamless_pr.layers.point_head import PointHead
-from seamless_pr.models.instances.point_rend import (
-    CoarseMaskHead,
-    coarse_mask_logits,
-    point_mask_logits,
-)
+from seamless_pr.models.instances.coarse_masks import CoarseMaskHead, coarse_mask_logits
+from seamless_pr.models.instances.point_rend import point_mask_logits
 from seamless_pr.ops.points import PointReader
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.settings import PointSettings

@@ -26,11 +26,15 @@ from seamless_pr.models.instances.box_branch import (
 from seamless_pr.models.instances.box_views import ScoredBoxes, scored_boxes
 from seamless_pr.models.instances.mask_iou import MaskIoUHead, mask_iou_loss
 from seamless_pr.models.instances.mask_rcnn import MaskHead
+from seamless_pr.models.instances.positive_rois import (
+    PositiveRoIs,
+    positive_rois,
+    targets_of_masks,
+)
 from seamless_pr.models.instances.rpn import RPNHead, propose, rpn_losses
 from seamless_pr.models.instances.semantic_context import SemanticContext, context_loss
-from seamless_pr.models.instances.two_stage import PositiveRoIs, ProposingBranch, positive_rois
+from seamless_pr.models.instances.two_stage import ProposingBranch
 from seamless_pr.ops.boxes import clip_boxes, decode_boxes, last_pixels
-from seamless_pr.ops.mask_targets import mask_targets
 from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks
 from seamless_pr.ops.roi_sampling import align_rois, pool_rois
 from seamless_pr.structures.features import Features
@@ -229,7 +233,7 @@ class CascadeBranch(ProposingBranch):
         own = logits[torch.arange(len(logits), device=logits.device), rois.thing_indices]
         if self.whole_pixels:
             rois = replace(rois, boxes=last_pixels(rois.boxes))
-        wanted = self._mask_targets(rois, targets, own.shape[-1])
+        wanted = targets_of_masks(rois, targets, own.shape[-1], whole_pixels=self.whole_pixels)
         total = F.binary_cross_entropy_with_logits(own, wanted, reduction="sum")
         losses = {"mask": LossSum(total, own.numel())}
         if self.mask_iou_head is not None and stage == len(self.boxes) - 1:
@@ -238,22 +242,6 @@ class CascadeBranch(ProposingBranch):
                 predicted, own, wanted, rois, targets, whole_pixels=self.whole_pixels
             )
         return losses
-
-    def _mask_targets(
-        self, rois: PositiveRoIs, targets: Sequence[PanopticTarget], size: int
-    ) -> Tensor:
-        rows = rois.boxes.new_zeros(len(rois), size, size)
-        for image_index, target in enumerate(targets):
-            row = torch.nonzero(rois.image_indices == image_index).flatten()
-            rows[row] = mask_targets(
-                target.id_map,
-                rois.segment_ids[row],
-                rois.boxes[row],
-                rois.segment_boxes[row],
-                size,
-                whole_pixels=self.whole_pixels,
-            )
-        return rows
 
     # Prediction
 

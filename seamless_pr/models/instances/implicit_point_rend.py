@@ -16,17 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seamless_pr.models.instances.point_rend import (
-    BoxVectorHead,
-    box_grid_features,
-    on_predicted_boxes,
-)
-from seamless_pr.models.instances.two_stage import (
-    MaskPart,
-    PositiveRoIs,
-    SampledBatch,
-    positive_rois,
-)
+from seamless_pr.models.instances.coarse_masks import BoxVectorHead, box_grid_features
+from seamless_pr.models.instances.point_rend import on_predicted_boxes
+from seamless_pr.models.instances.positive_rois import PositiveRoIs, positive_rois
+from seamless_pr.models.instances.two_stage import MaskPart, SampledBatch
 from seamless_pr.ops.masks import BoxMasks
 from seamless_pr.ops.points import (
     PointReader,

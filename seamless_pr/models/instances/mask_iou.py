@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seamless_pr.models.instances.two_stage import PositiveRoIs
+from seamless_pr.models.instances.positive_rois import PositiveRoIs
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 

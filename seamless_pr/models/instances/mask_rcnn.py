@@ -18,12 +18,8 @@ from seamless_pr.layers.conv_norm_act import (
     init_before_activation,
     init_predictor,
 )
-from seamless_pr.models.instances.two_stage import (
-    MaskPart,
-    PositiveRoIs,
-    SampledBatch,
-    positive_rois,
-)
+from seamless_pr.models.instances.positive_rois import PositiveRoIs, positive_rois
+from seamless_pr.models.instances.two_stage import MaskPart, SampledBatch
 from seamless_pr.ops.mask_targets import nearest_mask_targets
 from seamless_pr.ops.masks import BoxMasks
 from seamless_pr.ops.roi_sampling import pool_rois

@@ -1,4 +1,4 @@
-"""The masks of PointRend: the coarse head, its losses, and subdivision of the masks of boxes.
+"""The masks of PointRend: losses of coarse masks and of points, and subdivision.
 
 Letters: C channels that are read, K classes, R boxes, P points of a box.
 Source: PointRend (CVPR 2020), sections 3 and 4; where the released code differs, it is the default.
@@ -9,22 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.instances.box_branch import regressed_boxes
+from seamless_pr.models.instances.coarse_masks import CoarseMaskHead, coarse_mask_logits
+from seamless_pr.models.instances.positive_rois import (
+    PositiveRoIs,
+    positive_rois,
+    targets_of_masks,
+)
 from seamless_pr.models.instances.two_stage import (
     MaskPart,
-    PositiveRoIs,
     SampledBatch,
-    positive_rois,
 )
 from seamless_pr.ops.boxes import last_pixels
-from seamless_pr.ops.mask_targets import mask_targets
 from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks
 from seamless_pr.ops.points import (
     PointReader,
@@ -46,119 +48,6 @@ from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import PointSettings
-
-
-class BoxVectorHead(nn.Module):
-    """Numbers about a box, seen whole.
-
-    forward: [R, C, roi_size, roi_size] features on a regular grid of points -> [R, num_outputs].
-
-    Args:
-        in_channels: C, of all levels that are read together.
-        num_outputs: numbers per box.
-        hidden_channels, num_layers: width and number of the fully connected layers.
-        roi_size: side of the grid.
-        conv_channels: width of the convolution that halves the side; None: C.
-        mixes_first: a 1x1 convolution from C to that width goes before it.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        num_outputs: int,
-        *,
-        hidden_channels: int = 1024,
-        roi_size: int = 14,
-        num_layers: int = 2,
-        conv_channels: int | None = None,
-        mixes_first: bool = False,
-    ) -> None:
-        super().__init__()
-        if roi_size % 2:
-            raise ValueError(f"roi_size must be even (it is halved once); got {roi_size}")
-        self.roi_size = roi_size
-        self.num_layers = num_layers
-        width = conv_channels or in_channels
-        self.mix = nn.Conv2d(in_channels, width, 1) if mixes_first else None
-        self.reduce = nn.Conv2d(width if mixes_first else in_channels, width, 2, stride=2)
-        inputs = width * (roi_size // 2) ** 2
-        for index in range(1, num_layers + 1):
-            self.add_module(f"fc{index}", nn.Linear(inputs, hidden_channels))
-            inputs = hidden_channels
-        self.prediction = nn.Linear(inputs, num_outputs)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """He's weights in convolutions, Xavier's in the other layers; predictions start near 0."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear) and module is not self.prediction:
-                nn.init.kaiming_uniform_(module.weight, a=1)
-            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        nn.init.normal_(self.prediction.weight, std=0.001)
-
-    def forward(self, roi_features: Tensor) -> Tensor:
-        if self.mix is not None:
-            roi_features = F.relu(self.mix(roi_features))
-        hidden = F.relu(self.reduce(roi_features)).flatten(1)
-        for index in range(1, self.num_layers + 1):
-            hidden = F.relu(self.get_submodule(f"fc{index}")(hidden))
-        result: Tensor = self.prediction(hidden)
-        return result
-
-
-class CoarseMaskHead(BoxVectorHead):
-    """Class-specific mask logits of a box, seen whole.
-
-    forward: [R, C, roi_size, roi_size] features on a regular grid of points -> logits
-    [R, K, roi_size / 2, roi_size / 2]; with `background` [R, 1 + K, ...], the background first.
-
-    Args:
-        in_channels: C, of all levels that are read together.
-        num_things: K.
-        roi_size: side of the grid.
-        background: whether there is a background.
-        options: of `BoxVectorHead`.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        num_things: int,
-        *,
-        roi_size: int = 14,
-        background: bool = False,
-        **options: Any,
-    ) -> None:
-        self.first_thing = int(background)
-        self.num_outputs = num_things + self.first_thing
-        self.mask_size = roi_size // 2
-        num_cells = self.num_outputs * self.mask_size**2
-        super().__init__(in_channels, num_cells, roi_size=roi_size, **options)
-
-    def forward(self, roi_features: Tensor) -> Tensor:
-        logits = super().forward(roi_features)
-        return logits.unflatten(1, (self.num_outputs, self.mask_size, self.mask_size))
-
-
-def box_grid_features(
-    reader: PointReader, boxes: Tensor, image_indices: Tensor, size: int
-) -> Tensor:
-    """What the levels say on a regular grid of points of every box: [R, C, size, size]."""
-    grid = regular_grid(size, boxes.device)
-    points = points_to_image(grid.expand(len(boxes), -1, -1), boxes)
-    features = reader.read(points.flatten(0, 1), image_indices.repeat_interleave(len(grid)))
-    return features.unflatten(0, (len(boxes), size, size)).permute(0, 3, 1, 2)
-
-
-def coarse_mask_logits(
-    head: CoarseMaskHead, reader: PointReader, boxes: Tensor, image_indices: Tensor
-) -> Tensor:
-    """The coarse head on a grid of points per box: [R, K, mask_size, mask_size] logits."""
-    logits: Tensor = head(box_grid_features(reader, boxes, image_indices, head.roi_size))
-    return logits
 
 
 def point_mask_losses(
@@ -183,7 +72,9 @@ def point_mask_losses(
     coarse_logits = coarse_mask_logits(coarse_head, reader, rois.boxes, rois.image_indices).float()
     classes = rois.thing_indices + coarse_head.first_thing
     own_coarse = _own_class(coarse_logits, classes)
-    coarse_targets = _per_image_targets(rois, targets, coarse_head.mask_size, whole_pixels)
+    coarse_targets = targets_of_masks(
+        rois, targets, coarse_head.mask_size, whole_pixels=whole_pixels
+    )
     coarse_total = F.binary_cross_entropy_with_logits(own_coarse, coarse_targets, reduction="sum")
 
     rows = torch.arange(num_rois, device=own_coarse.device)
@@ -224,23 +115,6 @@ def point_mask_losses(
         "mask_coarse": LossSum(coarse_total, own_coarse.numel()),
         "mask_point": LossSum(point_total, own_points.numel()),
     }
-
-
-def _per_image_targets(
-    rois: PositiveRoIs, targets: Sequence[PanopticTarget], size: int, whole_pixels: bool
-) -> Tensor:
-    rows = rois.boxes.new_zeros(len(rois), size, size)
-    for image_index, target in enumerate(targets):
-        row = torch.nonzero(rois.image_indices == image_index).flatten()
-        rows[row] = mask_targets(
-            target.id_map,
-            rois.segment_ids[row],
-            rois.boxes[row],
-            rois.segment_boxes[row],
-            size,
-            whole_pixels=whole_pixels,
-        )
-    return rows
 
 
 def _own_class(logits: Tensor, thing_indices: Tensor) -> Tensor:

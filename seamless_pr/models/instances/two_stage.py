@@ -74,49 +74,6 @@ class SampledBatch:
         return torch.cat([rois.matched_segment >= 0 for rois in self.rois])
 
 
-@dataclass(frozen=True)
-class PositiveRoIs:
-    """Boxes of a batch that were matched to an object.
-
-    Attributes:
-        boxes: [R, 4] xyxy in pixels of the network input, in image order.
-        image_indices: [R] int64.
-        thing_indices: [R] int64 class of the matched object.
-        segment_ids: [R] int32, its id in the image's id map.
-        segment_boxes: [R, 4] its extent.
-    """
-
-    boxes: Tensor
-    image_indices: Tensor
-    thing_indices: Tensor
-    segment_ids: Tensor
-    segment_boxes: Tensor
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    def rois_per_image(self, num_images: int) -> list[int]:
-        return torch.bincount(self.image_indices, minlength=num_images).tolist()
-
-
-def positive_rois(
-    sampled: Sequence[SampledRoIs], targets: Sequence[PanopticTarget]
-) -> PositiveRoIs:
-    """Collects the matched RoIs of all images."""
-    boxes, images, things, ids, extents = [], [], [], [], []
-    for image_index, (rois, target) in enumerate(zip(sampled, targets, strict=True)):
-        positive = rois.matched_segment >= 0
-        segment = rois.matched_segment[positive]
-        boxes.append(rois.boxes[positive])
-        images.append(torch.full_like(segment, image_index))
-        things.append(target.label_space.thing_index(target.train_ids[segment]))
-        ids.append((segment + 1).int())
-        extents.append(target.boxes[segment])
-    return PositiveRoIs(
-        torch.cat(boxes), torch.cat(images), torch.cat(things), torch.cat(ids), torch.cat(extents)
-    )
-
-
 class MaskPart(nn.Module):
     """The masks of a two-stage branch.
 

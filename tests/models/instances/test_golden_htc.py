@@ -12,8 +12,8 @@ from seamless_pr.config.networks import HTCSettings
 from seamless_pr.models.instances import mask_iou
 from seamless_pr.models.instances.cascade import CascadeFeatures, moved_boxes
 from seamless_pr.models.instances.mask_iou import mask_iou_targets, visible_shares
+from seamless_pr.models.instances.positive_rois import PositiveRoIs
 from seamless_pr.models.instances.rpn import propose, rpn_losses
-from seamless_pr.models.instances.two_stage import PositiveRoIs
 from seamless_pr.ops.boxes import last_pixels
 from seamless_pr.structures.instances import Instances
 from tests.support.golden import every_golden_case

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.instances.coarse_masks import BoxVectorHead
 from seamless_pr.models.instances.implicit_point_rend import (
     ImplicitPointHead,
     ImplicitPointMasks,
 )
-from seamless_pr.models.instances.point_rend import BoxVectorHead
-from seamless_pr.models.instances.two_stage import PositiveRoIs
+from seamless_pr.models.instances.positive_rois import PositiveRoIs
 from seamless_pr.ops.points import PointReader
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.instances import Instances

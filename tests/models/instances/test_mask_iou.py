@@ -13,7 +13,7 @@ from seamless_pr.models.instances.mask_iou import (
     mask_iou_targets,
     visible_shares,
 )
-from seamless_pr.models.instances.two_stage import PositiveRoIs
+from seamless_pr.models.instances.positive_rois import PositiveRoIs
 from tests.support.golden import load_golden
 from tests.support.mmdet_networks import mask_targets
 from tests.support.mmdet_recipe import recipe_normal, recipe_objects, recipe_tensor

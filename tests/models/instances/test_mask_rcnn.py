@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from seamless_pr.models.instances.mask_rcnn import mask_loss
-from seamless_pr.models.instances.two_stage import PositiveRoIs
+from seamless_pr.models.instances.positive_rois import PositiveRoIs
 from tests.support.street_targets import target_of
 
 

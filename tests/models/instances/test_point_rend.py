@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.instances import point_rend
 from seamless_pr.models.instances.box_branch import BoxOutput, SampledRoIs
-from seamless_pr.models.instances.point_rend import CoarseMaskHead
-from seamless_pr.models.instances.two_stage import PositiveRoIs, SampledBatch
+from seamless_pr.models.instances.coarse_masks import CoarseMaskHead
+from seamless_pr.models.instances.positive_rois import PositiveRoIs
+from seamless_pr.models.instances.two_stage import SampledBatch
 from seamless_pr.ops.points import PointReader
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
