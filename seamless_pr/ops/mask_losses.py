@@ -31,21 +31,36 @@ def focal_terms(logits: Tensor) -> tuple[Tensor, Tensor]:
     return inside, outside
 
 
-def focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean of the focal loss over the pixels of each mask: [T, ...], [T, ...] in {0, 1} -> [T]."""
-    inside, outside = focal_terms(logits)
-    return (masks * inside + (1 - masks) * outside).flatten(1).mean(1)
+def mask_losses(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Focal and dice loss of each mask, in few passes over the pixels.
 
+    The focal loss (gamma = 2; RetinaNet, section 3) is a mean over pixels, the dice loss is
+    1 - (2 |P G| + 1) / (|P| + |G| + 1). Both follow from the probability of the wrong answer:
+    p outside of the target, 1 - p inside.
 
-def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - (2 |P G| + 1) / (|P| + |G| + 1) of each mask: [T, ...], [T, ...] in {0, 1} -> [T]."""
-    probs, masks = logits.sigmoid().flatten(1), masks.flatten(1)
-    shared = 2 * (probs * masks).sum(1) + _DICE_SMOOTHING
-    return 1 - shared / (probs.sum(1) + masks.sum(1) + _DICE_SMOOTHING)
+    Args:
+        logits: [T, ...], any float type.
+        masks: of the same shape and type, 0 or 1.
+
+    Returns:
+        Two tensors [T].
+    """
+    masks = masks.flatten(1)
+    wrong_logits = logits.flatten(1) * (1 - 2 * masks)
+    wrong_probs = wrong_logits.sigmoid()
+    terms = wrong_probs.square() * F.softplus(wrong_logits)
+    outside = terms.sum(1)
+    inside = (terms * masks).sum(1)
+    focal = (1 - FOCAL_ALPHA) * outside + (2 * FOCAL_ALPHA - 1) * inside
+    area, missed = masks.sum(1), (wrong_probs * masks).sum(1)
+    shared = area - missed
+    predicted = wrong_probs.sum(1) - missed + shared
+    dice = 1 - (2 * shared + _DICE_SMOOTHING) / (predicted + area + _DICE_SMOOTHING)
+    return focal / max(1, masks.shape[1]), dice
 
 
 def pairwise_focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """`focal_loss` of every prediction against every target: [Q, n], [T, n] -> [Q, T]."""
+    """The focal loss of every prediction against every target: [Q, n], [T, n] -> [Q, T]."""
     inside, outside = focal_terms(logits)
     # sum(g inside + (1 - g) outside), without a tensor of Q T n.
     sums = (inside - outside) @ masks.t() + outside.sum(1, keepdim=True)
@@ -53,7 +68,7 @@ def pairwise_focal_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def pairwise_dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """`dice_loss` of every prediction against every target: [Q, n], [T, n] -> [Q, T]."""
+    """The dice loss of every prediction against every target: [Q, n], [T, n] -> [Q, T]."""
     probs = logits.sigmoid()
     shared = 2 * (probs @ masks.t()) + _DICE_SMOOTHING
     return 1 - shared / (probs.sum(1)[:, None] + masks.sum(1) + _DICE_SMOOTHING)

@@ -124,6 +124,8 @@ class TrainingSettings:
         steps: optimiser steps of the whole run.
         max_minutes: the run ends after this time if that comes before the last step, and the
             schedule ends with it; such a run depends on the speed of the machine. 0: no limit.
+        clock: what `max_minutes` counts: "wall", time that passes, or "process", processor time of
+            the first worker, all its threads together, which other programs do not change.
         seed: every random number of the run follows from it.
         amp: arithmetic of the network: "none" (float32), "bf16" or "fp16" (the latter on a GPU
             only).
@@ -141,6 +143,7 @@ class TrainingSettings:
 
     steps: Count = 48000
     max_minutes: NotNegative = 0.0
+    clock: Literal["wall", "process"] = "wall"
     seed: int = 0
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = True

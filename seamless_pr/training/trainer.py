@@ -50,6 +50,8 @@ _STATE_KEYS = {
     "scaler",
 }
 
+_CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "process": time.process_time}
+
 
 @dataclass(frozen=True)
 class TrainingHooks:
@@ -130,7 +132,8 @@ class Trainer:
         self._checkpoints = CheckpointFolder(self.folder / "checkpoints")
         self._steps_done = 0
         self._seconds_before = 0.0
-        self._started = time.monotonic()
+        self._clock = _CLOCKS[training.clock]
+        self._started = self._clock()
         self._best_pq = -math.inf
         self._best_step = 0
         self._validation = _Validation()
@@ -157,7 +160,7 @@ class Trainer:
             WriteError: the disk is full or read-only; names the path.
             ValueError: the network returns other losses than those with a weight.
         """
-        self._started = time.monotonic()
+        self._started = self._clock()
         log = None
         if rank() == 0:
             if self._steps_done < self._training.steps:
@@ -213,7 +216,7 @@ class Trainer:
         return max(self._steps_done, self._training.steps * used / limit)
 
     def _seconds_used(self) -> float:
-        return self._seconds_before + time.monotonic() - self._started
+        return self._seconds_before + self._clock() - self._started
 
     def _report(self, window: _Window, log: RunLog | None) -> None:
         losses = window.mean_losses()

@@ -14,12 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from seamless_pr.models.queries.targets import MaskTargets
 from seamless_pr.ops.assignment import cheapest_assignments
-from seamless_pr.ops.mask_losses import (
-    dice_loss,
-    focal_loss,
-    pairwise_dice_loss,
-    pairwise_focal_loss,
-)
+from seamless_pr.ops.mask_losses import mask_losses, pairwise_dice_loss, pairwise_focal_loss
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.query_settings import QueryLossSettings
 
@@ -174,7 +169,8 @@ def _mask_losses(
 def _enlarged_losses(logits: Tensor, target: MaskTargets, chosen: Tensor) -> tuple[Tensor, Tensor]:
     enlarged = F.interpolate(_single(logits)[None], target.id_map.shape, mode="bilinear")[0]
     masks = target.masks(enlarged.dtype, chosen)
-    return focal_loss(enlarged, masks).sum(), dice_loss(enlarged, masks).sum()
+    focal, dice = mask_losses(enlarged, masks)
+    return focal.sum(), dice.sum()
 
 
 def _single(logits: Tensor) -> Tensor:
