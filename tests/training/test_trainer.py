@@ -11,6 +11,7 @@ from torch import nn
 
 from seamless_pr.files import WriteError
 from seamless_pr.structures.loss_sum import LossSum
+from seamless_pr.training import trainer as trainer_module
 from seamless_pr.training.checkpoints import load_checkpoint, load_weights
 from seamless_pr.training.run_log import read_log
 from seamless_pr.training.trainer import TrainingHooks
@@ -251,6 +252,21 @@ def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path, monkeypa
     expected = [0.1 * (1 - done / 10) for done in range(10)]
     assert [record["lr"] for record in records] == pytest.approx(expected)
     assert load_weights(tmp_path / "weights.safetensors")[1]["step"] == 10
+
+
+def test_the_time_limit_can_count_processor_time(tmp_path: Path, monkeypatch) -> None:
+    # Each look at this clock costs a second; the other one stands still.
+    monkeypatch.setitem(trainer_module._CLOCKS, "process", itertools.count().__next__)
+    monkeypatch.setitem(trainer_module._CLOCKS, "wall", lambda: 0)
+    limit = {"training__max_minutes": 10 / 60, "training__steps": 10**6}
+    trainer = make_trainer(tmp_path / "process", training__clock="process", **limit)
+    trainer.run()
+    assert 1 < trainer.steps_done <= 10
+    state = torch.load(next((tmp_path / "process/checkpoints").glob("step_*/state.pt")))
+    assert state["seconds"] >= 10, "a run that goes on has used its time"
+    trainer = make_trainer(tmp_path / "wall", **limit | {"training__steps": 20})
+    trainer.run()
+    assert trainer.steps_done == 20
 
 
 def test_a_part_with_a_multiplier_takes_longer_steps(tmp_path: Path) -> None:
