@@ -30,6 +30,8 @@ from seamless_pr.structures.label_space import LabelSpace
 # Widest picture, and widest grid of segments to point at, in pixels.
 PICTURE_WIDTH, GRID_WIDTH, THUMBNAIL_WIDTH = 1024, 512, 320
 JPEG_QUALITY = 82
+# Colours that a PNG with a palette can have.
+PALETTE_SIZE = 256
 # Okabe and Ito's colours, which colour-blind people tell apart.
 NO_ERROR, MISSED, INVENTED, WRONG_CLASS, BORDER = range(5)
 ERROR_COLORS = {
@@ -180,14 +182,16 @@ def _jpeg(picture: NDArray[np.uint8]) -> bytes:
 def _coloured_png(
     places: NDArray[np.int64], segments: SegmentTable, label_space: LabelSpace
 ) -> bytes:
-    """Class colours, borders of segments in white; a palette keeps the file small."""
+    """Class colours, borders of segments in white; a palette, if it fits, keeps the file small."""
     colors = [VOID_COLOR, (255, 255, 255), *(c.color for c in label_space.categories)]
-    classes = np.append(segments.train_ids + 2, 0)[places].astype(np.uint8)
+    classes = np.append(segments.train_ids + 2, 0)[places]
     is_border = np.zeros(places.shape, bool)
     is_border[:, 1:] |= places[:, 1:] != places[:, :-1]
     is_border[1:] |= places[1:] != places[:-1]
     classes[is_border] = 1
-    return _palette_png(classes, colors)
+    if len(colors) > PALETTE_SIZE:
+        return _encoded_png(Image.fromarray(np.array(colors, np.uint8)[classes]))
+    return _palette_png(classes.astype(np.uint8), colors)
 
 
 def _error_png(errors: NDArray[np.uint8]) -> bytes:
@@ -200,6 +204,10 @@ def _palette_png(
 ) -> bytes:
     image = Image.fromarray(indices, "P") if indices.size else Image.new("P", (1, 1))
     image.putpalette([channel for color in colors for channel in color])
+    return _encoded_png(image, **options)
+
+
+def _encoded_png(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **options)
     return buffer.getvalue()

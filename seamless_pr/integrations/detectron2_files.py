@@ -70,14 +70,14 @@ def write_evaluator_files(
 
 def semantic_ids(
     id_map: NDArray[np.int32], annotation: AnnotationRecord, ids: ContiguousIds
-) -> NDArray[np.uint8]:
-    """[H, W] segment ids -> [H, W] semantic ids.
+) -> NDArray[np.unsignedinteger]:
+    """[H, W] segment ids -> [H, W] semantic ids of as many bits as `ids.ignore_label` needs.
 
     Raises:
         ValueError: a segment id that the annotation does not list.
     """
     values, positions = np.unique(id_map, return_inverse=True)
-    semantic_of = {LabelSpace.VOID_SEGMENT_ID: LabelSpace.IGNORE_TRAIN_ID} | {
+    semantic_of = {LabelSpace.VOID_SEGMENT_ID: ids.ignore_label} | {
         segment.segment_id: ids.semantic_id(ids.label_space.train_id_of[segment.category_id])
         for segment in annotation.segments
     }
@@ -85,7 +85,8 @@ def semantic_ids(
         raise ValueError(
             f"{annotation.file_name}: segment ids {unknown[:10]} are in the PNG but not in the JSON"
         )
-    lookup = np.array([semantic_of[value] for value in values.tolist()], dtype=np.uint8)
+    dtype = np.min_scalar_type(ids.ignore_label)
+    lookup = np.array([semantic_of[value] for value in values.tolist()], dtype=dtype)
     return lookup[positions].reshape(id_map.shape)
 
 
@@ -116,7 +117,7 @@ def instance_annotations(
     return found
 
 
-def _grey_png(picture: NDArray[np.uint8]) -> bytes:
+def _grey_png(picture: NDArray[np.unsignedinteger]) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(picture).save(encoded, "PNG")
     return encoded.getvalue()

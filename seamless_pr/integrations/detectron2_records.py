@@ -50,6 +50,11 @@ class ContiguousIds:
         """Semantic id of the first stuff class."""
         return 1 if self.merged_things else self.label_space.num_things
 
+    @property
+    def ignore_label(self) -> int:
+        """Value of void pixels in files of semantic ids: the largest of 8 bits, or of 16."""
+        return 255 if self.label_space.num_classes <= 255 else 65535
+
     def semantic_id(self, train_id: int) -> int:
         """Semantic id of a class."""
         if not self.label_space.is_thing(train_id):
@@ -100,7 +105,7 @@ class ContiguousIds:
             "stuff_classes": names,
             "stuff_colors": colors,
             "stuff_dataset_id_to_contiguous_id": semantic_ids,
-            "ignore_label": LabelSpace.IGNORE_TRAIN_ID,
+            "ignore_label": self.ignore_label,
         }
 
 

@@ -35,7 +35,8 @@ class LabelSpace:
     them.
     """
 
-    IGNORE_TRAIN_ID: ClassVar[int] = 255
+    # Maps of train ids are of 16 bits with a sign, or wider: this is the largest such number.
+    IGNORE_TRAIN_ID: ClassVar[int] = 32767
     VOID_SEGMENT_ID: ClassVar[int] = 0
 
     name: str
@@ -47,7 +48,7 @@ class LabelSpace:
         if len(self.categories) > self.IGNORE_TRAIN_ID:
             raise ValueError(
                 f"label space '{self.name}' has {len(self.categories)} categories; "
-                f"train ids are 8 bit with {self.IGNORE_TRAIN_ID} for ignore, so at most "
+                f"train ids are 16 bit with {self.IGNORE_TRAIN_ID} for ignore, so at most "
                 f"{self.IGNORE_TRAIN_ID} fit"
             )
         seen_thing: Category | None = None

@@ -66,7 +66,15 @@ def test_target_numbers_the_segments_of_the_json(json_path: Path) -> None:
     assert target.train_ids.tolist() == [2, 1, 0]
     for index, segment_id in enumerate((3, 9, 70000)):
         assert target.id_map.eq(index + 1).numpy().tolist() == (expected == segment_id).tolist()
-    assert target.semantic_map[0, 0] == {0: 255, 3: 2, 9: 1, 70000: 0}[int(expected[0, 0])]
+    assert (
+        target.semantic_map[0, 0]
+        == {
+            0: LabelSpace.IGNORE_TRAIN_ID,
+            3: 2,
+            9: 1,
+            70000: 0,
+        }[int(expected[0, 0])]
+    )
     assert image.equal(read_image(json_path.parent / "images" / "image_1.png"))
 
 

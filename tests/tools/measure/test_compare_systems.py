@@ -128,7 +128,7 @@ def test_a_run_trains_for_its_time_and_is_scored_once(
     assert tool.finish_all(comparison, tiny) == []
     costs = read_costs(run)
     assert costs.keys() == {"train", "predict", "evaluate"}
-    assert all(cost["processor_seconds"] > 1 for cost in costs.values())
+    assert all(cost["processor_seconds"] > 0.1 for cost in costs.values())
     assert all(cost["peak_bytes"] > 100 << 20 for cost in costs.values())
     values = all_values(comparison, [run])["same", 0]
     assert values["steps"] > 0
