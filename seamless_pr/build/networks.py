@@ -257,7 +257,13 @@ def _mask_rcnn(settings: MaskRCNNSettings, inputs: Inputs) -> InstanceBranch:
         hidden_channels=mask.hidden_channels,
     )
     mask_roi = replace(roi, size=mask.roi_size or roi.size)
-    return _two_stage(settings, inputs, ConvMasks(head, roi=mask_roi, norm_rois=mask.norm_rois))
+    masks = ConvMasks(
+        head,
+        roi=mask_roi,
+        norm_rois=mask.norm_rois,
+        aligned_targets=mask.targets == "aligned",
+    )
+    return _two_stage(settings, inputs, masks)
 
 
 def _point_rend(settings: PointRendSettings, inputs: Inputs) -> InstanceBranch:

@@ -298,7 +298,7 @@ class HTCSettings(Kinded):
         rpn: proposals.
         roi: pooling of features under boxes, for the box heads.
         box: boxes; each stage has its own `positive_iou` and `delta_weights`.
-        mask: the mask heads; `norm_rois` is not used.
+        mask: the mask heads; `norm_rois` and `targets` are not used.
         stage_ious: IoU from which a proposal is an object, of each stage.
         stage_delta_weights: what box deltas (x, y, w, h) are multiplied by in targets, of each
             stage.

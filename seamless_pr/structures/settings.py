@@ -166,11 +166,15 @@ class ConvMaskSettings:
             "sampled" (all, as in the released Seamless code) or "positive" (those with a mask loss,
             a quarter of the work).
         roi_size: side of its pooled map in cells; null: it shares the box head's map.
+        targets: what a cell should be: "nearest" (the object of the pixel under its centre; void is
+            not counted, as in the released Seamless code) or "aligned" (whether half of it is the
+            object's, as in detectron2 and mmdetection).
     """
 
     hidden_channels: Count = 256
     norm_rois: Literal["sampled", "positive"] = "positive"
     roi_size: Count | None = None
+    targets: Literal["nearest", "aligned"] = "nearest"
 
 
 @dataclass(frozen=True)

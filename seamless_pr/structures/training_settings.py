@@ -129,6 +129,8 @@ class TrainingSettings:
         seed: every random number of the run follows from it.
         amp: arithmetic of the network: "none" (float32), "bf16" or "fp16" (the latter on a GPU
             only).
+        loss_scale: fixed factor of the losses in fp16, against gradients that are too small for it;
+            0: found during the run, as large as the gradients allow.
         channels_last: keep feature maps with channels innermost in memory (faster convolutions).
         joint_padding: batches of all workers are padded to one size, so that synchronised norms see
             what one worker would see in the joined batch; False: each worker pads for itself.
@@ -146,6 +148,7 @@ class TrainingSettings:
     clock: Literal["wall", "process"] = "wall"
     seed: int = 0
     amp: Literal["none", "bf16", "fp16"] = "none"
+    loss_scale: NotNegative = 0.0
     channels_last: bool = True
     joint_padding: bool = True
     global_loss_counts: bool = True
@@ -153,3 +156,9 @@ class TrainingSettings:
     checkpoint_interval_steps: Count = 1000
     evaluation_interval_steps: CountOrZero = 2000
     num_example_pictures: CountOrZero = 4
+
+    def __post_init__(self) -> None:
+        if self.loss_scale and self.amp != "fp16":
+            raise ValueError(
+                f"'loss_scale' is for amp fp16; got amp {self.amp}; set loss_scale to 0"
+            )

@@ -84,7 +84,7 @@ class OptimizerStep:
         self._training = training
         self._optimizer = make_optimizer(network, optimizer)
         self.parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        self._scaler = torch.amp.GradScaler(device.type, enabled=training.amp == "fp16")
+        self._scaler = loss_scaler(device, training)
         self._replica: nn.Module = MeanLosses(network, training.global_loss_counts)
 
     def share(self) -> None:
@@ -131,7 +131,8 @@ class OptimizerStep:
         record.losses = dict(zip(sums, values))
         self._check_finite(record, steps_done)
         self._scaler.step(self._optimizer)
-        self._scaler.update()
+        # A fixed scale comes back after an overflow, whose step is left out as always.
+        self._scaler.update(self._training.loss_scale or None)
         record.seconds = time.perf_counter() - started
         return record
 
@@ -190,6 +191,13 @@ class OptimizerStep:
                 "first message of this kind among the workers; lower optimizer.lr or set "
                 "optimizer.clip_grad_norm"
             )
+
+
+def loss_scaler(device: torch.device, training: TrainingSettings) -> torch.amp.GradScaler:
+    """Scales the losses in fp16, by a fixed factor or one that follows the gradients."""
+    is_used, fixed = training.amp == "fp16", training.loss_scale
+    options = {"init_scale": fixed} if fixed else {}
+    return torch.amp.GradScaler(device.type, enabled=is_used, **options)
 
 
 def _autocast(device: torch.device, amp: str) -> contextlib.AbstractContextManager[Any]:

@@ -110,7 +110,7 @@ def _instance_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         return {"kind": "implicit_point_rend", **values}
     if "instances.masks.point_head.predictor.weight" in shapes:
         return {"kind": "point_rend", **values}
-    return {"kind": "mask_rcnn", **values, "mask": {"roi_size": 14}}
+    return {"kind": "mask_rcnn", **values, "mask": {"roi_size": 14, "targets": "aligned"}}
 
 
 def _semantic_values(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

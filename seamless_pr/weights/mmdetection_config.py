@@ -139,7 +139,7 @@ def _branch(shapes: Shapes, is_first: bool) -> tuple[dict[str, Any], dict[str, f
         values |= {"kind": "point_rend", **_point_rend(shapes, num_things, is_first)}
         masks: tuple[str, ...] = ("mask_coarse", "mask_point")
     else:
-        values |= {"kind": "mask_rcnn", "mask": {"roi_size": 14}}
+        values |= {"kind": "mask_rcnn", "mask": {"roi_size": 14, "targets": "aligned"}}
         masks = ("mask",)
     return values, dict.fromkeys((*_BOX_LOSSES, *masks), 1.0), num_things
 

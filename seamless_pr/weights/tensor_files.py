@@ -15,12 +15,24 @@ from torch import Tensor
 
 # Under these keys training programs keep the weights beside the rest of their state.
 _NESTING_KEYS = ("state_dict", "model")
+# Training checkpoints of these programs hold objects of their own, such as histories of losses.
+# They are passed over: nothing of their classes is imported or called.
+_PASSED_OVER = ("mmengine", "mmcv", "mmdet")
+# What the histories are made of besides: arrays, and functions of their class.
+_PARTS_OF_HISTORIES = (
+    "builtins.getattr",
+    "numpy.ndarray",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+)
 # Of a file: its content may be so many times as large.
 MAX_COMPRESSION = 8
 
 
 def read_pickled(path: str | Path) -> Any:
     """The content of a file of `torch.save`; only tensors, numbers, texts and containers.
+
+    Objects of mmengine, mmcv and mmdetection become `PassedOver`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -32,7 +44,7 @@ def read_pickled(path: str | Path) -> Any:
         raise FileNotFoundError(f"weights file {path} does not exist")
     _check_unpacked_size(path)
     try:
-        with torch.serialization.safe_globals(_numpy_numbers()):
+        with torch.serialization.safe_globals([*_numpy_numbers(), *_passed_over(path)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen unrelated types on a damaged file.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -77,6 +89,30 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"{', '.join(others[:5]) or 'none'} hold something else"
         )
     return dict(content)
+
+
+class PassedOver:
+    """Stands for an object of another program; takes what a pickle gives it and keeps nothing."""
+
+    def __new__(cls, *_: object) -> PassedOver:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None: ...
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+
+def _passed_over(path: Path) -> list[tuple[type[PassedOver], str]]:
+    """`PassedOver` under the names of what a checkpoint of those programs holds of theirs."""
+    if not zipfile.is_zipfile(path):
+        return []
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    theirs = [name for name in names if name.split(".")[0] in _PASSED_OVER]
+    if not theirs:
+        return []
+    return [(PassedOver, name) for name in (*theirs, *_PARTS_OF_HISTORIES)]
 
 
 def _check_unpacked_size(path: Path) -> None:

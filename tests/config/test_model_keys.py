@@ -284,6 +284,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
     "BoxSettings.max_detections": (BASE, (), "instances.box.max_detections=2"),
     "ConvMaskSettings.hidden_channels": (CONV, (), "instances.mask.hidden_channels=4"),
     "ConvMaskSettings.norm_rois": (CONV, (), "instances.mask.norm_rois=sampled"),
+    "ConvMaskSettings.targets": (CONV, (), "instances.mask.targets=aligned"),
     "ConvMaskSettings.roi_size": (CONV, (), "instances.mask.roi_size=7"),
     "CoarseMaskSettings.hidden_channels": (BASE, (), "instances.mask.hidden_channels=8"),
     "CoarseMaskSettings.num_layers": (BASE, (), "instances.mask.num_layers=3"),

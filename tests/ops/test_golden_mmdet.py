@@ -142,6 +142,13 @@ def test_the_grid_of_points():
     torch.testing.assert_close(regular_grid(26), WINNER["points_grid_26"])
 
 
+def test_uncertain_cells_of_a_grid():
+    uncertainty = recipe_normal("unc", (3, 13, 13), SEED).flatten(1)
+    chosen = uncertainty.topk(40).indices.sort(1).values
+    assert chosen.tolist() == WINNER["grid_point_indices_sorted"].tolist()
+    torch.testing.assert_close(regular_grid(13)[chosen], WINNER["grid_point_coords_by_index"])
+
+
 def test_the_focal_loss_and_its_gradient():
     logits = recipe_normal("focal_logits", (50, 34), SEED, 2.0).requires_grad_()
     labels = MMDET["focal_labels"].long()

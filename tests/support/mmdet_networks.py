@@ -118,7 +118,9 @@ HTC_1 = replace(
     roi=replace(ROI_1, size=12),
     box=replace(HTC.box, whole_pixels=True),
 )
-MASK_RCNN = MaskRCNNSettings(rpn=RPN, roi=ROI, box=BOX, mask=ConvMaskSettings(roi_size=14))
+MASK_RCNN = MaskRCNNSettings(
+    rpn=RPN, roi=ROI, box=BOX, mask=ConvMaskSettings(roi_size=14, targets="aligned")
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.training import trainer as trainer_module
 from seamless_pr.training.checkpoints import load_checkpoint, load_weights
 from seamless_pr.training.run_log import read_log
+from seamless_pr.training.step import loss_scaler
 from seamless_pr.training.trainer import TrainingHooks
 from tests.training.tiny_training import TinyNetwork, endless_batches, make_trainer
 
@@ -289,6 +291,22 @@ def test_clipping_bounds_the_step(tmp_path: Path) -> None:
     after = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
     # First Nesterov step: lr times warm-up times (1 + momentum) times the clipped gradient.
     assert (after - before).norm() == pytest.approx(0.1 / 3 * 1.9 * 1e-3, rel=0.05)
+
+
+@pytest.mark.parametrize("fixed", [512.0, 0.0])
+def test_a_fixed_loss_scale_survives_an_overflow(tmp_path: Path, fixed: float) -> None:
+    step = make_trainer(tmp_path)._step
+    # As on a GPU, which alone trains in fp16.
+    step._training = replace(step._training, amp="fp16", loss_scale=fixed)
+    step._scaler = loss_scaler(torch.device("cpu"), step._training)
+    weights = [parameter.detach().clone() for parameter in step.parameters]
+    first = step._scaler.get_scale()
+    assert first == (fixed or 65536)
+    step._loss_weights["first"] = 1e38
+    step(endless_batches(0), 0, 10.0)
+    assert step._scaler.get_scale() == (fixed or first / 2)
+    for parameter, before in zip(step.parameters, weights, strict=True):
+        assert torch.equal(parameter, before)
 
 
 def test_bf16_trains_on_a_cpu_and_fp16_is_refused(tmp_path: Path) -> None:

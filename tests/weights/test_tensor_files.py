@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from seamless_pr.weights.tensor_files import read_pickled, read_tensors
+from seamless_pr.weights.tensor_files import PassedOver, read_pickled, read_tensors
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 
@@ -38,6 +40,41 @@ def test_files_of_torch_are_read_in_either_form(tmp_path: Path, zipped: bool) ->
     for name, tensor in WEIGHTS.items():
         assert torch.equal(found[name], tensor)
     assert read_pickled(path)["epoch"] == 3
+
+
+class History:
+    """As mmengine's history of a loss: with arrays, and functions of its class among its values."""
+
+    def __init__(self) -> None:
+        self.log, self.statistics = np.arange(3.0), {"min": History.smallest}
+
+    def smallest(self) -> float:
+        return float(self.log.min())
+
+
+@pytest.mark.parametrize("program", ["mmengine.logging.history_buffer", "elsewhere"])
+def test_histories_of_mmengine_are_passed_over_and_those_of_others_refused(
+    tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "epoch_1.pth"
+    module = types.ModuleType(program)
+    module.History = History
+    content = {"state_dict": WEIGHTS, "message_hub": {"loss": History()}, "meta": {"epoch": 1}}
+    with monkeypatch.context() as patch:
+        packages = program.split(".")
+        for depth in range(len(packages)):
+            patch.setitem(sys.modules, ".".join(packages[: depth + 1]), module)
+        patch.setattr(History, "__module__", program)
+        patch.setattr(History.smallest, "__module__", program)
+        torch.save(content, path)
+    if program == "elsewhere":
+        with pytest.raises(ValueError, match=r"epoch_1\.pth cannot be read as weights"):
+            read_tensors(path)
+        return
+    assert read_tensors(path).keys() == WEIGHTS.keys()
+    found = read_pickled(path)
+    assert isinstance(found["message_hub"]["loss"], PassedOver)
+    assert found["meta"] == {"epoch": 1}
 
 
 def test_an_archive_that_was_packed_again_is_read_as_long_as_it_is_no_bomb(tmp_path: Path) -> None:

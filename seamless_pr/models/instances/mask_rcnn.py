@@ -18,7 +18,11 @@ from seamless_pr.layers.conv_norm_act import (
     init_before_activation,
     init_predictor,
 )
-from seamless_pr.models.instances.positive_rois import PositiveRoIs, positive_rois
+from seamless_pr.models.instances.positive_rois import (
+    PositiveRoIs,
+    positive_rois,
+    targets_of_masks,
+)
 from seamless_pr.models.instances.two_stage import MaskPart, SampledBatch
 from seamless_pr.ops.mask_targets import nearest_mask_targets
 from seamless_pr.ops.masks import BoxMasks
@@ -73,9 +77,15 @@ class MaskHead(nn.Module):
 
 
 def mask_loss(
-    logits: Tensor, rois: PositiveRoIs, targets: Sequence[PanopticTarget]
+    logits: Tensor,
+    rois: PositiveRoIs,
+    targets: Sequence[PanopticTarget],
+    *,
+    aligned: bool = False,
 ) -> dict[str, LossSum]:
     """Loss `mask`: binary cross-entropy on the object's class, mean over cells that are not void.
+
+    Of "aligned" cells (see `ConvMaskSettings.targets`) none is void.
 
     Args:
         logits: [R, T, M, M] for `rois`, in their order.
@@ -84,6 +94,10 @@ def mask_loss(
     """
     logits = logits.float()
     own = logits[torch.arange(len(logits), device=logits.device), rois.thing_indices]
+    if aligned:
+        labels = targets_of_masks(rois, targets, own.shape[-1], whole_pixels=False)
+        total = F.binary_cross_entropy_with_logits(own, labels, reduction="sum")
+        return {"mask": LossSum(total, own.numel())}
     labels, valid = torch.zeros_like(own), torch.zeros_like(own, dtype=torch.bool)
     for image_index, target in enumerate(targets):
         row = torch.nonzero(rois.image_indices == image_index).flatten()
@@ -103,15 +117,24 @@ class ConvMasks(MaskPart):
         norm_rois: whose features pass the convolutions in training and count in their batch
             statistics: "sampled" (all sampled RoIs, as in the released Seamless code) or "positive"
             (only those that get a mask loss: a quarter of the work).
+        aligned_targets: see `mask_loss`.
     """
 
     loss_names = ("mask",)
 
-    def __init__(self, head: MaskHead, *, roi: RoISettings, norm_rois: str = "positive") -> None:
+    def __init__(
+        self,
+        head: MaskHead,
+        *,
+        roi: RoISettings,
+        norm_rois: str = "positive",
+        aligned_targets: bool = False,
+    ) -> None:
         super().__init__()
         self.head = head
         self.roi = roi
         self.norm_rois = norm_rois
+        self.aligned_targets = aligned_targets
 
     def losses(self, sampled: SampledBatch) -> dict[str, LossSum]:
         positive = positive_rois(sampled.rois, sampled.targets)
@@ -124,7 +147,8 @@ class ConvMasks(MaskPart):
         if self.roi != sampled.roi:
             levels, padded_size = sampled.features.levels, sampled.batch.padded_size
             roi_features = pool_rois(levels, boxes, padded_size, self.roi)
-        return mask_loss(self.head(roi_features, kept), positive, sampled.targets)
+        logits = self.head(roi_features, kept)
+        return mask_loss(logits, positive, sampled.targets, aligned=self.aligned_targets)
 
     def add_masks(
         self, features: Features, instances: Sequence[Instances], padded_size: tuple[int, int]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.models.instances import point_rend
@@ -15,12 +16,13 @@ from seamless_pr.models.instances.box_branch import (
     sample_proposals,
     suppressed,
 )
-from seamless_pr.models.instances.coarse_masks import coarse_mask_logits
+from seamless_pr.models.instances.coarse_masks import box_grid_features, coarse_mask_logits
 from seamless_pr.models.instances.positive_rois import PositiveRoIs, targets_of_masks
 from seamless_pr.models.instances.rpn import Proposals, propose, rpn_losses
 from seamless_pr.ops.boxes import clip_boxes, decode_boxes, last_pixels
 from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.instances import Instances
+from seamless_pr.weights.mmdetection import fit_mmdetection_weights
 from tests.support.golden import every_golden_case
 from tests.support.mmdet_networks import (
     CANDIDATE_5,
@@ -34,11 +36,12 @@ from tests.support.mmdet_networks import (
     check_gradients,
     check_proposals,
     close,
+    empty_network,
     image_per_object,
     mask_targets,
     statistics,
 )
-from tests.support.mmdet_recipe import recipe_uniform, unpacked
+from tests.support.mmdet_recipe import recipe_shapes, recipe_uniform, unpacked
 
 R50 = MMDetCase("pointrend_winner_r50_166x230_s3", "pointrend_winner_r50", WINNER)
 GRID_14 = MMDetCase(
@@ -46,9 +49,10 @@ GRID_14 = MMDetCase(
     "pointrend_winner_r50_p2p5_grid14",
     SMALL_GRID,
 )
-# Rounding decides where the deformable layers of a Res2Net with random weights read: float32 and
-# float64 of the same code differ by as much as its maps' own size. Keys, shapes and statistics can
-# be compared.
+# Rounding decides where the deformable layers of its Res2Net with random weights read (see the
+# golden cases of backbones): of maps, only statistics can be compared. Its backbone is compared
+# with a plain reading in float64, its non-local blocks and boxes of 10x10 with golden operations,
+# and its heads with plain readings here.
 FIFTH = MMDetCase(
     "pointrend_winner_res2net101_bfp2_roi10_128x170_s6",
     "pointrend_winner_res2net101_bfp2_roi10",
@@ -107,6 +111,8 @@ def test_pyramid_and_proposal_head(case):
                 stat = golden[f"rpn_{name}_p{number}_stat"]
                 torch.testing.assert_close(statistics(x), stat, rtol=1e-4, atol=1e-5)
     check_proposals(theirs(proposals.boxes, case), golden["proposals"][:, :4])
+    scores = golden["proposal_scores"] if not is_winner(case) else golden["proposals"][:, 4]
+    close(proposals.logits.sigmoid(), scores, 1e-4)
 
 
 @on_cases(*CASES)
@@ -185,6 +191,8 @@ def check_masks(found: Instances, golden: dict[str, Tensor], name: str, case: MM
     differing = (logits[:, 1::step, 1::step] - golden[f"{name}_refined_logits_cls_sub"]).abs()
     # A point at the edge of the chosen ones may be predicted there and interpolated here.
     assert float((differing > 1e-3).float().mean()) < 2e-3
+    stat = golden[f"{name}_refined_stat"]
+    torch.testing.assert_close(statistics(logits), stat, rtol=1e-3, atol=1e-4)
     expected = unpacked(golden[f"{name}_masks_packed"], int(golden["ori_hw"][1]))
     assert float((pasted(found, case) != expected).float().mean()) < 1e-3
 
@@ -202,6 +210,14 @@ def test_masks_of_fixed_boxes_step_by_step(case, monkeypatch):
     with torch.no_grad():
         coarse = coarse_mask_logits(branch.masks.coarse_head, reader, theirs(boxes, case), images)
     close(coarse[own, channel], golden["fixed_coarse_logits_cls"], 1e-3)
+    if "fixed_coarse_input_stat" in golden:
+        with torch.no_grad():
+            grid = box_grid_features(
+                reader, theirs(boxes, case), images, branch.masks.coarse_head.roi_size
+            )
+        close(grid[:2, ::160], golden["fixed_coarse_input_first2_ch160"], 1e-3)
+        stat = golden["fixed_coarse_input_stat"]
+        torch.testing.assert_close(statistics(grid), stat, rtol=1e-4, atol=1e-5)
     if "fixed_coarse_logits_first3" in golden:
         chosen = golden["fixed_coarse_logits_first3"]
         close(coarse[:3, :: -(-35 // chosen.shape[1])], chosen, 1e-3)
@@ -371,3 +387,55 @@ def test_the_fifth_candidate_is_imported_as_published():
     with torch.no_grad():
         (masked,) = FIFTH.build().instances.add_masks(features, FIFTH.batch(), [found])
     assert masked.require_masks().logits.shape == (len(boxes), 416, 416)
+
+
+def test_the_heads_of_the_fifth_candidate_are_a_plain_reading_of_their_weights():
+    network = empty_network(FIFTH)
+    generator = torch.Generator().manual_seed(0)
+    theirs_ = {
+        name: torch.randn(shape, generator=generator) * (2 / max(shape[1:].numel(), 1)) ** 0.5
+        for name, sides in recipe_shapes(FIFTH.network).items()
+        if not name.startswith("backbone.") and (shape := torch.Size(sides))
+    }
+    heads = {key: x for key, x in network.state_dict().items() if "backbone" not in key}
+    state, report = fit_mmdetection_weights(theirs_, heads)
+    report.check("the heads")
+    network.load_state_dict(state, assign=True, strict=False)
+    branch = network.instances
+
+    def layer(x: Tensor, name: str, convolve=F.linear, **options) -> Tensor:
+        return convolve(x, theirs_[f"{name}.weight"], theirs_[f"{name}.bias"], **options)
+
+    def compare(found: Tensor, expected: Tensor) -> None:
+        size = float(expected.square().mean()) ** 0.5
+        close(found, expected, 1e-4 * size)
+
+    with torch.no_grad():
+        pooled = torch.randn(3, 256, 10, 10, generator=generator)
+        hidden = pooled.flatten(1)
+        for index in range(4):
+            hidden = F.relu(layer(hidden, f"bbox_head.shared_fcs.{index}"))
+        output = branch.box_head(pooled)
+        compare(output.class_logits, layer(hidden, "bbox_head.fc_cls"))
+        compare(output.box_deltas[:, :4], layer(hidden, "bbox_head.fc_reg"))
+
+        grid = torch.randn(3, 5 * 256, 26, 26, generator=generator)
+        coarse = "point_rend_roihead.mask_coarse_head"
+        hidden = F.relu(layer(grid, f"{coarse}.reduce_channel_dim_conv.0", F.conv2d))
+        hidden = F.relu(layer(hidden, f"{coarse}.reduce_spatial_dim_conv.0", F.conv2d, stride=2))
+        hidden = hidden.flatten(1)
+        for index in range(1, 5):
+            hidden = F.relu(layer(hidden, f"{coarse}.coarse_mask_fc{index}"))
+        expected = layer(hidden, f"{coarse}.prediction").view(3, 35, 13, 13)
+        compare(branch.masks.coarse_head(grid), expected)
+
+        fine = torch.randn(50, 5 * 256, generator=generator)
+        seen = torch.randn(50, 35, generator=generator)
+        hidden = fine[..., None]
+        for index in range(1, 6):
+            hidden = torch.cat([hidden, seen[..., None]], 1)
+            name = f"point_rend_roihead.mask_point_head.fc{index}"
+            hidden = F.relu(layer(hidden, name, F.conv1d))
+        hidden = torch.cat([hidden, seen[..., None]], 1)
+        expected = layer(hidden, "point_rend_roihead.mask_point_head.predictor", F.conv1d)
+        compare(branch.masks.point_head(fine, seen), expected[..., 0])
