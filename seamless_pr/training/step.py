@@ -195,9 +195,9 @@ class OptimizerStep:
 
 def loss_scaler(device: torch.device, training: TrainingSettings) -> torch.amp.GradScaler:
     """Scales the losses in fp16, by a fixed factor or one that follows the gradients."""
-    is_used, fixed = training.amp == "fp16", training.loss_scale
-    options = {"init_scale": fixed} if fixed else {}
-    return torch.amp.GradScaler(device.type, enabled=is_used, **options)
+    if training.loss_scale:
+        return torch.amp.GradScaler(device.type, training.loss_scale)
+    return torch.amp.GradScaler(device.type, enabled=training.amp == "fp16")
 
 
 def _autocast(device: torch.device, amp: str) -> contextlib.AbstractContextManager[Any]:
