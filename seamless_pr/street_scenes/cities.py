@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from seamless_pr.street_scenes.people import pick
 from seamless_pr.street_scenes.plan import CityStyle
+
+# With these, half of the objects in images of 512x1024 measure more than about 240 pixels.
+_NEAR_ZOOM = 4.0
+_NEAR_METRES = 20.0
 
 CITIES: dict[str, tuple[str, ...]] = {
     "train": ("altenried", "birkenau", "cornwaldt", "dornfurt", "eschhaven", "falkenrode"),
@@ -52,4 +57,14 @@ def city_style(name: str) -> CityStyle:
         tree_chance=float(rng.uniform(0.3, 0.75)),
         ego_height=float(rng.uniform(0.05, 0.1)),
         field_of_view=float(rng.uniform(0.85, 1.05)),
+    )
+
+
+def near_style(style: CityStyle) -> CityStyle:
+    """The same city through a longer lens, without the small things of the distance."""
+    half_width = np.tan(style.field_of_view / 2) / _NEAR_ZOOM
+    return replace(
+        style,
+        field_of_view=2 * float(np.arctan(half_width)),
+        stands_within_metres=_NEAR_METRES,
     )

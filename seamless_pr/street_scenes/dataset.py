@@ -6,7 +6,7 @@
 dataset. By default it makes `R/leftImg8bit/<split>/<city>/...` and `R/gtFine/<split>/<city>/...` as
 the Cityscapes archives hold them, so that every tool for Cityscapes works on the result. Each image
 is a function of (seed, split, index) alone: the number of workers, and an earlier run that was
-stopped, change nothing.
+stopped, change nothing. `--near` draws few and large objects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from seamless_pr.datasets.label_spaces import load_labels
 from seamless_pr.files import write_whole
 from seamless_pr.parallel import map_in_processes
 from seamless_pr.street_scenes.camera import Array
-from seamless_pr.street_scenes.cities import CITIES, city_style, scene_city
+from seamless_pr.street_scenes.cities import CITIES, city_style, near_style, scene_city
 from seamless_pr.street_scenes.labelled import draw_labelled_scene
 from seamless_pr.street_scenes.layout import lay_out_scene
 from seamless_pr.street_scenes.layouts import LAYOUTS, Layout
@@ -44,6 +44,7 @@ PNG_OPTIONS = (
     cv2.IMWRITE_PNG_FILTER_UP,
 )
 MIN_INSTANCES = 5
+MIN_NEAR_INSTANCES = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,12 @@ def scene_paths(root: str | os.PathLike[str], split: str, index: int) -> ScenePa
 
 
 def draw_street_scene(
-    seed: int, split: str, index: int, size: tuple[int, int] = (1024, 2048)
+    seed: int,
+    split: str,
+    index: int,
+    size: tuple[int, int] = (1024, 2048),
+    *,
+    near: bool = False,
 ) -> PaintedScene:
     """Draws one image with its ground truth.
 
@@ -89,6 +95,7 @@ def draw_street_scene(
         split: train, val or test; each has its own cities.
         index: number of the image, from 0.
         size: (height, width) in pixels.
+        near: few and large objects, as seen through a longer lens.
 
     Returns:
         The painted scene; the same arguments give the same bytes.
@@ -99,12 +106,14 @@ def draw_street_scene(
     if min(size) < 64:
         raise ValueError(f"size must be at least 64x64 pixels; got {size[0]}x{size[1]}")
     style = city_style(scene_city(split, index))
+    style = near_style(style) if near else style
+    least = MIN_NEAR_INSTANCES if near else MIN_INSTANCES
     sequence = np.random.SeedSequence([seed, zlib.crc32(split.encode()), index])
     while True:
         layout_rng, paint_rng = (np.random.default_rng(child) for child in sequence.spawn(2))
         scene = paint_scene(lay_out_scene(layout_rng, style, size), paint_rng)
         # About one street in a hundred is nearly empty; it is laid out anew.
-        if scene.num_instances >= MIN_INSTANCES:
+        if scene.num_instances >= least:
             return scene
 
 
@@ -114,6 +123,7 @@ def write_street_scenes(
     num_images: Mapping[str, int],
     size: tuple[int, int],
     seed: int,
+    near: bool = False,
     workers: int = 1,
     progress: bool = True,
 ) -> int:
@@ -124,6 +134,7 @@ def write_street_scenes(
         num_images: split -> number of images.
         size: (height, width) in pixels.
         seed: of the dataset.
+        near: see `draw_street_scene`.
         workers: processes.
         progress: show a progress bar.
 
@@ -138,7 +149,7 @@ def write_street_scenes(
         if count < 0:
             raise ValueError(f"number of images must not be negative; got {count} for '{split}'")
     jobs = [
-        (str(root), split, index, size, seed)
+        (str(root), split, index, size, seed, near)
         for split, count in num_images.items()
         for index in range(count)
         if not scene_paths(root, split, index).are_complete()
@@ -188,9 +199,9 @@ def _write_labelled(
     return layout.write_image(root, split, index, scene)
 
 
-def _write_one(job: tuple[str, str, int, tuple[int, int], int]) -> None:
-    root, split, index, size, seed = job
-    scene = draw_street_scene(seed, split, index, size)
+def _write_one(job: tuple[str, str, int, tuple[int, int], int, bool]) -> None:
+    root, split, index, size, seed, near = job
+    scene = draw_street_scene(seed, split, index, size, near=near)
     paths = scene_paths(root, split, index)
     _write_png(paths.image, cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR))
     _write_png(paths.label_ids, scene.label_ids)
@@ -251,9 +262,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=parse_size, default=(256, 512), help="HEIGHTxWIDTH")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--near", action="store_true", help="few and large objects; for --layout cityscapes"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     num_images = {split: getattr(options, split) for split in CITIES if getattr(options, split)}
+    if options.near and options.layout != "cityscapes":
+        parser.error("--near is for --layout cityscapes; leave one of them out")
     if options.layout != "cityscapes":
         write_layout(
             LAYOUTS[options.layout],
@@ -270,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_images=num_images,
         size=options.size,
         seed=options.seed,
+        near=options.near,
         workers=options.workers,
     )
     print(f"{drawn} images drawn, {sum(num_images.values()) - drawn} were there; in {options.root}")

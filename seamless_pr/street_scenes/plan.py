@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +32,8 @@ class CityStyle:
         tree_chance: chance of a row of trees.
         ego_height: share of the image that the ego vehicle covers.
         field_of_view: radians.
+        stands_within_metres: what has a foot and is no tree (vehicles, people, poles, signs) stands no
+            farther away than this.
     """
 
     name: str
@@ -43,6 +46,7 @@ class CityStyle:
     tree_chance: float
     ego_height: float
     field_of_view: float
+    stands_within_metres: float = math.inf
 
 
 @dataclass
@@ -109,14 +113,16 @@ def stand(
         margin: free metres around.
 
     Returns:
-        Whether there was room.
+        Whether there was room, not too far away.
     """
     x, z, heading = pose
     sine, cosine = abs(np.sin(heading)), abs(np.cos(heading))
     reach_x = half_extent[0] * sine + half_extent[1] * cosine
     reach_z = half_extent[0] * cosine + half_extent[1] * sine
     box = (x - reach_x, x + reach_x, z - reach_z, z + reach_z)
-    if z - reach_z < 1.2 or not (force or plan.is_free(box, margin)):
+    if z - reach_z < 1.2 or z > plan.style.stands_within_metres:
+        return False
+    if not (force or plan.is_free(box, margin)):
         return False
     items, vertices = [], []
     for label, model in parts:
