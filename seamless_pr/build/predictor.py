@@ -12,13 +12,11 @@ import torch
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import load_strictly
+from seamless_pr.config.schema import DataConfig
 from seamless_pr.inference.predictor import Predictor, usable_device
-from seamless_pr.models.networks.multi_scale import MultiScaleNet
-from seamless_pr.models.networks.network import Network
-from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.structures.label_space import LabelSpace
-from seamless_pr.structures.views import View
+from seamless_pr.structures.views import View, described_views
 from seamless_pr.training.checkpoints import find_weights, load_weights
 
 
@@ -41,8 +39,8 @@ def load_predictor(
         label_space: demanded classes; None: whatever the network was trained on.
         overrides: changes of the stored config, as `model.fusion.score_threshold=0.4`.
         batch_size, amp: see `Predictor`.
-        views: every image is seen this often, and what was seen is merged; none: seen once, as it
-            is.
+        views: every image is seen this often, and what was seen is merged; none: those of the
+            config's `data.view_sides_pixels`, else it is seen once, as it is.
 
     Raises:
         FileNotFoundError: no weights there.
@@ -66,12 +64,10 @@ def load_predictor(
     load_strictly(network, weights, file)
     settings: dict[str, Any] = {"weights_sha256": _sha256(file), "overrides": sorted(overrides)}
     if views:
-        network = _with_views(network, views, file)
-        settings["views"] = [[view.scale, view.flip] for view in views]
-    if config.data.view_sides_pixels:
-        network = MultiScaleNet(
-            network, config.data.view_sides_pixels, config.data.view_longest_side_pixels
-        )
+        network = ViewedNet(network, views)
+        settings["views"] = described_views(views)
+    elif config.data.view_sides_pixels:
+        network = ViewedNet(network, _views_of_sides(config.data))
     return Predictor(
         network,
         shortest_side_pixels=config.data.shortest_side_pixels,
@@ -84,13 +80,11 @@ def load_predictor(
     )
 
 
-def _with_views(network: Network, views: Sequence[View], file: Path) -> ViewedNet:
-    if not isinstance(network, TwoBranchNet):
-        raise ValueError(
-            f"the network of {file} is a {type(network).__name__}, which cannot merge views; "
-            "predict without them"
-        )
-    return ViewedNet(network, views)
+def _views_of_sides(data: DataConfig) -> list[View]:
+    longest = data.view_longest_side_pixels
+    return [
+        View(1.0, flip, side, longest) for side in data.view_sides_pixels for flip in (False, True)
+    ]
 
 
 def _check_label_space(trained: LabelSpace, demanded: LabelSpace, file: Path) -> None:

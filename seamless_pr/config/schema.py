@@ -57,8 +57,8 @@ class DataConfig:
         training_sides_pixels: in training the shorter side is one of these, each as likely; []: see
             `scale_range`.
         training_longest_side_pixels: cap in training; null: as everywhere.
-        view_sides_pixels: in prediction class scores are averaged over views of these shorter sides
-            and their mirror images, for semantics of MaskFormer and its baselines; []: one view.
+        view_sides_pixels: in prediction images are seen at these shorter sides and mirrored, and
+            what is seen is merged, unless the prediction names its own views; []: one view.
         view_longest_side_pixels: cap of the views; null: none.
         scale_range: in training `shortest_side_pixels` is multiplied by a random factor of this
             range.

@@ -19,12 +19,14 @@ from seamless_pr.datasets.label_spaces import LABEL_SPACE_NAMES, load_label_spac
 from seamless_pr.inference.predictor import Predictor, usable_device
 from seamless_pr.models.fusion.by_query import QueryFusion, QueryOutputs
 from seamless_pr.models.networks.network import Network, PixelNormalization
+from seamless_pr.models.networks.scoring import QueryNetwork
+from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
-from seamless_pr.structures.prediction import Prediction
 from seamless_pr.structures.query_settings import QueryFusionSettings
+from seamless_pr.structures.views import View, described_views
 from seamless_pr.weights.maskformer import described_classes, official_order
 
 PREFIX = "hf:"
@@ -44,7 +46,7 @@ _OVERRIDES = {
 }
 
 
-class TransformersNet(Network):
+class TransformersNet(QueryNetwork):
     """A network of `transformers` that labels by queries; for prediction only.
 
     Args:
@@ -128,9 +130,6 @@ class TransformersNet(Network):
         images = nn.functional.pad(batch.images, (0, side - width, 0, side - height))
         return ImageBatch(images, batch.image_sizes)
 
-    def finish(self, outputs: QueryOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        return self.fusion.finish(outputs, sizes)
-
 
 def load_transformers_predictor(
     source: str,
@@ -140,6 +139,7 @@ def load_transformers_predictor(
     overrides: Sequence[str] = (),
     batch_size: int = 1,
     amp: str = "none",
+    views: Sequence[View] = (),
 ) -> Predictor:
     """A network of Hugging Face, ready to label images.
 
@@ -155,6 +155,8 @@ def load_transformers_predictor(
             model.fusion.object_threshold, model.fusion.overlap_threshold, data.label_space,
             data.shortest_side_pixels, data.longest_side_pixels.
         batch_size, amp: see `Predictor`.
+        views: see `seamless_pr.build.predictor.load_predictor`; a network that reads squares takes
+            none that is larger.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
@@ -174,7 +176,7 @@ def load_transformers_predictor(
     }
     fusion = QueryFusion(space, QueryFusionSettings(**thresholds))
     shortest, longest = _sides(processor, source)
-    wrapped = TransformersNet(
+    wrapped: Network = TransformersNet(
         network,
         order,
         fusion,
@@ -182,6 +184,13 @@ def load_transformers_predictor(
         square_pixels=_square(config, processor, source),
         task_tokens=_task_tokens(config, source, fusion.settings.task),
     )
+    settings: dict[str, Any] = {
+        "weights_sha256": _sha256(network),
+        "overrides": sorted(overrides),
+    }
+    if views:
+        wrapped = ViewedNet(wrapped, views)
+        settings["views"] = described_views(views)
     return Predictor(
         wrapped,
         shortest_side_pixels=values.get("data.shortest_side_pixels", shortest),
@@ -189,7 +198,7 @@ def load_transformers_predictor(
         device=usable_device(device),
         batch_size=batch_size,
         amp=amp,
-        settings={"weights_sha256": _sha256(network), "overrides": sorted(overrides)},
+        settings=settings,
     )
 
 

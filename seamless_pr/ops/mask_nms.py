@@ -79,10 +79,18 @@ def matrix_nms(
 
 def _better_overlaps(masks: Tensor, class_indices: Tensor) -> Tensor:
     """IoU of mask i with a later j of its class, [R, R]; 0 elsewhere."""
-    # Counts of pixels: exact in float32 up to 2^24 of them.
-    flat = masks.flatten(1).float()
-    areas = flat.sum(1)
-    intersection = flat @ flat.t()
-    union = areas[:, None] + areas - intersection
     same_class = class_indices[:, None] == class_indices
-    return (intersection / union.clamp(min=1) * same_class).triu(diagonal=1)
+    return (mask_iou(masks, masks) * same_class).triu(diagonal=1)
+
+
+def mask_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of every pair, [R, S] float32; 0 if both are empty.
+
+    Args:
+        first, second: [R, ...] and [S, ...] bool.
+    """
+    # Counts of pixels: exact in float32 up to 2^24 of them.
+    ours, theirs = first.flatten(1).float(), second.flatten(1).float()
+    intersection = ours @ theirs.t()
+    union = ours.sum(1)[:, None] + theirs.sum(1) - intersection
+    return intersection / union.clamp(min=1)

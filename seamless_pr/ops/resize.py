@@ -104,3 +104,35 @@ def resize_to_sides(
 def upsample_logits(logits: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
     """Bilinear resize of [N, C, h, w] to `size` with pixel areas aligned (align_corners=False)."""
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def resampled_valid(
+    maps: Tensor,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    *,
+    flip: bool = False,
+) -> Tensor:
+    """Maps of a padded image, read bilinearly at the cells of a grid over its valid part.
+
+    Args:
+        maps: [R, h, w] over the padded image.
+        padded_size, image_size: (height, width) of it and of its valid part.
+        size: (rows, columns) of the grid.
+        flip: the image is mirrored, and the grid is not.
+
+    Returns:
+        [R, *size]; the maps themselves where they are that grid.
+    """
+    places = []
+    for cells, valid, padded in zip(size, image_size, padded_size):
+        centres = (torch.arange(cells, device=maps.device, dtype=maps.dtype) + 0.5) / cells
+        places.append(2 * centres * valid / padded - 1)
+    rows, columns = places
+    y, x = torch.meshgrid(rows, columns.flip(0) if flip else columns, indexing="ij")
+    grid = torch.stack([x, y], dim=-1)[None]
+    read = F.grid_sample(
+        maps[None], grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return read[0]

@@ -17,6 +17,9 @@ examples:
   python pipelines/predict.py --weights hf:facebook/mask2former-swin-tiny-coco-panoptic \\
       --images photos --output predictions
 
+  # over views of every image: two sizes, each also mirrored (slower, better)
+  python pipelines/predict.py --weights W --images photos --output predictions --scales 1 1.5 --flip
+
   # images in a bucket, with the backend installed: pip install "seamless_pr[s3]"
   python pipelines/predict.py --weights W --images "s3://bucket/photos/*/*.jpg" --output predictions
 
@@ -50,6 +53,7 @@ from seamless_pr.pipelines.stage import ExitCode, Stage
 from seamless_pr.progress import Progress
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import Category, LabelSpace
+from seamless_pr.structures.views import views_of
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +78,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--amp", choices=tuple(AMP_TYPES), default="none", help="16-bit arithmetic (default: none)"
+    )
+    parser.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="S",
+        help="sizes that every image is seen at, as factors on the network's (default: 1); what is "
+        "seen is merged",
+    )
+    parser.add_argument(
+        "--flip", action="store_true", help="every size is also seen mirrored, left to right"
     )
     parser.add_argument(
         "--threads",
@@ -139,6 +155,7 @@ def run(options: argparse.Namespace) -> ExitCode:
         overrides=options.overrides,
         batch_size=options.batch_size,
         amp=options.amp,
+        views=views_of(options.scales, flip=options.flip),
     )
     refuse_other_classes(predictor, options.image_ids)
     if uses_ray(options):

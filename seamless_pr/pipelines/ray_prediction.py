@@ -32,6 +32,7 @@ from seamless_pr.pipelines.ray_stages import (
     write_files,
 )
 from seamless_pr.pipelines.ray_support import TASK_RETRIES, cluster_failures, ray_cluster
+from seamless_pr.structures.views import views_of
 
 # After a block its images count as progress. A network that reads and writes itself waits for files
 # before and after it.
@@ -76,6 +77,7 @@ def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> I
             overrides=options.overrides,
             batch_size=options.batch_size,
             amp=options.amp,
+            views=views_of(options.scales, flip=options.flip),
         )
         sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
         job = Job(

@@ -32,8 +32,7 @@ class CityStyle:
         tree_chance: chance of a row of trees.
         ego_height: share of the image that the ego vehicle covers.
         field_of_view: radians.
-        stands_within_metres: what has a foot and is no tree (vehicles, people, poles, signs) stands no
-            farther away than this.
+        stands_within_metres: vehicles, people, poles and signs stand no farther away than this.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,27 +19,44 @@ class View:
     Attributes:
         scale: factor on both sides.
         flip: mirrored, left to right.
+        shortest_side_pixels: length of the shorter side, in place of the factor.
+        longest_side_pixels: cap on the longer side then; None: no cap.
     """
 
     scale: float = 1.0
     flip: bool = False
+    shortest_side_pixels: int | None = None
+    longest_side_pixels: int | None = None
 
     def __post_init__(self) -> None:
         if self.scale <= 0:
             raise ValueError(f"the scale of a view must be positive; got {self.scale}")
 
 
+def views_of(scales: Sequence[float], *, flip: bool = False) -> tuple[View, ...]:
+    """Every scale, and with `flip` every scale mirrored too; each plain one before its mirror.
+
+    None at all if the image as it is would be the only one.
+    """
+    flips = (False, True) if flip else (False,)
+    views = tuple(View(scale, is_mirrored) for scale in scales for is_mirrored in flips)
+    return () if views == (View(),) else views
+
+
+def described_views(views: Sequence[View]) -> list[list[float | bool]]:
+    """Views by factors as plain values, for the record of a prediction."""
+    return [[view.scale, view.flip] for view in views]
+
+
 @dataclass(frozen=True)
-class SeenView:
-    """One view of a batch, after the trunk.
+class ChangedBatch:
+    """One view of a batch.
 
     Attributes:
-        features: of the changed images.
-        batch: the changed images, padded as the network wants them.
+        batch: the changed images.
         flip: whether they are mirrored.
     """
 
-    features: Features
     batch: ImageBatch
     flip: bool
 
@@ -75,6 +93,17 @@ class SeenView:
         width = self.batch.image_sizes[image][1]
         x0, y0, x1, y1 = boxes.unbind(-1)
         return torch.stack([width - x1, y0, width - x0, y1], dim=-1)
+
+
+@dataclass(frozen=True)
+class SeenView(ChangedBatch):
+    """One view of a batch, padded as the network wants it, after the trunk.
+
+    Attributes:
+        features: of the changed images.
+    """
+
+    features: Features
 
 
 def _last_pixel(boxes: Tensor, whole_pixels: bool) -> Tensor:

@@ -17,10 +17,11 @@ from torch import Tensor
 from seamless_pr.models.fusion.by_score import FrameSizes
 from seamless_pr.models.necks.pixel_decoder import PixelEmbedding, TransformerPixelDecoder
 from seamless_pr.models.networks.maskformer import MaskFormer, QueryLogits
-from seamless_pr.models.networks.multi_scale import MultiScaleNet
 from seamless_pr.models.networks.per_pixel import PerPixelNet
+from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from seamless_pr.structures.views import View
 from tests.support.maskformer_golden import drawn_image, load_arrays
 from tests.support.maskformer_networks import golden_network, reference_order, trunk_weights
 
@@ -250,14 +251,15 @@ def test_features_of_the_backbone_with_three_convolutions_in_its_stem_are_those_
 def test_scores_over_sizes_and_mirror_images_are_those_of_the_original():
     golden = Golden("tta_r50_ade150_s6_80x113", load_arrays("tta_r50_ade150_s6_80x113"))
     sides, longest = golden.arrays["min_sizes"].tolist(), int(golden.arrays["max_size"])
-    network = MultiScaleNet(golden.network, sides, longest)
+    views = [View(1.0, flip, side, longest) for side in sides for flip in (False, True)]
+    network = ViewedNet(golden.network, views)
     size = tuple(golden.arrays["img0_output_size"].tolist())
     batch = ImageBatch.from_images([drawn_image(60, *golden.arrays["image0_size"].tolist())])
     with torch.no_grad():
-        (views,) = network.outputs(batch)
-        (prediction,) = network.finish([views], [size])
-        scores = golden.as_reference(network.scores(views, size, (0, size[0])), 0)
-    shown = [(*view.outputs.image_sizes[0], *size) for view in views]
+        seen = network.outputs(batch)
+        (prediction,) = network.finish(seen, [size])
+        scores = golden.as_reference(golden.network.mean_scores(seen, 0, size, (0, size[0])), 0)
+    shown = [(*outputs.image_sizes[0], *size) for outputs in seen.outputs]
     assert shown == [tuple(row) for row in golden.arrays["view_sizes"].tolist()]
     golden.check("img0_sem_scores_sub", scores[::10, 3::8, 3::8], SCORE_TOLERANCE)
     golden.check_moments("img0_sem", scores, SCORE_TOLERANCE)

@@ -75,8 +75,16 @@ def solo_target(
         padded_size: (height, width) of the network input.
         grid_sizes: S per level.
         settings: ranges and fractions.
+
+    Raises:
+        ValueError: the padded size is no multiple of the mask feature's stride.
     """
     height, width = padded_size
+    if height % MASK_STRIDE or width % MASK_STRIDE:
+        raise ValueError(
+            f"SOLOv2 learns from images whose sides are multiples of {MASK_STRIDE}; got "
+            f"{height}x{width}; set model.size_divisor to 32"
+        )
     masks = _quarter_masks(truth, padded_size)
     centres, has_pixels = _centres(truth)
     sizes = truth.boxes[:, 2:] - truth.boxes[:, :2]

@@ -7,16 +7,17 @@ Source: SOLOv2 (NeurIPS 2020).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from seamless_pr.models.instances.branch import InstanceBranch
 from seamless_pr.models.instances.solo_head import SoloHead, SoloOutput
-from seamless_pr.models.instances.solo_targets import solo_losses, solo_target
+from seamless_pr.models.instances.solo_targets import MASK_STRIDE, solo_losses, solo_target
 from seamless_pr.ops.mask_nms import local_maxima, matrix_nms
 from seamless_pr.ops.masks import ImageMasks
+from seamless_pr.ops.resize import resampled_valid
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
@@ -24,6 +25,7 @@ from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.object_truth import ObjectTruth
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import SoloSettings
+from seamless_pr.structures.views import ChangedBatch, SeenView
 
 # Input pixels per cell of the maps that the towers see: masks must cover more cells than this.
 TOWER_STRIDES = (8, 8, 16, 32, 32)
@@ -104,6 +106,15 @@ class SoloV2(InstanceBranch):
             for image, image_size in enumerate(batch.image_sizes)
         ]
 
+    @torch.no_grad()
+    def detect_views(self, views: Sequence[SeenView], base: ImageBatch) -> list[Instances]:
+        """See `InstanceBranch`; cells of all views compete in one matrix NMS."""
+        outputs = [self.head(view.features.levels) for view in views]
+        return [
+            instances_of_views(outputs, views, image, base.image_sizes[image], self.settings)
+            for image in range(len(base))
+        ]
+
     def add_masks(
         self, features: Features, batch: ImageBatch, instances: Sequence[Instances]
     ) -> list[Instances]:
@@ -161,23 +172,79 @@ def solo_instances(
     A candidate's score is its category's probability times the mean probability inside its mask;
     masks not larger than the stride of their level, in cells, are left out.
     """
-    features = output.mask_features[image].float()
+    candidates = scored_candidates(output, image, settings)
+    best = candidates.scores.argsort(descending=True, stable=True)[: settings.max_before_nms]
+    candidates = candidates.select(best)
+    probs = mask_probs(candidates.kernels, output.mask_features[image].float())
+    found = Instances(
+        candidates.scores,
+        candidates.thing_indices,
+        None,
+        ImageMasks(probs, padded_size, image_size),
+    )
+    return suppressed_masks(found, probs, settings)
+
+
+def scored_candidates(output: SoloOutput, image: int, settings: SoloSettings) -> SoloCandidates:
+    """Candidates with masks large enough; their scores hold the mean probability inside."""
     candidates = solo_candidates(output, image, settings.score_threshold)
-    areas, maskness = mask_statistics(candidates, features, settings.mask_threshold)
-    is_large = areas > candidates.strides
-    candidates = candidates.select(is_large)
-    scores = candidates.scores * maskness[is_large]
-    best = scores.argsort(descending=True, stable=True)[: settings.max_before_nms]
-    candidates, scores = candidates.select(best), scores[best]
-    probs = mask_probs(candidates.kernels, features)
+    areas, maskness = mask_statistics(
+        candidates, output.mask_features[image].float(), settings.mask_threshold
+    )
+    rescored = replace(candidates, scores=candidates.scores * maskness)
+    return rescored.select(areas > candidates.strides)
+
+
+def suppressed_masks(found: Instances, probs: Tensor, settings: SoloSettings) -> Instances:
+    """What matrix NMS leaves of instances with masks [R, h, w], by descending new score."""
     kept, scores = matrix_nms(
         probs > settings.mask_threshold,
-        scores,
-        candidates.thing_indices,
+        found.scores,
+        found.thing_indices,
         kernel=settings.nms_kernel,
         sigma=settings.nms_sigma,
         min_score=settings.min_score,
         max_kept=settings.max_detections,
     )
-    masks = ImageMasks(probs[kept], padded_size, image_size)
-    return Instances(scores, candidates.thing_indices[kept], None, masks)
+    return replace(found.select(kept), scores=scores)
+
+
+def instances_of_views(
+    outputs: Sequence[SoloOutput],
+    views: Sequence[ChangedBatch],
+    image: int,
+    image_size: tuple[int, int],
+    settings: SoloSettings,
+) -> Instances:
+    """Objects of one image: the best candidates of all views after matrix NMS.
+
+    No published code merges views of SOLOv2. Masks are brought to the valid part of the image at a
+    quarter of its size.
+
+    Args:
+        outputs: of each view.
+        views: padded as the network wants them.
+        image: index in the batch.
+        image_size: (height, width) of the valid pixels of the image as it was.
+        settings: thresholds and limits.
+    """
+    of_views = [scored_candidates(output, image, settings) for output in outputs]
+    scores = torch.cat([candidates.scores for candidates in of_views])
+    things = torch.cat([candidates.thing_indices for candidates in of_views])
+    best = scores.argsort(descending=True, stable=True)[: settings.max_before_nms]
+    grid = (-(-image_size[0] // MASK_STRIDE), -(-image_size[1] // MASK_STRIDE))
+    probs = scores.new_zeros(len(best), *grid)
+    first = 0
+    for output, view, candidates in zip(outputs, views, of_views, strict=True):
+        rows = torch.nonzero((best >= first) & (best < first + len(candidates))).flatten()
+        kernels = candidates.kernels[best[rows] - first]
+        probs[rows] = resampled_valid(
+            mask_probs(kernels, output.mask_features[image].float()),
+            view.batch.padded_size,
+            view.batch.image_sizes[image],
+            grid,
+            flip=view.flip,
+        )
+        first += len(candidates)
+    masks = ImageMasks(probs, image_size, image_size)
+    return suppressed_masks(Instances(scores[best], things[best], None, masks), probs, settings)

@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seamless_pr.models.fusion.by_query import QueryFusion, QueryOutputs
-from seamless_pr.models.fusion.by_score import FrameSizes
-from seamless_pr.models.fusion.frame_bands import FrameBand
-from seamless_pr.models.networks.network import Network
+from seamless_pr.models.networks.scoring import QueryNetwork
 from seamless_pr.models.networks.trunk import Trunk
 from seamless_pr.models.queries.query_decoder import MaskEmbedding, QueryDecoder, query_masks
 from seamless_pr.models.queries.set_losses import LOSS_NAMES, layer_names, set_losses
@@ -23,7 +21,6 @@ from seamless_pr.ops.generators import seeded_by
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
-from seamless_pr.structures.prediction import Prediction
 from seamless_pr.structures.query_settings import QueryLossSettings
 
 TARGETS = {"segments": segment_targets, "classes": class_targets}
@@ -42,7 +39,7 @@ class QueryLogits:
     masks: Tensor
 
 
-class MaskFormer(Network):
+class MaskFormer(QueryNetwork):
     """Per-pixel embeddings, queries, and the products of both (MaskFormer, section 3).
 
     Args:
@@ -107,14 +104,3 @@ class MaskFormer(Network):
         return QueryOutputs(
             logits.classes[-1], logits.masks[-1], batch.padded_size, batch.image_sizes
         )
-
-    def finish(self, outputs: QueryOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        return self.fusion.finish(outputs, sizes)
-
-    def class_scores(
-        self, outputs: QueryOutputs, index: int, original: tuple[int, int], rows: tuple[int, int]
-    ) -> Tensor:
-        """See `ScoringNetwork`."""
-        sizes = FrameSizes(outputs.padded_size, outputs.image_sizes[index], original)
-        logits = (outputs.class_logits[index], outputs.mask_logits[index])
-        return self.fusion.scores_in(FrameBand(sizes, *rows), *logits)

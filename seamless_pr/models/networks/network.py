@@ -14,6 +14,7 @@ from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.prediction import Prediction
+from seamless_pr.structures.views import ChangedBatch
 
 
 class Network(nn.Module):
@@ -65,6 +66,22 @@ class Network(nn.Module):
         Returns:
             One prediction per image, at the size of its file.
         """
+
+    def outputs_of_views(self, views: Sequence[ChangedBatch], base: ImageBatch) -> Any:
+        """`outputs` of a batch by what several views of it say together; `finish_views` takes it.
+
+        Args:
+            views: of the batch; at least one.
+            base: the batch as it was.
+
+        Raises:
+            ValueError: the network cannot merge views.
+        """
+        raise ValueError(f"{type(self).__name__} cannot merge views; predict without them")
+
+    def finish_views(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """`finish` for the outputs of `outputs_of_views`."""
+        return self.finish(outputs, sizes)
 
     @torch.no_grad()
     def predict(self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:

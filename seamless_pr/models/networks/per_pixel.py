@@ -16,7 +16,7 @@ from seamless_pr.models.fusion.by_query import class_segments
 from seamless_pr.models.fusion.by_score import FrameSizes
 from seamless_pr.models.fusion.frame_bands import FrameBand, stacked_bands
 from seamless_pr.models.necks.pixel_decoder import PixelEmbedding
-from seamless_pr.models.networks.network import Network
+from seamless_pr.models.networks.scoring import ScoringNetwork
 from seamless_pr.models.networks.trunk import Trunk
 from seamless_pr.models.queries.query_decoder import MaskEmbedding, QueryDecoder, query_masks
 from seamless_pr.models.queries.set_losses import layer_names
@@ -105,7 +105,7 @@ class QueryClassHead(nn.Module):
         return query_masks(self.mask_embed(contents), pixels.mask_features)
 
 
-class PerPixelNet(Network):
+class PerPixelNet(ScoringNetwork):
     """Backbone, pixel decoder, and a class for every pixel (MaskFormer, section 4.1).
 
     Args:
@@ -173,7 +173,7 @@ class PerPixelNet(Network):
     def class_scores(
         self, outputs: PixelLogits, index: int, original: tuple[int, int], rows: tuple[int, int]
     ) -> Tensor:
-        """See `ScoringNetwork`; the scores are logits."""
+        """See `ScoringNetwork`; the scores are logits, as published evaluations average them."""
         band = FrameBand(outputs.frame(index, original), *rows)
         return band.in_file(band.at_input(outputs.logits[index]))
 

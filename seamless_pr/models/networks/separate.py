@@ -10,6 +10,7 @@ from seamless_pr.models.networks.two_branch import BranchOutputs, FusedNetwork, 
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
+from seamless_pr.structures.views import ChangedBatch
 
 
 class SeparateNets(FusedNetwork):
@@ -57,4 +58,9 @@ class SeparateNets(FusedNetwork):
     def outputs(self, batch: ImageBatch) -> BranchOutputs:
         found = self.instance_net.outputs(batch)
         logits = self.semantic_net.outputs(batch).semantic_logits
+        return BranchOutputs(found.batch, found.instances, logits)
+
+    def outputs_of_views(self, views: Sequence[ChangedBatch], base: ImageBatch) -> BranchOutputs:
+        found = self.instance_net.outputs_of_views(views, base)
+        logits = self.semantic_net.outputs_of_views(views, base).semantic_logits
         return BranchOutputs(found.batch, found.instances, logits)

@@ -14,11 +14,13 @@ from seamless_pr.models.instances.branch import InstanceBranch
 from seamless_pr.models.networks.network import Network
 from seamless_pr.models.networks.trunk import Trunk
 from seamless_pr.models.semantics.branch import SemanticBranch
+from seamless_pr.models.semantics.views import averaged_logits
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.prediction import Prediction
+from seamless_pr.structures.views import ChangedBatch, SeenView
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class FusedNetwork(Network):
 
     @abstractmethod
     def outputs(self, batch: ImageBatch) -> BranchOutputs: ...
+
+    @abstractmethod
+    def outputs_of_views(self, views: Sequence[ChangedBatch], base: ImageBatch) -> BranchOutputs:
+        """See `Network`: in pixels of the padded base batch; semantic probabilities are averaged,
+        instances merged as `InstanceBranch.detect_views` says."""
 
     def finish(self, outputs: BranchOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         batch = outputs.batch
@@ -128,3 +135,17 @@ class TwoBranchNet(FusedNetwork):
         if self.semantics is not None:
             logits = self.semantics.logits(features, batch.padded_size)
         return BranchOutputs(batch, instances, logits)
+
+    def outputs_of_views(self, views: Sequence[ChangedBatch], base: ImageBatch) -> BranchOutputs:
+        base = base.padded_to(self.size_divisor)
+        seen = [self._see(view) for view in views]
+        instances = None if self.instances is None else self.instances.detect_views(seen, base)
+        logits = None
+        if self.semantics is not None:
+            of_views = [self.semantics.logits(v.features, v.batch.padded_size) for v in seen]
+            logits = averaged_logits(of_views, seen, base)
+        return BranchOutputs(base, instances, logits)
+
+    def _see(self, view: ChangedBatch) -> SeenView:
+        batch = view.batch.padded_to(self.size_divisor)
+        return SeenView(batch, view.flip, self.trunk(batch))

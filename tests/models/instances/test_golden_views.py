@@ -33,7 +33,7 @@ def seen_views() -> list[SeenView]:
         large = image.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
         batch = ImageBatch.from_images([large.flip(-1) if flip else large]).padded_to(32)
         with torch.no_grad():
-            views.append(SeenView(CASE.build().trunk(batch), batch, flip))
+            views.append(SeenView(batch, flip, CASE.build().trunk(batch)))
     return views
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seamless_pr.models.networks.multi_scale import MultiScaleNet
+from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.models.queries.query_decoder import QueryDecoder
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.views import View
 from tests.support.tiny_maskformer import (
     SPACE,
     batch_of,
@@ -138,29 +139,19 @@ def test_losses_under_autocast_are_computed_in_single_precision():
     assert {loss.total.dtype for loss in losses.values()} == {torch.float32}
 
 
-@pytest.mark.parametrize("name", ["classes", "per_pixel"])
+@pytest.mark.parametrize("name", ["classes", "per_pixel", "segments"])
 def test_views_of_the_image_itself_change_nothing(name):
     network = NETWORKS[name]().eval()
     batch, sizes = ImageBatch.from_images([scene(64, 96)[0]]), [(64, 96)]
-    views = MultiScaleNet(network, [64], mirrored=False)
+    views = ViewedNet(network, [View(shortest_side_pixels=64)])
     ((plain),) = network.predict(batch, sizes)
     ((averaged),) = views.predict(batch, sizes)
     assert torch.equal(averaged.semantic_map, plain.semantic_map)
-    mirrored = MultiScaleNet(network, [64, 32])
+    assert torch.equal(averaged.panoptic.id_map, plain.panoptic.id_map)
+    mirrored = ViewedNet(network, [View(), View(flip=True), View(0.5), View(0.5, flip=True)])
     ((there),) = mirrored.predict(batch, sizes)
     ((back),) = mirrored.predict(ImageBatch.from_images([scene(64, 96)[0].flip(-1)]), sizes)
     assert (there.semantic_map != back.semantic_map.flip(-1)).float().mean() < 0.02
-
-
-def test_views_are_for_semantics():
-    with pytest.raises(ValueError, match="task 'panoptic'"):
-        MultiScaleNet(tiny_maskformer(), [64])
-
-
-def test_views_do_not_train():
-    views = MultiScaleNet(tiny_per_pixel(queries=False), [64])
-    with pytest.raises(ValueError, match="for prediction"):
-        views.losses(*batch_of(scene(32, 32)))
 
 
 @pytest.mark.parametrize("self_attention", [True, False])

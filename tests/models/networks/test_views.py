@@ -9,8 +9,9 @@ import torch
 
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
+from seamless_pr.models.networks.network import Network
 from seamless_pr.models.networks.views import ViewedNet, changed_batch
-from seamless_pr.structures.views import SeenView, View
+from seamless_pr.structures.views import View, views_of
 from tests.config.test_model_keys import CONV, HTC, SOLO
 from tests.support.model_keys import LABEL_SPACE, batch
 from tests.support.small_config import smallest
@@ -27,16 +28,18 @@ def network(model):
 def test_a_changed_batch_holds_the_valid_pixels_alone():
     images, _ = batch()
     changed = changed_batch(images, View(0.5, flip=True))
-    assert changed.image_sizes == ((32, 50), (24, 40))
+    assert changed.batch.image_sizes == ((32, 50), (24, 40))
     plain = changed_batch(images, View(1.0, flip=True))
-    torch.testing.assert_close(plain.images[1, :, :48, :80].flip(-1), images.images[1, :, :48, :80])
+    torch.testing.assert_close(
+        plain.batch.images[1, :, :48, :80].flip(-1), images.images[1, :, :48, :80]
+    )
 
 
 @pytest.mark.parametrize("whole_pixels", [False, True])
 def test_boxes_go_into_a_view_and_back(whole_pixels):
     images, _ = batch()
     changed = changed_batch(images, View(2.0, flip=True))
-    seen = SeenView(None, changed, True)
+    seen = changed
     boxes = torch.tensor([[10.0, 5, 30, 25], [0.0, 0, 80, 48]])
     there = seen.from_base(boxes, 1, images, whole_pixels=whole_pixels)
     back = seen.to_base(there, 1, images, whole_pixels=whole_pixels)
@@ -79,10 +82,43 @@ def test_a_mirrored_image_gives_the_mirrored_result():
     )
 
 
-def test_what_cannot_be_merged_is_said():
+def test_views_of_scales_are_plain_first_then_mirrored():
+    assert views_of([1.0]) == ()
+    assert views_of([0.5, 1.0], flip=True) == (
+        View(0.5),
+        View(0.5, True),
+        View(1.0),
+        View(1.0, True),
+    )
+
+
+def test_masks_of_a_mirrored_image_are_mirrored_without_boxes_too():
+    net, (images, _) = network(SOLO), batch()
+    with torch.no_grad():
+        net.instances.head.category_logits.weight *= 30
+        net.instances.head.kernels.weight *= 30
+    single = replace(
+        images, images=images.images[:1, :, :64, :96].contiguous(), image_sizes=((64, 96),)
+    )
+    plain = net.outputs(single).instances[0]
+    (alone,) = ViewedNet(net, [View()]).outputs(single).instances
+    assert len(plain) > 3
+    torch.testing.assert_close(alone.scores, plain.scores)
+    both = ViewedNet(net, [View(), View(1.0, True)])
+    (here,) = both.outputs(single).instances
+    (there,) = both.outputs(replace(single, images=single.images.flip(-1))).instances
+    torch.testing.assert_close(there.scores, here.scores, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        there.masks.probs[0].flip(-1), here.masks.probs[0], rtol=1e-2, atol=1e-2
+    )
+    (prediction,) = both.predict(single, [(40, 60)])
+    assert prediction.require_panoptic().image_size == (40, 60)
+
+
+def test_a_network_that_cannot_merge_says_so_and_views_are_checked():
     images, _ = batch()
-    with pytest.raises(ValueError, match="SoloV2 cannot merge views"):
-        ViewedNet(network(SOLO), [View()]).outputs(images)
+    with pytest.raises(ValueError, match="Network cannot merge views"):
+        ViewedNet(Network(), [View()]).outputs(images)
     with pytest.raises(ValueError, match="at least one"):
         ViewedNet(network(CONV), [])
     with pytest.raises(ValueError, match="must be positive; got 0"):
