@@ -5,6 +5,7 @@ Letters: R boxes, M mask side, H, W image size. Boxes are xyxy in pixels of the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.ops.opencv_resize import resize_probs
-from seamless_pr.structures.instances import MaskCrop
+from seamless_pr.structures.instances import MaskCrop, Masks
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,53 @@ class ImageMasks:
             probs = F.interpolate(probs, tuple(image_size), mode="bilinear", align_corners=False)
         values = probs[0, 0]
         return MaskCrop(values >= threshold if includes_threshold else values > threshold, 0, 0)
+
+
+@dataclass(frozen=True)
+class PooledMasks:
+    """Masks of several networks together; see `Masks`.
+
+    Attributes:
+        parts: of each network.
+        places: [R, 2] int64: the part, and the row in it, of every mask.
+    """
+
+    parts: tuple[Masks, ...]
+    places: Tensor
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def select(self, index: Tensor) -> PooledMasks:
+        return replace(self, places=self.places[index])
+
+    def scaled(self, scale_x: float, scale_y: float) -> PooledMasks:
+        return replace(self, parts=tuple(part.scaled(scale_x, scale_y) for part in self.parts))
+
+    def to(self, device: torch.device | str) -> PooledMasks:
+        return PooledMasks(tuple(part.to(device) for part in self.parts), self.places.to(device))
+
+    def crop(
+        self,
+        index: int,
+        image_size: tuple[int, int],
+        threshold: float,
+        *,
+        includes_threshold: bool = False,
+    ) -> MaskCrop:
+        part, row = self.places[index].tolist()
+        return self.parts[part].crop(
+            row, image_size, threshold, includes_threshold=includes_threshold
+        )
+
+
+def pooled_masks(parts: Sequence[Masks], device: torch.device) -> PooledMasks:
+    """All masks of the parts, one part after the other; `device` is theirs."""
+    places = [
+        torch.stack([torch.full((len(part),), index), torch.arange(len(part))], dim=1)
+        for index, part in enumerate(parts)
+    ]
+    return PooledMasks(tuple(parts), torch.cat(places).to(device))
 
 
 def paste_mask(

@@ -20,6 +20,10 @@ examples:
   # over views of every image: two sizes, each also mirrored (slower, better)
   python pipelines/predict.py --weights W --images photos --output predictions --scales 1 1.5 --flip
 
+  # several networks for the same classes, pooled; their validation AP decides how much each counts
+  python pipelines/predict.py --weights A B C --ensemble --ensemble-scores 37.2 38.5 38.9 \\
+      --images photos --output predictions
+
   # images in a bucket, with the backend installed: pip install "seamless_pr[s3]"
   python pipelines/predict.py --weights W --images "s3://bucket/photos/*/*.jpg" --output predictions
 
@@ -47,23 +51,20 @@ from seamless_pr.inference.folders import ImageOutcome, predict_folder
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.inference.predictor import AMP_TYPES, Predictor
-from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
 from seamless_pr.pipelines.stage import ExitCode, Stage
+from seamless_pr.pipelines.wanted_predictor import (
+    add_network_options,
+    check_network_options,
+    load_wanted_predictor,
+)
 from seamless_pr.progress import Progress
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import Category, LabelSpace
-from seamless_pr.structures.views import views_of
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights",
-        required=True,
-        metavar="W",
-        help=".safetensors file, run or checkpoint folder; or hf: and a network of Hugging Face, "
-        "the name of its repository or a folder with it",
-    )
+    add_network_options(parser)
     parser.add_argument(
         "--images",
         required=True,
@@ -78,18 +79,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--amp", choices=tuple(AMP_TYPES), default="none", help="16-bit arithmetic (default: none)"
-    )
-    parser.add_argument(
-        "--scales",
-        type=float,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="sizes that every image is seen at, as factors on the network's (default: 1); what is "
-        "seen is merged",
-    )
-    parser.add_argument(
-        "--flip", action="store_true", help="every size is also seen mirrored, left to right"
     )
     parser.add_argument(
         "--threads",
@@ -147,16 +136,9 @@ def run(options: argparse.Namespace) -> ExitCode:
     items = list_images(
         options.images, id_from=options.image_ids, remove_suffix=options.image_id_suffix
     )
-    predictor = load_predictor(
-        options.weights,
-        # With Ray this process only asks what the results will be.
-        "cpu" if uses_ray(options) else options.device,
-        label_space=wanted_label_space(options.image_ids),
-        overrides=options.overrides,
-        batch_size=options.batch_size,
-        amp=options.amp,
-        views=views_of(options.scales, flip=options.flip),
-    )
+    # With Ray this process only asks what the results will be.
+    device = "cpu" if uses_ray(options) else options.device
+    predictor = load_wanted_predictor(options, device, wanted_label_space(options.image_ids))
     refuse_other_classes(predictor, options.image_ids)
     if uses_ray(options):
         from seamless_pr.pipelines.ray_prediction import labelling_on_cluster
@@ -259,6 +241,7 @@ STAGE = Stage(
     doc=__doc__ or "",
     add_options=add_options,
     run=run,
+    check=check_network_options,
     inputs=("weights", "images"),
 )
 main = STAGE.main

@@ -21,7 +21,6 @@ from seamless_pr.inference.folders import WAITING_BATCHES, ImageOutcome
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
-from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.pipelines.ray_stages import (
     Job,
     LabelFiles,
@@ -32,7 +31,7 @@ from seamless_pr.pipelines.ray_stages import (
     write_files,
 )
 from seamless_pr.pipelines.ray_support import TASK_RETRIES, cluster_failures, ray_cluster
-from seamless_pr.structures.views import views_of
+from seamless_pr.pipelines.wanted_predictor import load_wanted_predictor
 
 # After a block its images count as progress. A network that reads and writes itself waits for files
 # before and after it.
@@ -70,14 +69,10 @@ def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> I
         networks = "1 network with" if num_networks == 1 else f"{num_networks} networks, each with"
         print(f"{networks} {_in_words(resources)}", flush=True)
         load_network = partial(
-            load_predictor,
-            options.weights,
+            load_wanted_predictor,
+            options,
             # Ray shows an actor its own GPU only.
             "cuda" if "num_gpus" in resources else "cpu",
-            overrides=options.overrides,
-            batch_size=options.batch_size,
-            amp=options.amp,
-            views=views_of(options.scales, flip=options.flip),
         )
         sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
         job = Job(

@@ -118,7 +118,7 @@ def test_masks_of_a_mirrored_image_are_mirrored_without_boxes_too():
 def test_a_network_that_cannot_merge_says_so_and_views_are_checked():
     images, _ = batch()
     with pytest.raises(ValueError, match="Network cannot merge views"):
-        ViewedNet(Network(), [View()]).outputs(images)
+        Network().outputs_of_views([], images)
     with pytest.raises(ValueError, match="at least one"):
         ViewedNet(network(CONV), [])
     with pytest.raises(ValueError, match="must be positive; got 0"):
