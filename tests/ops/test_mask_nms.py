@@ -33,6 +33,18 @@ def test_scores_and_order_are_those_of_mmdetection(kernel, sigma, limits):
     torch.testing.assert_close(indices, GOLDEN[f"{key}_keep"].long())
 
 
+@pytest.mark.parametrize("kernel", ["gaussian", "linear"])
+def test_the_winners_ensemble_of_masks_is_the_same_suppression_of_one_class(kernel):
+    same_class = torch.zeros_like(CLASSES)
+    kept, lowered = matrix_nms(MASKS, SCORES, same_class, kernel=kernel, min_score=0.05)
+    scores = torch.zeros_like(SCORES).index_copy(0, kept, lowered)
+    by_score = SCORES.argsort(descending=True)
+    key = f"ensemble_matrix_nms_{kernel}"
+    torch.testing.assert_close(scores[by_score].double(), WINNER[f"{key}_scores"])
+    expected = by_score[WINNER[f"{key}_keep_of_sorted"].long()]
+    assert set(kept.tolist()) == set(expected.tolist())
+
+
 def test_a_repeated_mask_is_lowered_by_its_original_alone():
     square = torch.zeros(1, 6, 6, dtype=torch.bool)
     square[:, 1:4, 1:4] = True

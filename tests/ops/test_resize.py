@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seamless_pr.ops.resize import resize_as_pillow, resize_image, resized_size
+from seamless_pr.ops.resize import resampled_valid, resize_as_pillow, resize_image, resized_size
 from tests.support.maskformer_golden import load_arrays
 
 
@@ -69,3 +69,16 @@ def test_rounded_sides_are_those_of_detectron2():
     for height, width, shortest, longest, *expected in load_arrays("ops")["shortest_edge_table"]:
         found = resized_size((height, width), shortest, longest, rounded=True)
         assert list(found) == expected, (height, width)
+
+
+def test_maps_of_a_padded_image_are_read_at_a_grid_over_its_valid_part():
+    maps = torch.rand(2, 16, 24)
+    same = resampled_valid(maps, (64, 96), (64, 96), (16, 24))
+    torch.testing.assert_close(same, maps)
+    mirrored = resampled_valid(maps.flip(-1), (64, 96), (64, 96), (16, 24), flip=True)
+    torch.testing.assert_close(mirrored, maps)
+    # A ramp over 96 columns, of which 80 are valid: the columns' centres.
+    ramp = (torch.arange(24.0) * 4 + 2).expand(1, 16, 24)
+    read = resampled_valid(ramp, (64, 96), (64, 80), (8, 10))
+    torch.testing.assert_close(read[0, 0], torch.arange(10.0) * 8 + 4)
+    assert resampled_valid(maps[:0], (64, 96), (64, 80), (8, 10)).shape == (0, 8, 10)

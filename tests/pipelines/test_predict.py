@@ -130,6 +130,36 @@ def test_instance_categories_may_give_ids_unless_they_contradict_the_network(
     )
 
 
+def test_several_views_and_several_networks_are_options(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, other = images / "colour.png", write_tiny_checkpoint(tmp_path / "other.safetensors", 1)
+    pooled = ["--ensemble", "--ensemble-scores", "30", "31.5", "--scales", "0.5", "1", "--flip"]
+    command = ["--weights", str(weights), str(other), "model.fusion.score_threshold=0.1"]
+    command += ["--images", str(image), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*command, *pooled]) == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["ensemble_weights"] == [0.6, 1.0]
+    for member in record["ensemble"]:
+        assert member["views"] == [[0.5, False], [0.5, True], [1.0, False], [1.0, True]]
+        assert member["overrides"] == ["model.fusion.score_threshold=0.1"]
+    assert main([*command[:3], *command[4:], *pooled, "--ensemble-scores", "1"]) == 1
+    assert "one validation score for each of its 2 networks; got 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "several --weights need --ensemble" in capsys.readouterr().err
+
+
+def test_networks_of_an_ensemble_for_other_classes_are_named(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_tiny_checkpoint(tmp_path / "idd.safetensors", label_space="idd")
+    both = ["--ensemble", "--weights", str(weights), str(other)]
+    assert run(weights, images, tmp_path / "out", *both) == 1
+    message = capsys.readouterr().err
+    assert "idd.safetensors was trained on label space 'idd', but 'cityscapes' is wanted" in message
+
+
 def test_script_explains_itself() -> None:
     command = [sys.executable, "pipelines/predict.py", "--help"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -269,3 +269,20 @@ def test_a_size_is_height_times_width():
     assert parse_size("256x512") == (256, 512)
     with pytest.raises(Exception, match="HEIGHTxWIDTH, as in 256x512; got '256'"):
         parse_size("256")
+
+
+def test_near_scenes_show_large_objects():
+    sides = []
+    for index in range(3):
+        instances = draw_street_scene(0, "train", index, (128, 256), near=True).instance_ids
+        for value in np.unique(instances[instances >= 1000]):
+            rows, columns = np.nonzero(instances == value)
+            sides.append(np.sqrt((np.ptp(rows) + 1) * (np.ptp(columns) + 1)))
+    assert len(sides) >= 6
+    assert np.median(sides) > 128 / 4
+
+
+def test_near_scenes_are_for_the_layout_of_cityscapes(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--root", str(tmp_path), "--near", "--layout", "idd"])
+    assert "--near is for --layout cityscapes" in capsys.readouterr().err

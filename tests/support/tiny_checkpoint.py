@@ -42,11 +42,11 @@ def tiny_config() -> Config:
     return config_from_dict(values, "the tiny test config")
 
 
-def write_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
-    """Random weights for Cityscapes classes; returns the path."""
+def write_tiny_checkpoint(path: Path, seed: int = 0, label_space: str = "cityscapes") -> Path:
+    """Random weights for these classes; returns the path."""
     torch.manual_seed(seed)
-    config, label_space = tiny_config(), load_label_space("cityscapes")
+    config, classes = tiny_config(), load_label_space(label_space)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"config": config_to_dict(config), "label_space": label_space.to_dict()}
-    save_weights(path, build_network(config.model, label_space).state_dict(), metadata)
+    metadata = {"config": config_to_dict(config), "label_space": classes.to_dict()}
+    save_weights(path, build_network(config.model, classes).state_dict(), metadata)
     return path

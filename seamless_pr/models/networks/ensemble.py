@@ -133,14 +133,12 @@ class EnsembleNet(Network):
                 self.pooled(of_image, size)
                 for of_image, size in zip(zip(*instances), batch.image_sizes)
             ]
-        with_semantics = [o for o in found if o.semantic_logits is not None]
-        logits = None
-        if with_semantics:
-            logits = averaged_logits(
-                [outputs.semantic_logits for outputs in with_semantics],
-                [ChangedBatch(outputs.batch, flip=False) for outputs in with_semantics],
-                batch,
-            )
+        of_members, theirs = [], []
+        for outputs in found:
+            if outputs.semantic_logits is not None:
+                of_members.append(outputs.semantic_logits)
+                theirs.append(ChangedBatch(outputs.batch, flip=False))
+        logits = averaged_logits(of_members, theirs, batch) if of_members else None
         return BranchOutputs(batch, pooled, logits)
 
     def _in_base(self, outputs: BranchOutputs, weight: float, base: ImageBatch) -> list[Instances]:
