@@ -12,7 +12,12 @@ from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-RUNS = sorted((CONFIGS / "future3d").glob("*.yaml")) + sorted(CONFIGS.glob("*/*_panoptic.yaml"))
+SMALL = sorted((CONFIGS / "debug").glob("near_scenes_*.yaml"))
+RUNS = [
+    *sorted((CONFIGS / "future3d").glob("*.yaml")),
+    *sorted(CONFIGS.glob("*/*_panoptic.yaml")),
+    *SMALL,
+]
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -21,7 +26,7 @@ def test_every_loss_of_the_network_has_a_weight(path: Path) -> None:
     with torch.device("meta"):
         network = build_network(config.model, load_label_space(config.data.label_space))
     assert set(config.loss_weights) == set(network.loss_names)
-    is_panoptic = path.stem.endswith("_panoptic")
+    is_panoptic = path.stem.endswith("_panoptic") or path in SMALL
     assert (network.semantics is not None) == is_panoptic
 
 

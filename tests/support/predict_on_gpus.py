@@ -7,14 +7,15 @@ Stages, blocks and reservations are those of a GPU cluster; each network runs on
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from seamless_pr.build.predictor import load_predictor
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.pipelines import predict, ray_prediction
+from seamless_pr.pipelines.wanted_predictor import load_wanted_predictor
 
 NUM_CPUS = 2
 
@@ -34,13 +35,13 @@ def cluster_with_gpus(**_: object) -> Iterator[None]:
     ray.shutdown()
 
 
-def load_on_cpu(weights: str, device: str, **options: Any) -> Predictor:
+def load_on_cpu(options: argparse.Namespace, device: str) -> Predictor:
     assert device == "cuda"
-    return load_predictor(weights, "cpu", **options)
+    return load_wanted_predictor(options, "cpu")
 
 
 if __name__ == "__main__":
     changed: Any = ray_prediction
     changed.ray_cluster = cluster_with_gpus
-    changed.load_predictor = load_on_cpu
+    changed.load_wanted_predictor = load_on_cpu
     sys.exit(predict.main([*sys.argv[2:], "--ray"]))
