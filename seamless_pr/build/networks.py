@@ -114,12 +114,14 @@ class Inputs:
         strides: input pixels per cell of each level.
         norm_act: norm and activation of the heads.
         label_space: decides the number of outputs.
+        semantic_channels: of `Features.semantic`, for branches that read it; 0: there is none.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     norm_act: NormActFactory
     label_space: LabelSpace
+    semantic_channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -356,6 +358,11 @@ def _htc(settings: HTCSettings, inputs: Inputs) -> InstanceBranch:
         )
         for stage in range(num_stages)
     ]
+    if settings.shares_semantics and not inputs.semantic_channels:
+        raise ValueError(
+            "model.instances.shares_semantics needs a semantic branch that has something to share; "
+            "set model.semantics.kind to mini_dl or panoptic_fpn"
+        )
     num_classes = settings.context_classes or inputs.label_space.num_classes
     return CascadeBranch(
         _rpn_head(settings.rpn, inputs),
@@ -370,6 +377,9 @@ def _htc(settings: HTCSettings, inputs: Inputs) -> InstanceBranch:
             hidden_channels=channels,
         )
         if settings.context
+        else None,
+        ConvNormAct(inputs.semantic_channels, channels, 1, inputs.norm_act)
+        if settings.shares_semantics
         else None,
         rpn=settings.rpn,
         roi=settings.roi,
@@ -468,6 +478,8 @@ def _two_branch(settings: TwoBranchSettings, label_space: LabelSpace) -> TwoBran
         )
     trunk, inputs = build_trunk(settings, label_space)
     instances, semantics = settings.instances, settings.semantics
+    if semantics is not None:
+        inputs = replace(inputs, semantic_channels=semantics.shared_channels)
     return TwoBranchNet(
         trunk,
         None if instances is None else _build("instances", instances, inputs),

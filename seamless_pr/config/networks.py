@@ -308,6 +308,8 @@ class HTCSettings(Kinded):
         context: a semantic map of all levels, which box and mask features are added from; it has a
             loss of its own.
         context_classes: classes of that map; null: those of the dataset.
+        shares_semantics: in place of that map, a 1x1 convolution of what the semantic branch of the
+            network (mini_dl or panoptic_fpn) sees before it names classes.
     """
 
     kind: str = "htc"
@@ -327,8 +329,13 @@ class HTCSettings(Kinded):
     mask_scoring: bool = False
     context: bool = False
     context_classes: Count | None = None
+    shares_semantics: bool = False
 
     def __post_init__(self) -> None:
+        if self.context and self.shares_semantics:
+            raise ValueError(
+                "'context' and 'shares_semantics' are two sources of one thing; set one of them"
+            )
         if not self.box.class_agnostic:
             raise ValueError(
                 "'box.class_agnostic' must be true in a cascade: the next stage starts from one "
@@ -400,6 +407,11 @@ class SemanticSettings(SemanticLossSettings, Kinded):
                 "leave it out"
             )
 
+    @property
+    def shared_channels(self) -> int:
+        """Channels of what its head sees before it names classes; 0: it has nothing to share."""
+        return 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class MiniDLSettings(SemanticSettings):
@@ -414,6 +426,10 @@ class MiniDLSettings(SemanticSettings):
     hidden_channels: Count = 128
     pooling_size: Count = 64
 
+    @property
+    def shared_channels(self) -> int:
+        return NUM_STAGES * self.hidden_channels
+
 
 @dataclass(frozen=True, kw_only=True)
 class PanopticFPNSettings(SemanticSettings):
@@ -427,6 +443,10 @@ class PanopticFPNSettings(SemanticSettings):
     kind: str = "panoptic_fpn"
     hidden_channels: Count = 128
     first_level: Annotated[int, Interval(ge=0, le=3)] = 0
+
+    @property
+    def shared_channels(self) -> int:
+        return self.hidden_channels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,6 +99,8 @@ def decode_boxes(
     reference: Tensor,
     deltas: Tensor,
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0),
+    *,
+    limits_shrinking: bool = False,
 ) -> Tensor:
     """Boxes that deltas (dx, dy, dw, dh) describe, not clipped.
 
@@ -106,6 +108,7 @@ def decode_boxes(
         reference: [..., 4] anchors or proposals.
         deltas: [..., 4], broadcast against `reference`; any float dtype, computed in float32.
         weights: divisors of dx, dy, dw and dh, applied before the limit on the size ratio.
+        limits_shrinking: that limit holds for boxes that become smaller, too (mmdetection).
 
     Returns:
         [..., 4] float32.
@@ -114,7 +117,9 @@ def decode_boxes(
     deltas = deltas / deltas.new_tensor(weights)
     reference_size = reference[..., 2:] - reference[..., :2]
     center = reference[..., :2] + 0.5 * reference_size + reference_size * deltas[..., :2]
-    half_size = 0.5 * reference_size * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp()
+    least = -MAX_LOG_SCALE if limits_shrinking else None
+    log_scale = deltas[..., 2:].clamp(min=least, max=MAX_LOG_SCALE)
+    half_size = 0.5 * reference_size * log_scale.exp()
     return torch.cat([center - half_size, center + half_size], dim=-1)
 
 

@@ -14,10 +14,13 @@ class Features:
     Attributes:
         levels: [N, C_l, h_l, w_l] each, finest first.
         strides: input pixels per cell of each level.
+        semantic: [N, C, h, w] what the semantic branch sees before it names classes, for an
+            instance branch that reads it; None: no branch does.
     """
 
     levels: tuple[Tensor, ...]
     strides: tuple[int, ...]
+    semantic: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.strides):

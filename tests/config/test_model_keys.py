@@ -350,6 +350,7 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         ("instances.context=true",),
         "instances.context_classes=9",
     ),
+    "HTCSettings.shares_semantics": (HTC, (), "instances.shares_semantics=true"),
     "SoloV2Settings.grid_sizes": (SOLO, (), "instances.grid_sizes=[12, 10, 8, 6, 5]"),
     "SoloV2Settings.hidden_channels": (SOLO, (), "instances.hidden_channels=16"),
     "SoloV2Settings.feature_channels": (SOLO, (), "instances.feature_channels=16"),

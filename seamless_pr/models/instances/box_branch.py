@@ -297,7 +297,12 @@ def _detect_image(
     # Transposed, so that candidates come class by class.
     things, rois = torch.nonzero(probs.t() > settings.score_threshold, as_tuple=True)
     scores = probs[rois, things]
-    decoded = decode_boxes(boxes[rois], deltas[rois, things], settings.delta_weights)
+    decoded = decode_boxes(
+        boxes[rois],
+        deltas[rois, things],
+        settings.delta_weights,
+        limits_shrinking=settings.whole_pixels,
+    )
     decoded = clip_boxes(decoded, image_size, keeps_pixel=settings.whole_pixels)
     return suppressed(Instances(scores, things, decoded), settings)
 

@@ -53,7 +53,12 @@ def scored_boxes(
     for image_probs, image_deltas, boxes, size in zip(
         probs, deltas, proposals, image_sizes, strict=True
     ):
-        decoded = decode_boxes(boxes[:, None], image_deltas, settings.delta_weights)
+        decoded = decode_boxes(
+            boxes[:, None],
+            image_deltas,
+            settings.delta_weights,
+            limits_shrinking=settings.whole_pixels,
+        )
         clipped = clip_boxes(decoded, size, keeps_pixel=settings.whole_pixels)
         result.append(ScoredBoxes(image_probs, clipped))
     return result

@@ -21,9 +21,11 @@ class InstanceBranch(nn.Module):
 
     Attributes:
         loss_names: the names that `losses` returns, always all of them.
+        reads_semantics: it wants `Features.semantic`.
     """
 
     loss_names: tuple[str, ...]
+    reads_semantics = False
 
     @abstractmethod
     def losses(

@@ -113,7 +113,9 @@ class CascadeBranch(ProposingBranch):
         box_heads: class-agnostic, one per stage.
         mask_heads: one per stage; all but the first carry.
         mask_iou_head: scores the masks of the last stage; None: they are not scored.
-        context: semantic context; None: none.
+        context: semantic context of its own; None: none.
+        shared_context: what the semantic branch of the network sees -> a context, in its place;
+            None: none.
         rpn: numbers of the proposals.
         roi, mask_roi: pooling for boxes and masks.
         boxes: numbers of each stage; thresholds of the last count in prediction.
@@ -129,6 +131,7 @@ class CascadeBranch(ProposingBranch):
         mask_heads: Sequence[CascadeMaskHead],
         mask_iou_head: MaskIoUHead | None = None,
         context: SemanticContext | None = None,
+        shared_context: nn.Module | None = None,
         *,
         rpn: RPNSettings,
         roi: RoISettings,
@@ -146,7 +149,11 @@ class CascadeBranch(ProposingBranch):
         self.box_heads = nn.ModuleList(box_heads)
         self.mask_heads = nn.ModuleList(mask_heads)
         self.mask_iou_head = mask_iou_head
+        if context is not None and shared_context is not None:
+            raise ValueError("a cascade has one semantic context: its own, or that of the network")
         self.context = context
+        self.shared_context = shared_context
+        self.reads_semantics = shared_context is not None
         self.roi, self.mask_roi, self.boxes = roi, mask_roi, tuple(boxes)
         self.average_masks = average_masks
         self.whole_pixels = whole_pixels
@@ -170,7 +177,7 @@ class CascadeBranch(ProposingBranch):
         output, anchors = self.score_anchors(features)
         losses = rpn_losses(output, anchors, targets, batch.image_sizes, self.rpn, generators)
         proposals = propose(output, anchors, batch.image_sizes, self.rpn, training=True)
-        source = CascadeFeatures(features, None, batch.padded_size)
+        source = CascadeFeatures(features, self._shared(features), batch.padded_size)
         semantic: dict[str, LossSum] = {}
         if self.context is not None:
             logits, embedding = self.context(features.levels)
@@ -341,8 +348,18 @@ class CascadeBranch(ProposingBranch):
     # Shared by both
 
     def _source(self, features: Features, batch: ImageBatch) -> CascadeFeatures:
-        embedding = None if self.context is None else self.context(features.levels)[1]
+        embedding = self._shared(features)
+        if self.context is not None:
+            embedding = self.context(features.levels)[1]
         return CascadeFeatures(features, embedding, batch.padded_size)
+
+    def _shared(self, features: Features) -> Tensor | None:
+        if self.shared_context is None:
+            return None
+        if features.semantic is None:
+            raise ValueError("this cascade reads `Features.semantic`; the network must fill it in")
+        context: Tensor = self.shared_context(features.semantic)
+        return context
 
     def _pooled(self, source: CascadeFeatures, boxes: Sequence[Tensor], roi: RoISettings) -> Tensor:
         """[R, C, size, size] features under boxes, with the context."""
@@ -386,7 +403,12 @@ def moved_boxes(
     deltas = output.box_deltas[:, :4].split([len(image_boxes) for image_boxes in boxes])
     return [
         clip_boxes(
-            decode_boxes(image_boxes, image_deltas, settings.delta_weights),
+            decode_boxes(
+                image_boxes,
+                image_deltas,
+                settings.delta_weights,
+                limits_shrinking=settings.whole_pixels,
+            ),
             image_size,
             keeps_pixel=settings.whole_pixels,
         )

@@ -214,7 +214,7 @@ def _select_proposals(
     settings: RPNSettings,
 ) -> Proposals:
     best_logits, best = logits.topk(min(pre_nms, len(logits)))
-    boxes = decode_boxes(anchors[best], deltas[best])
+    boxes = decode_boxes(anchors[best], deltas[best], limits_shrinking=settings.whole_pixels)
     boxes = clip_boxes(boxes, image_size, keeps_pixel=settings.whole_pixels)
     if settings.drop_empty:
         has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from seamless_pr.models.networks.network import Network
 from seamless_pr.models.networks.trunk import Trunk
 from seamless_pr.models.semantics.branch import SemanticBranch
 from seamless_pr.models.semantics.views import averaged_logits
+from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
@@ -100,6 +101,11 @@ class TwoBranchNet(FusedNetwork):
         super().__init__()
         if instances is None and semantics is None:
             raise ValueError("a network needs an instance or a semantic branch; got neither")
+        if instances is not None and instances.reads_semantics and semantics is None:
+            raise ValueError(
+                "the instance branch reads what the semantic branch sees, but there is none; give "
+                "one, or leave out model.instances.shares_semantics"
+            )
         self.trunk = trunk
         self.instances = instances
         self.semantics = semantics
@@ -114,6 +120,14 @@ class TwoBranchNet(FusedNetwork):
         """The branches that there are, instances first."""
         return tuple(branch for branch in (self.instances, self.semantics) if branch is not None)
 
+    def features(self, batch: ImageBatch) -> Features:
+        """What the branches read of a padded batch."""
+        features: Features = self.trunk(batch)
+        if self.instances is not None and self.instances.reads_semantics:
+            assert self.semantics is not None
+            features = replace(features, semantic=self.semantics.hidden(features))
+        return features
+
     def losses(
         self,
         batch: ImageBatch,
@@ -121,7 +135,7 @@ class TwoBranchNet(FusedNetwork):
         generators: Sequence[torch.Generator],
     ) -> dict[str, LossSum]:
         batch = batch.padded_to(self.size_divisor)
-        features = self.trunk(batch)
+        features = self.features(batch)
         losses: dict[str, LossSum] = {}
         for branch in self.branches:
             losses |= branch.losses(features, batch, targets, generators)
@@ -129,7 +143,7 @@ class TwoBranchNet(FusedNetwork):
 
     def outputs(self, batch: ImageBatch) -> BranchOutputs:
         batch = batch.padded_to(self.size_divisor)
-        features = self.trunk(batch)
+        features = self.features(batch)
         instances = None if self.instances is None else self.instances.detect(features, batch)
         logits = None
         if self.semantics is not None:
@@ -148,4 +162,4 @@ class TwoBranchNet(FusedNetwork):
 
     def _see(self, view: ChangedBatch) -> SeenView:
         batch = view.batch.padded_to(self.size_divisor)
-        return SeenView(batch, view.flip, self.trunk(batch))
+        return SeenView(batch, view.flip, self.features(batch))

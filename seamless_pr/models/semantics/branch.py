@@ -38,3 +38,39 @@ class SemanticBranch(nn.Module):
     @abstractmethod
     def logits(self, features: Features, padded_size: tuple[int, int]) -> Tensor:
         """[N, K, h, w] covering the padded image, of any resolution."""
+
+    @abstractmethod
+    def hidden(self, features: Features) -> Tensor:
+        """[N, C, h, w] before classes are named, for an instance branch that reads it.
+
+        Raises:
+            ValueError: the branch has none to give.
+        """
+
+
+class HeadSemantics(SemanticBranch):
+    """A branch around a head, whose first half may have run already.
+
+    Attributes:
+        head: levels, finest first -> logits [N, K, h, w].
+    """
+
+    head: nn.Module
+
+    def hidden(self, features: Features) -> Tensor:
+        if not hasattr(self.head, "hidden"):
+            raise ValueError(
+                f"a {type(self.head).__name__} has nothing that an instance branch could read; "
+                "take mini_dl or panoptic_fpn, or leave out model.instances.shares_semantics"
+            )
+        hidden: Tensor = self.head.hidden(features.levels)  # type: ignore[operator]
+        return hidden
+
+    def coarse_logits(self, features: Features) -> Tensor:
+        """[N, K, h, w] of the head."""
+        logits: Tensor
+        if features.semantic is None:
+            logits = self.head(features.levels)
+        else:
+            logits = self.head.predictor(features.semantic)  # type: ignore[operator]
+        return logits

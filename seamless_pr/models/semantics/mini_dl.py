@@ -24,6 +24,7 @@ class MiniDLHead(nn.Module):
     `forward`: levels finest first, [N, in_channels, h_l, w_l] each (more than `num_levels` are
     ignored) -> logits [N, K, h, w] at the size of the finest level. Coarser MiniDL outputs are
     upsampled bilinearly and concatenated; the predictor has a bias and neither norm nor activation.
+    `hidden` and `predictor` are its two halves.
 
     Args:
         hidden_channels: outputs of each MiniDL.
@@ -49,6 +50,11 @@ class MiniDLHead(nn.Module):
         init_predictor(self.predictor, PREDICTOR_GAIN)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        logits: Tensor = self.predictor(self.hidden(features))
+        return logits
+
+    def hidden(self, features: Sequence[Tensor]) -> Tensor:
+        """[N, num_levels * hidden_channels, h, w] before the predictor."""
         if len(features) < len(self.mini_dls):
             raise ValueError(
                 f"expected at least {len(self.mini_dls)} levels, finest first; got {len(features)}"
@@ -56,5 +62,4 @@ class MiniDLHead(nn.Module):
         views = [mini_dl(level) for mini_dl, level in zip(self.mini_dls, features)]
         size = views[0].shape[-2:]
         upsampled = [upsample_logits(view, size) for view in views[1:]]
-        logits: Tensor = self.predictor(torch.cat([views[0], *upsampled], dim=1))
-        return logits
+        return torch.cat([views[0], *upsampled], dim=1)

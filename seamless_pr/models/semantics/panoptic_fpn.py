@@ -24,7 +24,8 @@ class SemanticFPNHead(nn.Module):
     of all levels goes through a 1x1 predictor with bias.
 
     `forward`: levels finest first, [N, in_channels, h_l, w_l], each half the size of the one before
-    -> logits [N, K, h, w] at the size of the finest level read.
+    -> logits [N, K, h, w] at the size of the finest level read. `hidden` and `predictor` are its
+    two halves.
 
     Args:
         hidden_channels: width of all blocks.
@@ -62,6 +63,11 @@ class SemanticFPNHead(nn.Module):
         nn.init.zeros_(self.predictor.bias)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        logits: Tensor = self.predictor(self.hidden(features))
+        return logits
+
+    def hidden(self, features: Sequence[Tensor]) -> Tensor:
+        """[N, hidden_channels, h, w] before the predictor."""
         levels = features[self.first_level : self.first_level + len(self.branches)]
         if len(levels) < len(self.branches):
             raise ValueError(
@@ -78,5 +84,5 @@ class SemanticFPNHead(nn.Module):
                 if doublings:
                     level = upsample_logits(level, finer_sizes[index])
             summed = level if summed is None else summed + level
-        logits: Tensor = self.predictor(summed)
-        return logits
+        assert summed is not None
+        return summed

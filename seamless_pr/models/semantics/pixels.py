@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seamless_pr.models.semantics.branch import SemanticBranch
+from seamless_pr.models.semantics.branch import HeadSemantics
 from seamless_pr.ops.resize import upsample_logits
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
@@ -23,7 +23,7 @@ from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import SemanticLossSettings
 
 
-class PixelSemantics(SemanticBranch):
+class PixelSemantics(HeadSemantics):
     """A semantic head whose logits are resized bilinearly.
 
     Args:
@@ -51,11 +51,11 @@ class PixelSemantics(SemanticBranch):
         targets: Sequence[PanopticTarget],
         generators: Sequence[torch.Generator],
     ) -> dict[str, LossSum]:
-        logits = self.head(features.levels)
+        logits = self.coarse_logits(features)
         return semantic_loss(logits, targets, batch.image_sizes, batch.padded_size, self.settings)
 
     def logits(self, features: Features, padded_size: tuple[int, int]) -> Tensor:
-        logits: Tensor = self.head(features.levels)
+        logits = self.coarse_logits(features)
         return upsample_logits(logits, padded_size) if self.upsample_to_input else logits
 
 

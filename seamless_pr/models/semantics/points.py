@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.layers.point_head import PointHead
-from seamless_pr.models.semantics.branch import SemanticBranch
+from seamless_pr.models.semantics.branch import HeadSemantics
 from seamless_pr.models.semantics.pixels import semantic_labels, semantic_loss
 from seamless_pr.ops.points import (
     PointReader,
@@ -32,7 +32,7 @@ from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import SemanticLossSettings, SemanticPointSettings
 
 
-class PointSemantics(SemanticBranch):
+class PointSemantics(HeadSemantics):
     """A semantic head whose logits PointRend refines to the size of the network input.
 
     Args:
@@ -65,7 +65,7 @@ class PointSemantics(SemanticBranch):
         targets: Sequence[PanopticTarget],
         generators: Sequence[torch.Generator],
     ) -> dict[str, LossSum]:
-        logits = self.head(features.levels)
+        logits = self.coarse_logits(features)
         losses = semantic_loss(logits, targets, batch.image_sizes, batch.padded_size, self.settings)
         labels = [semantic_labels(target, self.merged_things) for target in targets]
         return losses | semantic_point_loss(
@@ -79,7 +79,7 @@ class PointSemantics(SemanticBranch):
         )
 
     def logits(self, features: Features, padded_size: tuple[int, int]) -> Tensor:
-        logits = self.head(features.levels)
+        logits = self.coarse_logits(features)
         return refine_semantic_logits(
             self.point_head, features.finest, logits, padded_size, self.points
         )

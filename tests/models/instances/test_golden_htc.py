@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seamless_pr.config.networks import HTCSettings
-from seamless_pr.models.instances import mask_iou
+from seamless_pr.models.instances import cascade, mask_iou
 from seamless_pr.models.instances.cascade import CascadeFeatures, moved_boxes
 from seamless_pr.models.instances.mask_iou import mask_iou_targets, visible_shares
 from seamless_pr.models.instances.positive_rois import PositiveRoIs
@@ -187,13 +187,13 @@ def test_losses_and_gradients(case, monkeypatch):
             segment_boxes=extents[matched],
         )
 
-    make_targets = branch._mask_targets
+    make_targets = cascade.targets_of_masks
 
-    def watched_targets(rois, _, size):
+    def watched_targets(rois, _, size, **options):
         alone = own_image(rois)
         seen["rois"].append(rois.boxes)
         seen["matched"].append(alone.image_indices)
-        seen["targets"].append(make_targets(alone, objects, size))
+        seen["targets"].append(make_targets(alone, objects, size, **options))
         return seen["targets"][-1]
 
     def watched_shares(rois, _, **options):
@@ -203,7 +203,7 @@ def test_losses_and_gradients(case, monkeypatch):
         seen["iou"] = [mask_iou_targets(*arguments)]
         return seen["iou"][0]
 
-    monkeypatch.setattr(branch, "_mask_targets", watched_targets)
+    monkeypatch.setattr(cascade, "targets_of_masks", watched_targets)
     monkeypatch.setattr(mask_iou, "visible_shares", watched_shares)
     monkeypatch.setattr(mask_iou, "mask_iou_targets", watched_iou)
     target = box_target(
