@@ -6,11 +6,16 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from seamless_pr.datasets import panoptic_reader
-from seamless_pr.datasets.panoptic_records import ImageRecord, PanopticDataset, SegmentRecord
-from seamless_pr.files import write_whole
+from seamless_pr.datasets.panoptic_records import (
+    ImageId,
+    ImageRecord,
+    PanopticDataset,
+    SegmentRecord,
+)
+from seamless_pr.files import safe_join, write_whole
 from seamless_pr.structures.faults import Fault, FaultyDataError
 
 
@@ -46,7 +51,7 @@ def parse_panoptic_json(
 def find_png_folder(json_path: Path, file_names: Iterable[str]) -> Path:
     """The folder of a JSON's PNGs: the one of its own name (the official rule), or its own folder.
 
-    The first of both that holds one of the files that the JSON names; names may have sub-folders.
+    The first of both that holds any of the files that the JSON names; names may have sub-folders.
     Where neither does, the folder of its name, if there is one: all its PNGs are missing.
 
     Args:
@@ -56,17 +61,52 @@ def find_png_folder(json_path: Path, file_names: Iterable[str]) -> Path:
     Raises:
         FileNotFoundError: neither holds any, and there is no folder of the JSON's name.
     """
+    file_names = list(file_names)
     folders = (json_path.with_suffix(""), json_path.parent)
-    for name in file_names:
-        for folder in folders:
-            if (folder / name).is_file():
-                return folder
+    for folder in folders:
+        # A PNG that is missing in the first must not send all others to the second.
+        if folder.is_dir() and any((folder / name).is_file() for name in file_names):
+            return folder
     if folders[0].is_dir():
         return folders[0]
     raise FileNotFoundError(
         f"no PNG that {json_path.name} names is in {folders[0]} or {folders[1]}; name the folder "
         "of its PNGs, or make them with pipelines/prepare.py (it goes on where it stopped)"
     )
+
+
+class NamesPng(Protocol):
+    """An annotation, as far as its PNG goes."""
+
+    @property
+    def image_id(self) -> ImageId: ...
+
+    @property
+    def file_name(self) -> str: ...
+
+
+def find_pngs(
+    annotations: Iterable[NamesPng], png_dir: Path, json_path: Path
+) -> tuple[dict[ImageId, Path], list[Fault]]:
+    """The id PNG of each annotation, below the folder of the PNGs; it need not exist.
+
+    Args:
+        annotations: of the JSON.
+        png_dir: the folder.
+        json_path: the JSON, for messages.
+
+    Returns:
+        image id -> PNG, and a fault for each name that leads out of the folder, by a link too.
+    """
+    paths: dict[ImageId, Path] = {}
+    faults: list[Fault] = []
+    for annotation in annotations:
+        try:
+            paths[annotation.image_id] = safe_join(png_dir, annotation.file_name, json_path)
+        except ValueError as error:
+            message = str(error).removeprefix(f"{json_path} ")
+            faults.append(Fault(str(json_path), f"image {annotation.image_id!r}: {message}"))
+    return paths, faults
 
 
 def write_panoptic_json(

@@ -27,33 +27,38 @@ def find_image_files(
     image id in words, or the image id + "_leftImg8bit": Cityscapes' official JSON names files that
     do not exist. Folders that the JSON names must be those of the file, as far as both have any.
     Last, `<drive>/<frame>_leftImg8bit` for an id `<drive>_<frame>`: IDD's frames have the same
-    names in several drives, and its official JSON the names of PNGs for everything.
+    names in several drives, and its official JSON the names of PNGs for everything. The folder
+    itself may be a link; a file behind a link that leads out of it serves no image.
 
     Returns:
-        image_id -> file, and a fault for each image without a file, with several candidates, or
-        whose file another image has as well.
+        image_id -> file, and a fault for each image without a file, with several candidates, whose
+        file lies elsewhere, or whose file another image has as well.
 
     Raises:
         FileNotFoundError: `images_dir` does not exist.
     """
     images, images_dir = tuple(images), Path(images_dir)
     by_name, by_stem = _index_folder(images_dir)
-    exact = {image.image_id: by_name.get(_name_below(image, images_dir)) for image in images}
+    exact = {image.image_id: by_name.get(name_in_folder(image, images_dir)) for image in images}
     taken = {file for file in exact.values() if file is not None}
     free = {stem: [file for file in files if file not in taken] for stem, files in by_stem.items()}
     files: dict[ImageId, Path] = {}
     faults: list[Fault] = []
+    place_of = _Places()
+    root = os.path.realpath(images_dir)
     for image in images:
         file = exact[image.image_id]
         candidates = [file] if file is not None else _candidates(image, images_dir, free)
-        if len(candidates) == 1:
+        if len(candidates) == 1 and not place_of(candidates[0]).is_relative_to(root):
+            faults.append(_linked_out(image, candidates[0], place_of(candidates[0])))
+        elif len(candidates) == 1:
             files[image.image_id] = candidates[0]
         elif candidates:
             names = ", ".join(map(str, candidates))
             faults.append(Fault(names, f"several files could be image {image.image_id!r}"))
         else:
             faults.append(_missing(image, images_dir))
-    shared = _shared_files(files)
+    shared = _shared_files({image_id: place_of(file) for image_id, file in files.items()})
     for file, image_ids in shared.items():
         names = ", ".join(map(repr, image_ids))
         faults.append(Fault(str(file), f"would serve several images: {names}; each has its own"))
@@ -98,7 +103,7 @@ def _leads_back(folder: str, name: str) -> bool:
     return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
 
 
-def _name_below(image: ImageRecord, images_dir: Path) -> str:
+def name_in_folder(image: ImageRecord, images_dir: str | os.PathLike[str]) -> str:
     """The JSON's file name; the absolute name of a file of the folder relative to it."""
     name = PurePath(image.file_name)
     root = os.path.abspath(images_dir)
@@ -112,7 +117,7 @@ def _candidates(
     found = [
         file
         for file in free.get(named.stem, ())
-        if _fits(file.relative_to(images_dir).parent.parts, named.parent.parts)
+        if folders_agree(file.relative_to(images_dir).parent.parts, named.parent.parts)
     ]
     if found or not isinstance(image.image_id, str):
         return found  # A number is no name: 5.png may be of another image.
@@ -124,9 +129,28 @@ def _candidates(
     return next((free[word] for word in words if free.get(word)), [])
 
 
-def _fits(folders: tuple[str, ...], named: tuple[str, ...]) -> bool:
+def folders_agree(folders: tuple[str, ...], named: tuple[str, ...]) -> bool:
     """Whether folders of a file and those that a JSON names agree, from the innermost outwards."""
     return all(one == other for one, other in zip(reversed(folders), reversed(named)))
+
+
+class _Places:
+    """Where files really lie; each folder is looked up once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, str] = {}
+
+    def __call__(self, file: Path) -> Path:
+        if file.is_symlink():
+            return Path(os.path.realpath(file))
+        if file.parent not in self._folders:
+            self._folders[file.parent] = os.path.realpath(file.parent)
+        return Path(self._folders[file.parent], file.name)
+
+
+def _linked_out(image: ImageRecord, file: Path, place: Path) -> Fault:
+    message = f"image {image.image_id!r} lies behind a link out of this folder, at {place}"
+    return Fault(str(file), f"{message}; put the file itself there, or give the folder that has it")
 
 
 def _missing(image: ImageRecord, images_dir: Path) -> Fault:

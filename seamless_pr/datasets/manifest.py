@@ -11,6 +11,7 @@ from typing import Any
 
 from seamless_pr.datasets.panoptic_records import PanopticDataset
 from seamless_pr.datasets.raw_splits import RawSplit
+from seamless_pr.files import safe_join
 from seamless_pr.structures.faults import Fault
 
 
@@ -69,13 +70,15 @@ def check_manifest(json_path: Path, png_dir: Path) -> list[Fault]:
         return []
     try:
         checksums = json.loads(path.read_bytes())["sha256"]
-        expected = {name: entry["png"] for name, entry in checksums.items()}
+        expected = {
+            safe_join(png_dir, name, path): entry["png"] for name, entry in checksums.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return [Fault(str(path), f"not a manifest ({error}); convert the dataset again")]
     return [
-        Fault(str(png_dir / name), "changed since it was converted; convert the dataset again")
-        for name, checksum in expected.items()
-        if (png_dir / name).is_file() and file_sha256(png_dir / name) != checksum
+        Fault(str(png), "changed since it was converted; convert the dataset again")
+        for png, checksum in expected.items()
+        if png.is_file() and file_sha256(png) != checksum
     ]
 
 

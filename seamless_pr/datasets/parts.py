@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seamless_pr.datasets.class_readings import contradictions
-from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
+from seamless_pr.datasets.coco_panoptic import find_png_folder, find_pngs, read_panoptic_json
 from seamless_pr.datasets.image_files import find_image_files
 from seamless_pr.datasets.panoptic_records import (
     AnnotationRecord,
-    ImageId,
     PanopticDataset,
     SegmentRecord,
 )
-from seamless_pr.files import safe_join
+from seamless_pr.datasets.verification import with_sizes_put_right
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
@@ -45,7 +44,7 @@ class AnnotatedImage:
         annotation: its entry of the JSON.
         png_path: its id map.
         image_file: its pixels.
-        size: (height, width) as in the JSON.
+        size: (height, width) as in the JSON; of the id PNG where the JSON exchanges both.
         key: what its random changes depend on: the image id, in later parts with their number.
     """
 
@@ -101,26 +100,20 @@ def _read_part(part: PanopticPart, number: int, label_space: LabelSpace) -> list
     )
     faults += [Fault(str(part.json_path), message) for message in found]
     faults += _category_faults(dataset, label_space)
-    png_paths: dict[ImageId, Path] = {}
-    for annotation in dataset.annotations:
-        try:
-            png_paths[annotation.image_id] = safe_join(
-                png_dir, annotation.file_name, part.json_path
-            )
-        except ValueError as error:
-            message = str(error).removeprefix(f"{part.json_path} ")
-            faults.append(Fault(str(part.json_path), message))
+    png_paths, png_faults = find_pngs(dataset.annotations, png_dir, Path(part.json_path))
+    faults += png_faults
     if faults:
         raise FaultyDataError(f"{part.json_path} cannot be used", faults)
+    right, _ = with_sizes_put_right(dataset, png_dir)
+    size_of = {image.image_id: (image.height, image.width) for image in right}
     images = []
     for annotation in dataset.annotations:
-        image = dataset.image_of[annotation.image_id]
         images.append(
             AnnotatedImage(
                 annotation,
                 png_paths[annotation.image_id],
                 image_files[annotation.image_id],
-                (image.height, image.width),
+                size_of[annotation.image_id],
                 f"{number}:{annotation.image_id}" if number else str(annotation.image_id),
             )
         )

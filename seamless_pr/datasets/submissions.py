@@ -6,8 +6,8 @@ of overlapping objects are wanted. What a form cannot hold is an error, listed f
 
 from __future__ import annotations
 
-import json
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,14 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json, segment_json
+from seamless_pr.datasets.class_readings import contradictions, described
+from seamless_pr.datasets.coco_panoptic import (
+    find_png_folder,
+    find_pngs,
+    read_panoptic_json,
+    segment_json,
+)
 from seamless_pr.datasets.idd import OFFICIAL_SIZE, PANOPTIC_SUFFIX
+from seamless_pr.datasets.instance_results import InstanceResult, read_instance_results
 from seamless_pr.datasets.label_spaces import load_label_space, load_labels
 from seamless_pr.datasets.panoptic_reader import StatedCategory, parse_panoptic_json
-from seamless_pr.datasets.panoptic_records import AnnotationRecord, ImageId, PanopticDataset
+from seamless_pr.datasets.panoptic_records import (
+    AnnotationRecord,
+    ImageId,
+    PanopticDataset,
+    SegmentRecord,
+)
 from seamless_pr.datasets.raw_splits import measured_segments
-from seamless_pr.datasets.run_lengths import read_run_lengths
-from seamless_pr.files import write_json, write_whole
+from seamless_pr.files import safe_join, write_json, write_whole, writing
 from seamless_pr.id_maps.id_png_files import read_id_png, write_id_png
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
@@ -39,6 +50,8 @@ KINDS = {
 }
 TABLES = {"cityscapes": "cityscapes", "idd": "idd", "coco": "coco_panoptic"}
 IMAGE_ENDING = "_leftImg8bit"
+# Of an id that names a file; results have longer endings.
+MAX_ID_BYTES = 200
 
 
 @dataclass(frozen=True)
@@ -48,13 +61,13 @@ class Predictions:
     Attributes:
         records: the JSON.
         png_dir: folder of its PNGs.
-        instances: image id -> COCO instance results of the image; None if there are none.
+        instances: image id -> instance results of the image; None if there are none.
         stated_categories: the classes as the JSON names them; empty where it does not.
     """
 
     records: PanopticDataset
     png_dir: Path
-    instances: Mapping[ImageId, list[dict[str, Any]]] | None = None
+    instances: Mapping[ImageId, list[InstanceResult]] | None = None
     stated_categories: tuple[StatedCategory, ...] = ()
 
 
@@ -63,17 +76,25 @@ def read_predictions(path: Path) -> Predictions:
 
     Raises:
         FileNotFoundError: nothing there.
-        FaultyDataError: the JSON is not valid.
+        FaultyDataError: a JSON is not valid, or names PNGs that are not below their folder.
     """
     json_path = path / "panoptic.json" if path.is_dir() else path
     records = read_panoptic_json(json_path, is_prediction=True)
     png_dir = find_png_folder(json_path, (a.file_name for a in records.annotations))
+    _, faults = find_pngs(records.annotations, png_dir, json_path)
     instances_path = json_path.with_name("instances.json")
-    instances: dict[ImageId, list[dict[str, Any]]] | None = None
+    instances: dict[ImageId, list[InstanceResult]] | None = None
     if path.is_dir() and instances_path.is_file():
-        instances = {annotation.image_id: [] for annotation in records.annotations}
-        for entry in json.loads(instances_path.read_bytes()):
-            instances.setdefault(entry["image_id"], []).append(entry)
+        instances = defaultdict(list)
+        for result in read_instance_results(instances_path):
+            instances[result.image_id].append(result)
+        unknown = instances.keys() - {annotation.image_id for annotation in records.annotations}
+        faults += [
+            Fault(str(instances_path), f"image {image_id!r} is not in {json_path.name}")
+            for image_id in sorted(unknown, key=str)
+        ]
+    if faults:
+        raise FaultyDataError(f"the predictions of {path} cannot be used", faults)
     stated = parse_panoptic_json(json_path, is_prediction=True).stated_categories
     return Predictions(records, png_dir, instances, stated)
 
@@ -90,7 +111,7 @@ def write_submission(
     show_progress: bool = True,
     map_items: ItemMap = map_in_processes,
 ) -> list[Path]:
-    """Writes `<output>/<kind>/...` and a zip of each kind.
+    """Writes `<output>/<kind>/...` and a zip of each kind, which holds what was written now.
 
     Args:
         predictions: what was predicted.
@@ -106,7 +127,11 @@ def write_submission(
 
     Raises:
         FaultyDataError: predictions that the form cannot hold; nothing is zipped then.
+        ValueError: the results would lie among the predictions.
     """
+    for kind in kinds:
+        if (output / kind).resolve() == predictions.png_dir.resolve():
+            raise ValueError(f"{output / kind} holds the predictions; give another --output")
     space = load_label_space(TABLES.get(dataset, f"vistas_v{vistas_version.replace('.', '_')}"))
     faults = _category_faults(predictions, dataset, space)
     names: dict[ImageId, ImageId] = {}
@@ -122,36 +147,41 @@ def write_submission(
     zips = []
     for kind in kinds:
         folder = output / kind
-        task = partial(_WRITERS[kind], predictions=_alone(predictions), folder=folder,
+        task = partial(_write_kind, kind=kind, png_dir=predictions.png_dir, folder=folder,
                        dataset=dataset, name=name)  # fmt: skip
         items = [
-            (annotation, names[annotation.image_id], _instances_of(predictions, annotation))
+            _Item(annotation, names[annotation.image_id], _instances_of(predictions, annotation))
             for annotation in predictions.records.annotations
         ]
         results = list(
             map_items(task, items, num_workers=num_workers, title=kind, show_progress=show_progress)
         )
-        faults = [fault for result in results for fault in result[1]]
+        faults = [fault for result in results for fault in result.faults]
         if faults:
             raise FaultyDataError(f"the {kind} submission cannot be written", faults)
+        files = [file for result in results for file in result.files]
         if kind == "panoptic":
-            entries = [result[0] for result in results]
+            entries = [result.entry for result in results]
             write_json(folder / f"{name}.json", _panoptic_json(space, entries))
-        zips.append(_zip_folder(folder, output / f"{_zip_name(dataset, kind, name)}.zip"))
+            files.append(f"{name}.json")
+        zips.append(_zip_files(folder, files, output / f"{_zip_name(dataset, kind, name)}.zip"))
     return zips
 
 
 def submitted_id(dataset: str, image_id: ImageId) -> ImageId:
-    """The id under which a dataset's evaluator knows an image.
+    """The id under which a dataset's evaluator knows an image; it can be the name of a file.
 
     Raises:
         ValueError: the id is none of the dataset's.
     """
     text = str(image_id).removesuffix(IMAGE_ENDING)
     if dataset == "coco":
-        if not text.isdigit():
+        if not (text.isascii() and text.isdecimal()):
             raise ValueError("COCO's image ids are numbers")
         return int(text)
+    last = text.rpartition("/")[2]
+    if not last or last.startswith(".") or len(text.encode()) > MAX_ID_BYTES:
+        raise ValueError(f"an id that can be the name of a file is needed; got {text[:80]!r}")
     if dataset == "idd":
         text = text.partition("_gtFine_")[0].replace("/", "_")
         if "_" not in text:
@@ -160,36 +190,70 @@ def submitted_id(dataset: str, image_id: ImageId) -> ImageId:
                 "on leftImg8bit/<split>"
             )
         return f"{text}{PANOPTIC_SUFFIX}"
-    text = text.rpartition("/")[2]
-    if dataset == "cityscapes" and len(text.split("_")) != 3:
+    if dataset == "cityscapes" and len(last.split("_")) != 3:
         raise ValueError("Cityscapes' ids are <city>_<sequence>_<frame>")
-    return text
+    return last
 
 
-_Item = tuple[AnnotationRecord, ImageId, list[dict[str, Any]] | None]
-_Result = tuple[dict[str, Any], list[Fault]]
+@dataclass(frozen=True)
+class _Item:
+    """One image to write: its annotation, the id that it gets, its instances where there are."""
+
+    annotation: AnnotationRecord
+    image_id: ImageId
+    instances: list[InstanceResult] | None
 
 
-def _alone(predictions: Predictions) -> Predictions:
-    """What one image's work needs; everything else would travel with it to each process."""
-    return replace(predictions, records=PanopticDataset((), (), ()), instances=None)
+@dataclass(frozen=True)
+class _Written:
+    """Files below the folder of the kind, the entry of a panoptic JSON, and what is wrong."""
+
+    files: tuple[str, ...] = ()
+    entry: dict[str, Any] | None = None
+    faults: tuple[Fault, ...] = ()
 
 
 def _instances_of(
     predictions: Predictions, annotation: AnnotationRecord
-) -> list[dict[str, Any]] | None:
+) -> list[InstanceResult] | None:
     if predictions.instances is None:
         return None
     return predictions.instances.get(annotation.image_id, [])
 
 
+def _read_map(
+    annotation: AnnotationRecord, png_dir: Path
+) -> tuple[NDArray[np.int32], tuple[SegmentRecord, ...]]:
+    """Id map and segments that say the same; a segment of the id 0 gets another one.
+
+    Raises:
+        FileNotFoundError, ValueError: no id PNG, or not the one of these segments.
+    """
+    path = png_dir / annotation.file_name
+    id_map = read_id_png(path)
+    listed = {segment.segment_id for segment in annotation.segments}
+    found = set(np.unique(id_map).tolist())
+    unlisted = sorted(found - listed - {LabelSpace.VOID_SEGMENT_ID})
+    if unlisted or listed - found:
+        raise ValueError(
+            f"{path} and its JSON differ: segments {unlisted[:10]} are in the PNG alone, "
+            f"{sorted(listed - found)[:10]} in the JSON alone; predict again"
+        )
+    if LabelSpace.VOID_SEGMENT_ID not in listed:
+        return id_map, annotation.segments
+    free = next(number for number in range(1, len(listed) + 2) if number not in listed)
+    segments = tuple(
+        replace(segment, segment_id=segment.segment_id or free) for segment in annotation.segments
+    )
+    return np.where(id_map == LabelSpace.VOID_SEGMENT_ID, free, id_map).astype(np.int32), segments
+
+
 def _write_panoptic(
-    item: _Item, *, predictions: Predictions, folder: Path, dataset: str, name: str
-) -> _Result:
+    item: _Item, *, png_dir: Path, folder: Path, dataset: str, name: str
+) -> _Written:
     """The id PNG, for IDD at the official size; returns the annotation."""
-    annotation, image_id, _ = item
-    id_map = read_id_png(predictions.png_dir / annotation.file_name)
-    segments = annotation.segments
+    id_map, segments = _read_map(item.annotation, png_dir)
+    image_id = item.image_id
     png_name = f"{image_id}.png"
     if dataset == "idd":
         png_name = str(image_id)
@@ -203,12 +267,13 @@ def _write_panoptic(
         png_name = f"{image_id:012d}.png"
     elif dataset == "cityscapes":
         png_name = f"{image_id}_gtFine_panoptic.png"
-    write_id_png(folder / name / png_name, id_map)
+    write_id_png(_place(folder, f"{name}/{png_name}"), id_map)
     infos = [segment_json(segment) for segment in segments]
-    return {"image_id": image_id, "file_name": png_name, "segments_info": infos}, []
+    entry = {"image_id": image_id, "file_name": png_name, "segments_info": infos}
+    return _Written((f"{name}/{png_name}",), entry)
 
 
-def _panoptic_json(space: LabelSpace, entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _panoptic_json(space: LabelSpace, entries: list[dict[str, Any] | None]) -> dict[str, Any]:
     categories = [
         {"id": c.category_id, "name": c.name, "supercategory": c.supercategory,
          "isthing": int(c.is_thing), "color": list(c.color)}
@@ -218,59 +283,77 @@ def _panoptic_json(space: LabelSpace, entries: list[dict[str, Any]]) -> dict[str
 
 
 def _write_semantic(
-    item: _Item, *, predictions: Predictions, folder: Path, dataset: str, name: str
-) -> _Result:
+    item: _Item, *, png_dir: Path, folder: Path, dataset: str, name: str
+) -> _Written:
     """One label id a pixel, 8 bit; void is "unlabeled"."""
-    annotation, image_id, _ = item
-    id_map = read_id_png(predictions.png_dir / annotation.file_name)
-    segment_ids = np.array([0, *(s.segment_id for s in annotation.segments)])
-    label_ids = np.array([0, *(s.category_id for s in annotation.segments)], np.uint8)
+    id_map, segments = _read_map(item.annotation, png_dir)
+    segment_ids = np.array([0, *(s.segment_id for s in segments)])
+    label_ids = np.array([0, *(s.category_id for s in segments)], np.uint8)
     order = np.argsort(segment_ids)
     places = np.searchsorted(segment_ids[order], id_map)
-    _write_grey(folder / f"{image_id}_pred_labelIds.png", label_ids[order][places])
-    return {}, []
+    file = f"{item.image_id}_pred_labelIds.png"
+    _write_grey(_place(folder, file), label_ids[order][places])
+    return _Written((file,))
 
 
 def _write_instance(
-    item: _Item, *, predictions: Predictions, folder: Path, dataset: str, name: str
-) -> _Result:
+    item: _Item, *, png_dir: Path, folder: Path, dataset: str, name: str
+) -> _Written:
     """A text file with a mask, label and score of each object."""
-    annotation, image_id, instances = item
+    from pycocotools import mask as coco_mask
+
     things = {label.label_id for label in load_labels("cityscapes") if label.is_thing}
+    id_map, segments = _read_map(item.annotation, png_dir)
     found: list[tuple[int, float, NDArray[np.bool_]]] = []
-    if instances is not None:
-        for entry in instances:
-            try:
-                mask = read_run_lengths(entry["segmentation"]).mask()
-            except (KeyError, ValueError) as error:
-                return {}, [Fault(f"instances of {image_id}", str(error))]
-            found.append((entry["category_id"], float(entry["score"]), mask))
+    if item.instances is not None:
+        for result in item.instances:
+            mask = coco_mask.decode(result.segmentation).astype(bool)
+            if result.category_id not in things or mask.shape != id_map.shape:
+                raise ValueError(
+                    f"an instance of class {result.category_id} and size {mask.shape} (height, "
+                    f"width); expected a thing of {dataset} and {id_map.shape}, as its PNG has"
+                )
+            found.append((result.category_id, result.score, mask))
     else:
-        id_map = read_id_png(predictions.png_dir / annotation.file_name)
-        for segment in annotation.segments:
+        for segment in segments:
             if segment.category_id not in things:
                 continue
             if segment.score is None:
                 message = "a thing without score; predict with --instances"
-                return {}, [Fault(annotation.file_name, message, segment.segment_id)]
+                fault = Fault(item.annotation.file_name, message, segment.segment_id)
+                return _Written(faults=(fault,))
             found.append((segment.category_id, segment.score, id_map == segment.segment_id))
-    lines = []
+    lines, files = [], []
     for number, (label_id, score, mask) in enumerate(found):
         if not mask.any():
             continue
-        file_name = f"masks/{image_id}_{number:03d}.png"
-        _write_grey(folder / file_name, mask.astype(np.uint8) * 255)
+        file_name = f"masks/{item.image_id}_{number:03d}.png"
+        _write_grey(_place(folder, file_name), mask.astype(np.uint8) * 255)
         lines.append(f"{file_name} {label_id} {score:.6f}")
+        files.append(file_name)
     # Written last: it names the masks.
-    write_whole(folder / f"{image_id}_pred.txt", ("\n".join(lines) + "\n").encode())
-    return {}, []
+    text_name = f"{item.image_id}_pred.txt"
+    write_whole(_place(folder, text_name), ("\n".join(lines) + "\n").encode())
+    return _Written((*files, text_name))
 
 
-_WRITERS: dict[str, Callable[..., _Result]] = {
+_WRITERS: dict[str, Callable[..., _Written]] = {
     "panoptic": _write_panoptic,
     "semantic": _write_semantic,
     "instance": _write_instance,
 }
+
+
+def _write_kind(item: _Item, *, kind: str, png_dir: Path, folder: Path, **names: str) -> _Written:
+    try:
+        return _WRITERS[kind](item, png_dir=png_dir, folder=folder, **names)
+    except (FileNotFoundError, ValueError) as error:
+        return _Written(faults=(Fault(f"image {item.annotation.image_id!r}", str(error)),))
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where a result goes: never out of the output, whatever links lie there."""
+    return safe_join(folder, name, "an image id")
 
 
 def _write_grey(path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -284,25 +367,20 @@ def _write_grey(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 def _category_faults(predictions: Predictions, dataset: str, space: LabelSpace) -> list[Fault]:
     """Classes of another dataset; ids alone could be taken for those of other classes."""
-    names = {category.category_id: category.name for category in space.categories}
+    known = {category.category_id for category in space.categories}
     segments = (s for a in predictions.records.annotations for s in a.segments)
-    unknown = {segment.category_id for segment in segments} - names.keys()
-    faults = [
-        Fault("panoptic.json", f"category {category_id} is none of {dataset}'s")
-        for category_id in sorted(unknown)
+    used = {segment.category_id for segment in segments}
+    messages = [f"category {number} is none of {dataset}'s" for number in sorted(used - known)]
+    messages += [
+        f"category {stated.category_id} is {described(stated)} here and no class of {dataset}"
+        for stated in predictions.stated_categories
+        if stated.category_id not in known
     ]
-    for category in predictions.stated_categories:
-        right = names.get(category.category_id)
-        if category.name is not None and category.name != right:
-            expected = "no class" if right is None else f"'{right}'"
-            faults.append(
-                Fault(
-                    "panoptic.json",
-                    f"category {category.category_id} is '{category.name}', in {dataset} "
-                    f"{expected}; the network was trained on another dataset",
-                )
-            )
-    return faults
+    messages += contradictions(predictions.stated_categories, space.categories, dataset)
+    return [
+        Fault("panoptic.json", f"{message}; the network was trained on another dataset")
+        for message in messages
+    ]
 
 
 def _zip_name(dataset: str, kind: str, name: str) -> str:
@@ -310,15 +388,9 @@ def _zip_name(dataset: str, kind: str, name: str) -> str:
     return f"{kind}_{name}_results" if dataset == "coco" else f"{dataset}_{kind}_{name}"
 
 
-def _zip_folder(folder: Path, path: Path) -> Path:
-    """Zips the content of a folder, whole or not at all."""
-    partial_path = path.with_name(f".{path.name}.partial")
-    try:
-        with zipfile.ZipFile(partial_path, "w", zipfile.ZIP_STORED) as archive:
-            for file in sorted(folder.rglob("*")):
-                if file.is_file() and not file.name.startswith("."):
-                    archive.write(file, file.relative_to(folder).as_posix())
-        partial_path.replace(path)
-    finally:
-        partial_path.unlink(missing_ok=True)
+def _zip_files(folder: Path, names: Sequence[str], path: Path) -> Path:
+    """Zips files of a folder, whole or not at all; what lies there besides them is not sent."""
+    with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(names):
+            archive.write(folder / name, name)
     return path

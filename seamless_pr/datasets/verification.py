@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from seamless_pr.datasets.coco_panoptic import find_png_folder, parse_panoptic_json
+from seamless_pr.datasets.coco_panoptic import (
+    find_png_folder,
+    find_pngs,
+    parse_panoptic_json,
+)
 from seamless_pr.datasets.image_files import find_image_files, is_hidden, list_image_files
 from seamless_pr.datasets.images import looks_complete, read_bytes
 from seamless_pr.datasets.label_pngs import png_size
@@ -20,13 +25,13 @@ from seamless_pr.datasets.panoptic_records import (
     PanopticDataset,
     SegmentRecord,
 )
-from seamless_pr.files import safe_join
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.id_maps.segments import SegmentMeasures, measure_segments
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import LabelSpace
 
+READING_THREADS = 16
 EXIF_ORIENTATION = 0x0112
 # Orientations from here on exchange height and width.
 FIRST_TRANSPOSED_ORIENTATION = 5
@@ -106,14 +111,13 @@ def verify_records(
         ]
     if png_dir != json_path.parent:  # where other files lie as well
         faults += _stray_pngs(dataset, png_dir)
-    tasks: list[_PngTask] = []
-    for annotation in dataset.annotations:
-        try:
-            path = safe_join(png_dir, annotation.file_name, json_path)
-        except ValueError as error:
-            faults.append(Fault(str(json_path), str(error).removeprefix(f"{json_path} ")))
-            continue
-        tasks.append(_PngTask(path, annotation, dataset.image_of.get(annotation.image_id)))
+    paths, name_faults = find_pngs(dataset.annotations, png_dir, json_path)
+    faults += name_faults
+    tasks = [
+        _PngTask(paths[annotation.image_id], annotation, dataset.image_of.get(annotation.image_id))
+        for annotation in dataset.annotations
+        if annotation.image_id in paths
+    ]
     results = map_items(
         _png_faults, tasks, num_workers=num_workers, title="verify", show_progress=show_progress
     )
@@ -136,12 +140,14 @@ def with_sizes_put_right(
     png_of = {
         annotation.image_id: png_dir / annotation.file_name for annotation in records.annotations
     }
+    with ThreadPoolExecutor(READING_THREADS) as pool:  # Storage may be far away.
+        sizes = pool.map(png_size, png_of.values(), chunksize=64)
+        size_of = dict(zip(png_of, sizes))
     images = []
     num_exchanged = 0
     for image in records.images:
         exchanged = (image.width, image.height)
-        path = png_of.get(image.image_id)
-        if image.height != image.width and path is not None and png_size(path) == exchanged:
+        if image.height != image.width and size_of.get(image.image_id) == exchanged:
             image = replace(image, height=exchanged[0], width=exchanged[1])
             num_exchanged += 1
         images.append(image)

@@ -28,13 +28,14 @@ def pair_images(gt: Source, pred: Source) -> tuple[list[ImagePair], list[str]]:
         one pair per true image; notes on what was unusual.
     """
     by_id = {file.image_id: file for file in pred.maps}
-    by_text = {str(file.image_id): file for file in pred.maps}
-    pairs, num_by_text, used = [], 0, set()
+    exact = {file.image_id for file in gt.maps if file.image_id in by_id}
+    # One prediction serves one image.
+    by_text = {str(file.image_id): file for file in pred.maps if file.image_id not in exact}
+    pairs, num_by_text, used = [], 0, set(exact)
     for file in gt.maps:
         match = by_id.get(file.image_id)
-        if match is None and (match := by_text.get(str(file.image_id))) is not None:
+        if match is None and (match := by_text.pop(str(file.image_id), None)) is not None:
             num_by_text += 1
-        if match is not None:
             used.add(match.image_id)
         pairs.append(ImagePair(file, match))
     notes = []

@@ -2,59 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections import defaultdict
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from seamless_pr.datasets.image_files import folders_agree, is_hidden
 from seamless_pr.evaluation.map_files import LoadedMap, Source
 from seamless_pr.id_maps.overlap import Overlap, count_overlap
 from seamless_pr.metrics.segment_table import SegmentTable
+from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
 
 def find_label_pngs(folder: Path, gt: Source) -> list[Path | None]:
-    """The label PNG of each true image; None where there is none.
+    """The label PNG of each true image; None where there is none. One file serves one image.
+
+    A picture belongs to the image whose id is its path below the folder, or the end of it, less
+    the extension; else to the one whose true PNG has its name (of several the one in folders of the
+    same names); else to the one whose number is its name. Where none is, the same is asked without
+    what follows the last underscore, and so on.
 
     Args:
-        folder: searched with its sub-folders; the name of a picture must be the image id, the name
-            of the true PNG, or begin with the image id and an underscore. An exact name wins.
+        folder: searched with its sub-folders.
         gt: ground truth.
 
     Raises:
         FileNotFoundError: no such folder.
+        FaultyDataError: lists the images that several pictures could be.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}; give the folder of the semantic PNGs")
-    found = _by_index(_visible(folder), gt)
-    return [found.get(index) for index in range(len(gt.maps))]
+    index_of = _Names(gt)
+    found: dict[int, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    for path in _visible(folder):
+        match = index_of.match(path.relative_to(folder).with_suffix(""))
+        if match is not None:
+            index, num_cut = match
+            found[index][num_cut].append(path)
+    # A name that fits as it is wins over one that is cut.
+    files = {index: of_image[min(of_image)] for index, of_image in found.items()}
+    faults = [
+        Fault(", ".join(map(str, paths)), f"could all be image {gt.maps[index].image_id!r}")
+        for index, paths in files.items()
+        if len(paths) > 1
+    ]
+    if faults:
+        raise FaultyDataError(f"label PNGs of {folder} cannot be told apart; keep one each", faults)
+    return [files[index][0] if index in files else None for index in range(len(gt.maps))]
+
+
+class _Names:
+    """Which image a picture belongs to by its name."""
+
+    def __init__(self, gt: Source) -> None:
+        self._by_id: dict[str, int] = {}
+        self._by_number: dict[str, int] = {}
+        self._by_png: dict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
+        for index, file in enumerate(gt.maps):
+            is_text = isinstance(file.image_id, str)
+            (self._by_id if is_text else self._by_number)[str(file.image_id)] = index
+            self._by_png[file.path.stem].append((file.path.parent.parts, index))
+
+    def match(self, name: PurePath) -> tuple[int, int] | None:
+        """Index of the image, and how many parts of the name were cut off for it."""
+        stem, num_cut = name.name, 0
+        while stem:
+            index = self._index(name.with_name(stem))
+            if index is not None:
+                return index, num_cut
+            stem, num_cut = stem.rpartition("_")[0], num_cut + 1
+        return None
+
+    def _index(self, name: PurePath) -> int | None:
+        for start in range(len(name.parts)):
+            index = self._by_id.get("/".join(name.parts[start:]))
+            if index is not None:
+                return index
+        pngs = self._by_png.get(name.name, [])
+        if len(pngs) > 1:  # The same name in several folders.
+            pngs = [png for png in pngs if folders_agree(png[0], name.parent.parts)]
+        if len(pngs) == 1:
+            return pngs[0][1]
+        return self._by_number.get(name.name)
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*.png")
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
-def _by_index(paths: Iterable[Path], gt: Source) -> dict[int, Path]:
-    by_name: dict[str, int] = {}
-    for index, file in enumerate(gt.maps):
-        by_name[file.path.stem] = by_name[str(file.image_id)] = index
-    found: dict[int, Path] = {}
-    for path in paths:
-        stem = path.stem
-        if stem in by_name:
-            found[by_name[stem]] = path
-            continue
-        while "_" in stem:
-            stem = stem.rpartition("_")[0]
-            if stem in by_name:
-                found.setdefault(by_name[stem], path)
-                break
-    return found
+    return sorted(path for path in folder.rglob("*.png") if not is_hidden(path.relative_to(folder)))
 
 
 def overlap_with_label_png(

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from seamless_pr.datasets.coco_panoptic import find_png_folder
+from seamless_pr.datasets.coco_panoptic import find_png_folder, find_pngs
 from seamless_pr.datasets.label_spaces import stuff_first
 from seamless_pr.datasets.panoptic_columns import NO_AREA, Annotation
 from seamless_pr.datasets.panoptic_reader import ParsedPanoptic, parse_panoptic_json
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
-from seamless_pr.files import safe_join
 from seamless_pr.id_maps.id_png import IdRuns, PngError, decode_id_runs
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
@@ -270,19 +269,17 @@ def _require_folder(png_dir: Path | None, path: Path) -> None:
 def _coco_maps(parsed: ParsedPanoptic, path: Path, png_dir: Path | None) -> tuple[MapFile, ...]:
     names = (annotation.file_name for annotation in parsed.annotations)
     folder = find_png_folder(path, names) if png_dir is None else png_dir
-    maps: list[MapFile] = []
-    faults: list[Fault] = []
-    for annotation in parsed.annotations:
-        try:
-            png = safe_join(folder, annotation.file_name, path)
-        except ValueError as error:  # a link that leads out of the folder
-            faults.append(Fault(str(path), f"image {annotation.image_id!r}: {error}"))
-            continue
-        read = partial(_read_coco_map, annotation=annotation)
-        maps.append(MapFile(annotation.image_id, png, read))
+    paths, faults = find_pngs(parsed.annotations, folder, path)
     if faults:
         raise FaultyDataError(f"{path} names files that are not below {folder}", faults)
-    return tuple(maps)
+    return tuple(
+        MapFile(
+            annotation.image_id,
+            paths[annotation.image_id],
+            partial(_read_coco_map, annotation=annotation),
+        )
+        for annotation in parsed.annotations
+    )
 
 
 def _read_coco_map(path: Path, annotation: Annotation) -> LoadedMap:

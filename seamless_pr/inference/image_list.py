@@ -17,6 +17,7 @@ from seamless_pr.datasets.image_files import (
     find_image_files,
     is_image_name,
     list_image_files,
+    name_in_folder,
 )
 from seamless_pr.datasets.panoptic_records import ImageRecord
 from seamless_pr.datasets.remote_files import FileState, Location, as_location, is_uri, list_uri
@@ -218,25 +219,22 @@ def _items_of_json(json_path: Path, images_dir: str) -> list[ImageItem]:
             f"{len(faults)} of {len(records)} images of {json_path} cannot be found in "
             f"{images_dir}; give the folder that holds all of them; first: {faults[0]}"
         )
-    stems = Counter(_plain_name(record) for record in records)
+    names = [PurePosixPath(name_in_folder(record, images_dir)) for record in records]
+    stems = Counter(name.with_suffix("") for name in names)
     items = [
         _item_of_record(
-            record, files[record.image_id], json_path, keeps_ending=stems[_plain_name(record)] > 1
+            record,
+            files[record.image_id],
+            json_path,
+            str(name if stems[name.with_suffix("")] > 1 else name.with_suffix("")),
         )
-        for record in records
+        for record, name in zip(records, names)
     ]
     return sorted(items, key=lambda item: str(item.path))
 
 
-def _plain_name(record: ImageRecord) -> str:
-    return str(PurePosixPath(record.file_name).with_suffix(""))
-
-
-def _item_of_record(
-    record: ImageRecord, path: Path, json_path: Path, *, keeps_ending: bool
-) -> ImageItem:
+def _item_of_record(record: ImageRecord, path: Path, json_path: Path, name: str) -> ImageItem:
     """Ids in words name the files of the results; numbers are left to the image's own name."""
-    name = record.file_name if keeps_ending else _plain_name(record)
     if isinstance(record.image_id, str):
         name = record.image_id
     # Results follow the name into folders, but never out of the output.

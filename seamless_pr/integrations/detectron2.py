@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from seamless_pr.build.predictor import load_predictor
-from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
+from seamless_pr.datasets.class_readings import contradictions
+from seamless_pr.datasets.coco_panoptic import find_png_folder, find_pngs, read_panoptic_json
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.integrations.detectron2_files import (
     instances_file,
@@ -37,6 +38,7 @@ from seamless_pr.integrations.detectron2_records import (
     semantic_record,
 )
 from seamless_pr.models.networks.two_branch import FusedNetwork
+from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
 
@@ -67,8 +69,8 @@ def register_panoptic_dataset(
             dataset; written there unless it holds them; None: none.
 
     Raises:
-        ValueError: the name is taken, the JSON is faulty, or its categories are not exactly the
-            classes of the label space.
+        ValueError: the name is taken, the JSON is faulty or names PNGs out of their folder, or its
+            categories are not exactly the classes of the label space, by number, name and kind.
     """
     from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -80,6 +82,7 @@ def register_panoptic_dataset(
         names = (annotation.file_name for annotation in dataset.annotations)
         png_dir = find_png_folder(json_path, names)
     png_dir = Path(png_dir)
+    _, faults = find_pngs(dataset.annotations, png_dir, json_path)
     own_space = dataset.label_space(json_path.stem)
     if label_space is None:
         label_space = own_space
@@ -91,6 +94,12 @@ def register_panoptic_dataset(
             "official evaluators need the same classes on both sides: complete the JSON's "
             "'categories', or give no label space"
         )
+    found = contradictions(
+        own_space.categories, label_space.categories, f"the label space '{label_space.name}'"
+    )
+    faults += [Fault(str(json_path), message) for message in found]
+    if faults:
+        raise FaultyDataError(f"{json_path} cannot be registered", faults)
     ids = ContiguousIds(label_space, merged_things)
     metadata: dict[str, Any] = {
         **ids.metadata(),
@@ -146,10 +155,15 @@ def _check_classes(dataset: str, ids: ContiguousIds) -> None:
     from detectron2.data import MetadataCatalog
 
     metadata, expected = MetadataCatalog.get(dataset), ids.metadata()
-    keys = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
+    keys = (
+        "thing_dataset_id_to_contiguous_id",
+        "stuff_dataset_id_to_contiguous_id",
+        "thing_classes",
+        "stuff_classes",
+    )
     if wrong := [key for key in keys if metadata.get(key) != expected[key]]:
         raise ValueError(
-            f"the dataset '{dataset}' numbers its classes otherwise than the network "
+            f"the dataset '{dataset}' numbers or names its classes otherwise than the network "
             f"({', '.join(wrong)}); register it with label_space='{ids.label_space.name}' (the "
             f"network's) and merged_things={ids.merged_things}"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from seamless_pr.datasets.coco_panoptic import image_json
+from seamless_pr.datasets.coco_panoptic import image_json, panoptic_json
 from seamless_pr.datasets.panoptic_records import AnnotationRecord, PanopticDataset
-from seamless_pr.files import write_json, write_whole
+from seamless_pr.files import json_bytes, remove_file, safe_join, write_json, write_whole
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.integrations.detectron2_records import ContiguousIds
 from seamless_pr.structures.label_space import LabelSpace
+
+# What the files were made from.
+SOURCE_NAME = "source.json"
 
 
 def instances_file(folder: Path) -> Path:
@@ -32,7 +37,10 @@ def semantic_folder(folder: Path) -> Path:
 def write_evaluator_files(
     dataset: PanopticDataset, png_dir: Path, ids: ContiguousIds, folder: Path
 ) -> None:
-    """Writes semantic PNGs and, last, the instances; does nothing where the latter are finished.
+    """Writes semantic PNGs and, last, the instances; does nothing where those are finished.
+
+    They are those of this ground truth, by what the JSON says and the size of each PNG, and of
+    these class numbers; anything else is written anew.
 
     Void is the ignore id in a PNG; crowd keeps its class there, and is a crowd among the instances.
 
@@ -45,16 +53,19 @@ def write_evaluator_files(
     Raises:
         FileNotFoundError, ValueError: an id PNG is missing, damaged, or holds an unknown id.
     """
-    if instances_file(folder).is_file():
+    source = _source(dataset, png_dir, ids)
+    if instances_file(folder).is_file() and _read_source(folder) == source:
         return
+    remove_file(instances_file(folder))
     instances: list[dict[str, Any]] = []
     for annotation in dataset.annotations:
         id_map = read_id_png(png_dir / annotation.file_name)
-        path = semantic_folder(folder) / annotation.file_name
+        path = safe_join(semantic_folder(folder), annotation.file_name, "the dataset")
         write_whole(path, _grey_png(semantic_ids(id_map, annotation, ids)))
         instances += instance_annotations(id_map, annotation, ids)
     for number, instance in enumerate(instances, start=1):
         instance["id"] = number
+    write_json(folder / SOURCE_NAME, source)
     write_json(
         instances_file(folder),
         {
@@ -66,6 +77,24 @@ def write_evaluator_files(
             "annotations": instances,
         },
     )
+
+
+def _source(dataset: PanopticDataset, png_dir: Path, ids: ContiguousIds) -> dict[str, Any]:
+    """What the files are made from."""
+    paths = [png_dir / annotation.file_name for annotation in dataset.annotations]
+    content = [
+        panoptic_json(dataset),
+        [path.stat().st_size if path.is_file() else None for path in paths],
+        ids.metadata(),
+    ]
+    return {"sha256": hashlib.sha256(json_bytes(content)).hexdigest()}
+
+
+def _read_source(folder: Path) -> Any:
+    try:
+        return json.loads((folder / SOURCE_NAME).read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def semantic_ids(

@@ -17,8 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seamless_pr.datasets.panoptic_records import ImageRecord, PanopticDataset, SegmentRecord
+from seamless_pr.datasets.image_files import find_image_files
+from seamless_pr.datasets.panoptic_records import PanopticDataset, SegmentRecord
+from seamless_pr.datasets.verification import with_sizes_put_right
 from seamless_pr.ops.masks import mask_boxes
+from seamless_pr.structures.faults import FaultyDataError
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
@@ -272,13 +275,24 @@ def dataset_records(
         ids: class numbers of the records.
         semantic_dir: folder of grey PNGs of semantic ids, named like the id PNGs; None: the
             records name none.
+
+    Raises:
+        FileNotFoundError: no such folder of images.
+        FaultyDataError: lists the images that have no file of their own.
     """
     train_id_of = ids.label_space.train_id_of
+    files, faults = find_image_files(dataset.images, image_dir)
+    if faults:
+        raise FaultyDataError(f"images of the dataset are not in {image_dir}", faults)
+    image_of = {image.image_id: image for image in with_sizes_put_right(dataset, png_dir)[0]}
     records = []
     for annotation in dataset.annotations:
-        image = dataset.image_of[annotation.image_id]
+        image = image_of[annotation.image_id]
         record = {
-            **_image_record(image, image_dir),
+            "file_name": str(files[image.image_id]),
+            "image_id": image.image_id,
+            "height": image.height,
+            "width": image.width,
             "pan_seg_file_name": str(png_dir / annotation.file_name),
             "segments_info": [
                 _segment_record(segment, train_id_of[segment.category_id], ids)
@@ -289,15 +303,6 @@ def dataset_records(
             record["sem_seg_file_name"] = str(semantic_dir / annotation.file_name)
         records.append(record)
     return records
-
-
-def _image_record(image: ImageRecord, image_dir: Path) -> dict[str, Any]:
-    return {
-        "file_name": str(image_dir / image.file_name),
-        "image_id": image.image_id,
-        "height": image.height,
-        "width": image.width,
-    }
 
 
 def _segment_record(segment: SegmentRecord, train_id: int, ids: ContiguousIds) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.datasets.coco_panoptic import find_png_folder
+from seamless_pr.datasets.coco_panoptic import find_png_folder, find_pngs
 from seamless_pr.datasets.panoptic_reader import parse_panoptic_json
 from seamless_pr.evaluation.stored_results import count_cube, read_evaluation_json
 from seamless_pr.id_maps.id_png_files import read_id_png
@@ -64,8 +64,11 @@ def panoptic_regions(
     categories = {category.category_id: category for category in named}
     annotations = parsed.dataset().annotations
     folder = find_png_folder(json_path, [a.file_name for a in annotations])
+    paths, faults = find_pngs(annotations, folder, json_path)
+    if faults:
+        raise FaultyDataError(f"{json_path} names files that are not below {folder}", faults)
     for annotation in annotations:
-        id_map = read_id_png(folder / annotation.file_name)
+        id_map = read_id_png(paths[annotation.image_id])
         regions = []
         for segment in annotation.segments:
             mask = id_map == segment.segment_id

@@ -60,6 +60,8 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     wrong = [kind for kind in options.kinds if kind not in KINDS[options.dataset]]
     if wrong:
         parser.error(f"{options.dataset} has no {wrong[0]} submission")
+    if Path(options.name).name != options.name:
+        parser.error(f"--name is a name without folders; got '{options.name}'")
 
 
 def run(options: argparse.Namespace) -> ExitCode:

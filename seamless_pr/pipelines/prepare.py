@@ -21,7 +21,7 @@ from pathlib import Path
 
 from seamless_pr.datasets.ade20k import open_ade20k
 from seamless_pr.datasets.catalog import DATASETS, OpenedSplit, open_ground_truth_folder
-from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
+from seamless_pr.datasets.coco_panoptic import find_png_folder, find_pngs, read_panoptic_json
 from seamless_pr.datasets.conversion import PreparedSplit, convert_splits
 from seamless_pr.datasets.custom import open_custom
 from seamless_pr.datasets.custom_description import read_custom_yaml
@@ -29,6 +29,7 @@ from seamless_pr.datasets.idd import SIZES as IDD_SIZES
 from seamless_pr.datasets.idd import open_idd
 from seamless_pr.datasets.manifest import check_manifest
 from seamless_pr.datasets.panoptic_files import PanopticFiles
+from seamless_pr.datasets.panoptic_records import PanopticDataset
 from seamless_pr.datasets.raw_splits import RawSplit
 from seamless_pr.datasets.verification import verify_dataset
 from seamless_pr.datasets.vistas import VERSIONS, open_vistas
@@ -180,19 +181,23 @@ def inspect(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
         records = read_panoptic_json(path)
         names = (annotation.file_name for annotation in records.annotations)
         png_dir = options.png_dir or find_png_folder(path, names)
-        maps = tuple(png_dir / annotation.file_name for annotation in records.annotations)
-        split = InspectedSplit(path.stem, str(path), records, maps, images_dir=options.images)
+        split = InspectedSplit(
+            path.stem,
+            str(path),
+            records,
+            _id_pngs(records, png_dir, path),
+            images_dir=options.images,
+        )
     else:
         opened = open_ground_truth_folder(path)
         if isinstance(opened, PanopticFiles):
             if opened.faults:
                 raise FaultyDataError(f"{path} cannot be inspected", opened.faults)
-            names = (annotation.file_name for annotation in opened.records.annotations)
             split = InspectedSplit(
                 opened.dataset,
                 str(opened.json_path),
                 opened.records,
-                tuple(opened.png_dir / name for name in names),
+                _id_pngs(opened.records, opened.png_dir, opened.json_path),
                 images_dir=options.images or opened.images_dir,
                 notes=opened.notes,
             )
@@ -203,6 +208,13 @@ def inspect(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
     write_inspection(split, options.output, num_pictures=options.pictures, seed=options.seed)
     print(options.output)
     return []
+
+
+def _id_pngs(records: PanopticDataset, png_dir: Path, json_path: Path) -> tuple[Path, ...]:
+    paths, faults = find_pngs(records.annotations, png_dir, json_path)
+    if faults:
+        raise FaultyDataError(f"{json_path} cannot be inspected", faults)
+    return tuple(paths.values())
 
 
 def report(json_path: Path, faults: Sequence[Fault]) -> None:

@@ -39,17 +39,31 @@ def upload_sizes(root: Path) -> dict[str, int]:
     """Relative path -> bytes of each file that Ray ships from a working directory.
 
     As Ray does it, each of the ignore files is asked by itself, those of sub-folders too: what one
-    of them names is left out, whatever another one says.
+    of them names is left out, whatever another one says. Ray ships what links lead to.
+
+    Raises:
+        ValueError: links by which Ray would ship files of elsewhere, or one folder endlessly.
     """
     from pathspec import GitIgnoreSpec  # Only runs that ship code to a cluster need it.
 
     sizes: dict[str, int] = {}
-    _add_sizes(root, root, [(root, GitIgnoreSpec.from_lines(NEVER_SHIPPED))], sizes)
+    astray: list[str] = []
+    _add_sizes(root, root, [(root, GitIgnoreSpec.from_lines(NEVER_SHIPPED))], sizes, astray)
+    if astray:
+        raise ValueError(
+            f"Ray would ship what links lead to, out of the working directory or in a circle: "
+            f"{', '.join(astray[:3])} ({len(astray)} in all); put copies in their place, or name "
+            "them in .rayignore"
+        )
     return sizes
 
 
 def _add_sizes(
-    folder: Path, root: Path, specs: list[tuple[Path, GitIgnoreSpec]], sizes: dict[str, int]
+    folder: Path,
+    root: Path,
+    specs: list[tuple[Path, GitIgnoreSpec]],
+    sizes: dict[str, int],
+    astray: list[str],
 ) -> None:
     from pathspec import GitIgnoreSpec
 
@@ -57,16 +71,26 @@ def _add_sizes(
         if (folder / name).is_file():
             lines = (folder / name).read_text(encoding="utf-8").splitlines()
             specs = [*specs, (folder, GitIgnoreSpec.from_lines(lines))]
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        path = Path(entry.path)
+
+    def is_left_out(path: Path) -> bool:
         # Without a closing slash, as Ray asks: `data/` leaves out what is in the folder, so that
         # `!data/kept` brings a part of it back.
-        if any(spec.match_file(path.relative_to(at)) for at, spec in specs):
+        return any(spec.match_file(path.relative_to(at)) for at, spec in specs)
+
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        place = Path(os.path.realpath(path))
+        if is_left_out(path) or not place.exists():  # Links to nothing are not shipped.
             continue
-        if entry.is_dir():
-            _add_sizes(path, root, specs, sizes)
+        if entry.is_symlink() and Path(os.path.realpath(folder)).is_relative_to(place):
+            if not is_left_out(path / "anything"):
+                astray.append(f"{path.relative_to(root)} -> {place}")
+        elif entry.is_dir():
+            _add_sizes(path, root, specs, sizes, astray)
+        elif not place.is_relative_to(os.path.realpath(root)):
+            astray.append(f"{path.relative_to(root)} -> {place}")
         else:
-            sizes[str(path.relative_to(root))] = entry.stat(follow_symlinks=False).st_size
+            sizes[str(path.relative_to(root))] = entry.stat().st_size
 
 
 def check_upload(sizes: Mapping[str, int]) -> None:
@@ -89,8 +113,8 @@ def check_upload(sizes: Mapping[str, int]) -> None:
 
 def main() -> int:
     """Prints the size of the upload; 1 if it is too large."""
-    sizes = upload_sizes(Path.cwd())
     try:
+        sizes = upload_sizes(Path.cwd())
         check_upload(sizes)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -92,6 +92,28 @@ def test_links_to_folders_are_followed_but_never_in_a_circle(tmp_path: Path) -> 
     assert names == ["images/a.png", "images/linked/b.png"]
 
 
+def test_a_file_behind_a_link_out_of_the_folder_serves_no_image(tmp_path: Path) -> None:
+    touch(tmp_path, "data/a.png", "private/b.png", "private/c.png")
+    (tmp_path / "data" / "b.png").symlink_to(tmp_path / "private" / "b.png")
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "private")
+    (tmp_path / "data" / "inside.png").symlink_to(tmp_path / "data" / "a.png")
+    (tmp_path / "images").symlink_to(tmp_path / "data")  # the folder itself may be one
+    root = tmp_path / "images"
+    files, faults = find(root, {1: "b.png", 2: "linked/c.png", 3: "inside.png"})
+    assert files == {3: "inside.png"}
+    for number, name in ((1, "b.png"), (2, "linked/c.png")):
+        place = (root / name).resolve()
+        assert f"{name}: image {number} lies behind a link out of this folder, at {place}" in faults
+
+
+def test_a_file_and_a_link_to_it_are_one_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png", "c.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    files, faults = find(tmp_path, {1: "a.png", 2: "b.png", 3: "c.png"})
+    assert files == {3: "c.png"}
+    assert "a.png: would serve several images: 1, 2" in faults
+
+
 def test_a_folder_that_cannot_be_opened_is_not_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,3 +233,125 @@ def test_ids_that_no_evaluator_knows_are_all_listed(tmp_path: Path) -> None:
         )  # fmt: skip
     assert [fault.file for fault in error.value.faults] == ["one", "two"]
     assert not (tmp_path / "out").exists()
+
+
+def change(folder: Path, image: int = 0, **values: object) -> None:
+    """Changes an annotation of a folder of predictions."""
+    content = json.loads((folder / "panoptic.json").read_text())
+    content["annotations"][image] |= values
+    (folder / "panoptic.json").write_text(json.dumps(content))
+
+
+def submit(folder: Path, output: Path, *kinds: str, dataset: str = "cityscapes") -> list[Path]:
+    options = {"kinds": kinds, "name": "x", "num_workers": 0, "show_progress": False}
+    return write_submission(read_predictions(folder), dataset, output, **options)
+
+
+def test_a_submission_holds_what_was_predicted_now(scenes: Path, tmp_path: Path) -> None:
+    folder, output = prediction_of(scenes, tmp_path / "prediction"), tmp_path / "out"
+    submit(folder, output, "semantic")
+    # Of an earlier export, and of others.
+    (output / "semantic" / "ulm_000000_000019_pred_labelIds.png").write_bytes(b"old")
+    (output / "semantic" / "secret").symlink_to(folder)
+    (path,) = submit(folder, output, "semantic")
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    ids = [a.image_id for a in read_predictions(folder).records.annotations]
+    assert sorted(names) == sorted(f"{image_id}_pred_labelIds.png" for image_id in ids)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"file_name": "../photo.png"}, "'file_name' must be the name of a PNG below its folder"),
+        ({"file_name": "/photo.png"}, "'file_name' must be the name of a PNG below its folder"),
+        ({"file_name": "link.png"}, "is a link out of it"),
+        ({"image_id": "/elsewhere/photo"}, "Cityscapes' ids are <city>_<sequence>_<frame>"),
+        ({"image_id": "x/.._000000_000019"}, "an id that can be the name of a file is needed"),
+        ({"image_id": "a_0_0/"}, "an id that can be the name of a file is needed"),
+        ({"image_id": f"a_0_{'0' * 300}"}, "an id that can be the name of a file is needed"),
+        ({"segments_info": []}, "are in the PNG alone"),
+        ({"file_name": "missing.png"}, "no id PNG at"),
+    ],
+)
+def test_names_lead_nowhere_else_and_maps_are_those_of_their_segments(
+    scenes: Path, tmp_path: Path, values: dict[str, object], message: str
+) -> None:
+    folder = prediction_of(scenes, tmp_path / "prediction")
+    photo = next((folder / "panoptic").iterdir()).read_bytes()
+    (tmp_path / "photo.png").write_bytes(photo)
+    (folder / "photo.png").write_bytes(photo)
+    (folder / "panoptic" / "link.png").symlink_to(tmp_path / "photo.png")
+    (folder / "instances.json").unlink()
+    change(folder, **values)
+    for kind in ("panoptic", "semantic", "instance"):
+        with pytest.raises(FaultyDataError) as error:
+            submit(folder, tmp_path / "out", kind)
+        assert message in str(error.value)
+        assert not list((tmp_path / "out").rglob("*.zip"))
+    assert (folder / "photo.png").read_bytes() == photo
+
+
+def test_results_are_not_written_among_the_predictions(scenes: Path, tmp_path: Path) -> None:
+    folder = prediction_of(scenes, tmp_path / "prediction")
+    with pytest.raises(ValueError, match="holds the predictions; give another --output"):
+        submit(folder, folder, "panoptic")
+
+
+def test_results_are_not_written_through_links(scenes: Path, tmp_path: Path) -> None:
+    folder = prediction_of(scenes, tmp_path / "prediction")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "instance").mkdir(parents=True)
+    (tmp_path / "out" / "instance" / "masks").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FaultyDataError, match="is a link out of it"):
+        submit(folder, tmp_path / "out", "instance")
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"image_id": "of nobody"}, "image 'of nobody' is not in panoptic.json"),
+        ({"image_id": None}, "'image_id' must be an integer or a text; got None"),
+        ({"score": "high"}, "'score' must be a number; got 'high'"),
+        ({"category_id": 7}, "an instance of class 7 .* expected a thing of cityscapes"),
+        ({"segmentation": {"size": [2, 2], "counts": [4]}}, "and size \\(2, 2\\)"),
+    ],
+)
+def test_instances_are_checked_value_by_value(
+    scenes: Path, tmp_path: Path, values: dict[str, object], message: str
+) -> None:
+    folder = prediction_of(scenes, tmp_path / "prediction")
+    instances = json.loads((folder / "instances.json").read_text())
+    instances[0] |= values
+    (folder / "instances.json").write_text(json.dumps(instances))
+    with pytest.raises(FaultyDataError, match=message):
+        submit(folder, tmp_path / "out", "instance")
+
+
+def test_classes_of_another_kind_are_refused_with_both_readings(
+    scenes: Path, tmp_path: Path
+) -> None:
+    folder = prediction_of(scenes, tmp_path / "prediction")
+    content = json.loads((folder / "panoptic.json").read_text())
+    content["categories"][0]["isthing"] = 1
+    (folder / "panoptic.json").write_text(json.dumps(content))
+    with pytest.raises(FaultyDataError, match=r"'road' \(a thing\) here and 'road' \(stuff\) in"):
+        submit(folder, tmp_path / "out", "panoptic")
+
+
+def test_the_segment_0_is_a_segment(tmp_path: Path) -> None:
+    maps = {"a_0_0": np.array([[0, 7, 7], [0, 7, 7]], np.int32)}
+    json_path = write_panoptic_dataset(tmp_path, maps, {7: 7})
+    content = json.loads(json_path.read_text())
+    content["annotations"][0]["segments_info"].append({"id": 0, "category_id": 23})
+    json_path.write_text(json.dumps(content))
+    submit(json_path, tmp_path / "out", "panoptic", "semantic")
+    with Image.open(tmp_path / "out" / "semantic" / "a_0_0_pred_labelIds.png") as picture:
+        assert np.array(picture).tolist() == [[23, 7, 7], [23, 7, 7]]
+    (annotation,) = read_panoptic_json(
+        tmp_path / "out" / "panoptic" / "x.json", is_prediction=True
+    ).annotations
+    id_map = read_id_png(tmp_path / "out" / "panoptic" / "x" / annotation.file_name)
+    assert id_map.tolist() == [[1, 7, 7], [1, 7, 7]]
+    assert {s.segment_id: s.category_id for s in annotation.segments} == {7: 7, 1: 23}

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from seamless_pr.evaluation.evaluate import evaluate
+from seamless_pr.evaluation.map_files import MapFile, Source
+from seamless_pr.evaluation.pairing import pair_images
 from seamless_pr.evaluation.results import evaluation_json
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.structures.faults import FaultyDataError
@@ -55,3 +57,15 @@ def test_predictions_may_name_fewer_classes_or_more(tmp_path: Path, categories: 
     found = _evaluate_with(files, categories)
     assert found["all"] == expected["all"]
     assert found["per_category"] == expected["per_category"]
+
+
+def test_one_prediction_serves_one_image(tmp_path: Path) -> None:
+    def source(*image_ids: int | str) -> Source:
+        maps = (MapFile(image_id, tmp_path, lambda path: None) for image_id in image_ids)
+        return Source("made up", tuple(maps))
+
+    pairs, notes = pair_images(source(42, "42", 7), source("7", 42))
+    found = [None if pair.pred is None else pair.pred.image_id for pair in pairs]
+    assert found == [42, None, "7"]
+    (note,) = notes
+    assert note.startswith("1 image ids are a number on one side and a text on the other")

@@ -8,7 +8,8 @@ from PIL import Image
 
 from seamless_pr.evaluation.evaluate import Evaluation, evaluate
 from seamless_pr.evaluation.image_counts import EvaluationSettings
-from seamless_pr.evaluation.map_files import Source
+from seamless_pr.evaluation.map_files import MapFile, Source
+from seamless_pr.evaluation.semantic_pngs import find_label_pngs
 from seamless_pr.evaluation.sources import open_ground_truth
 from seamless_pr.metrics.semantic_iou import SemanticScores
 from seamless_pr.structures.faults import FaultyDataError
@@ -122,3 +123,43 @@ def test_the_scene_parsing_score_is_the_mean_of_accuracy_and_iou() -> None:
     scores = SemanticScores(mean_iou=0.4, pixel_accuracy=0.7, per_class=())
     assert scores.scene_parsing == pytest.approx(0.55)
     assert SemanticScores(None, None, ()).scene_parsing is None
+
+
+def source(folder: Path, *images: tuple[int | str, str]) -> Source:
+    """Ground truth by (id, name of the PNG)."""
+    maps = (MapFile(image_id, folder / name, lambda path: None) for image_id, name in images)
+    return Source("made up", tuple(maps))
+
+
+def found(tmp_path: Path, gt: Source, *names: str) -> list[str | None]:
+    for name in names:
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / name).touch()
+    paths = find_label_pngs(tmp_path / "labels", gt)
+    return [None if p is None else p.relative_to(tmp_path / "labels").as_posix() for p in paths]
+
+
+def test_pictures_of_one_name_in_several_folders_are_told_apart(tmp_path: Path) -> None:
+    gt = source(tmp_path / "gt", ("ulm/1", "ulm/1.png"), ("bonn/1", "bonn/1.png"))
+    assert found(tmp_path, gt, "bonn/1.png", "ulm/1_pred.png") == ["ulm/1_pred.png", "bonn/1.png"]
+    gt = source(tmp_path / "gt", (5, "ulm/1.png"), (6, "bonn/1.png"))
+    assert found(tmp_path, gt) == ["ulm/1_pred.png", "bonn/1.png"]
+    # Results may lie in a folder of their own.
+    gt = source(tmp_path / "gt", ("ulm_1", "ulm_1_gt.png"))
+    assert found(tmp_path, gt, "run_7/ulm_1.png") == ["run_7/ulm_1.png"]
+
+
+def test_a_missing_picture_is_not_replaced_by_that_of_another_image(tmp_path: Path) -> None:
+    gt = source(tmp_path / "gt", (7, "5.png"), (5, "lost.png"))
+    assert found(tmp_path, gt, "5.png") == ["5.png", None]
+    gt = source(tmp_path / "gt", ("ulm/1", "ulm/1.png"), ("bonn/1", "bonn/1.png"))
+    assert found(tmp_path, gt, "ulm/1.png", "elsewhere/1.png") == ["ulm/1.png", None]
+
+
+def test_an_exact_name_wins_and_several_of_one_rank_are_told(tmp_path: Path) -> None:
+    gt = source(tmp_path / "gt", ("a", "a_gt.png"), ("a_b", "a_b_gt.png"))
+    assert found(tmp_path, gt, "a_b_pred.png", "a_x.png", "a.png") == ["a.png", "a_b_pred.png"]
+    with pytest.raises(
+        FaultyDataError, match=r"a_b_pred\.png, .*a_b_x\.png: could all be image 'a_b'"
+    ):
+        found(tmp_path, gt, "a_b_x.png")

@@ -44,6 +44,22 @@ def test_list_file_names_images_relative_to_itself_or_absolutely(tmp_path: Path)
     assert found == [str(outside.with_suffix("")).lstrip("/"), "a", "missing"]
 
 
+def test_absolute_names_of_a_json_are_those_of_files_of_the_folder_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "images/ulm/a.png")
+    monkeypatch.chdir(tmp_path)
+    json_path = tmp_path / "ids.json"
+    for name in (str(tmp_path / "images/ulm/a.png"), "ulm\\a.png"):
+        json_path.write_text(json.dumps({"images": [{"id": 7, "file_name": name}]}))
+        (item,) = list_images("images", id_from=str(json_path))
+        assert (item.path, item.image_id, item.name) == (Path("images/ulm/a.png"), 7, "ulm/a")
+    for name in ("/elsewhere/ulm/a.png", "../images/ulm/a.png", "C:\\ulm\\a.png"):
+        json_path.write_text(json.dumps({"images": [{"id": 7, "file_name": name}]}))
+        with pytest.raises(ValueError, match=r"ids\.json"):
+            list_images("images", id_from=str(json_path))
+
+
 def test_single_image_is_known_by_its_name(tmp_path: Path) -> None:
     touch(tmp_path, "x/a.b.png")
     assert ids(tmp_path, "x/a.b.png") == ["a.b"]

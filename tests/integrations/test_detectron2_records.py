@@ -27,6 +27,7 @@ from seamless_pr.integrations.detectron2_records import (
     semantic_record,
 )
 from seamless_pr.ops.masks import BoxMasks, ImageMasks
+from seamless_pr.structures.faults import FaultyDataError
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.structures.settings import FusionSettings
@@ -188,11 +189,42 @@ def test_files_of_the_other_evaluators_are_written_once(street: Path):
     write_evaluator_files(dataset, street.parent / "panoptic", PLAIN, folder)
     picture = np.array(Image.open(semantic_folder(folder) / "a.png"))
     assert picture.tolist() == [[2, 2, 2], [0, 0, 255]]
-    written = instances_file(folder).read_bytes()
-    for path in (street.parent / "panoptic").iterdir():
-        path.unlink()
+    instances_file(folder).write_text("written once")
     write_evaluator_files(dataset, street.parent / "panoptic", PLAIN, folder)
-    assert instances_file(folder).read_bytes() == written
+    assert instances_file(folder).read_text() == "written once"
+
+
+def test_files_of_another_ground_truth_or_of_other_class_numbers_are_written_anew(street: Path):
+    folder = street.parent / "files"
+    write_evaluator_files(read_panoptic_json(street), street.parent / "panoptic", PLAIN, folder)
+    first = instances_file(folder).read_bytes()
+    id_map = np.array([[1, 1, 1], [1, 2, 2]], np.int32)
+    other = write_panoptic_dataset(street.parent / "other", {"a": id_map}, {1: 23, 2: 26})
+    dataset = read_panoptic_json(other)
+    write_evaluator_files(dataset, other.parent / "panoptic", PLAIN, folder)
+    assert instances_file(folder).read_bytes() != first
+    assert np.array(Image.open(semantic_folder(folder) / "a.png")).tolist() == [[2] * 3, [2, 0, 0]]
+    instances_file(folder).write_text("of other numbers")
+    write_evaluator_files(dataset, other.parent / "panoptic", MERGED, folder)
+    assert instances_file(folder).read_text() != "of other numbers"
+
+
+def test_images_of_records_lie_in_their_folder_and_have_the_size_of_the_png(street: Path):
+    dataset, folder = read_panoptic_json(street), street.parent
+    (image,) = dataset.images
+    exchanged = replace(image, height=image.width, width=image.height)
+    dataset = replace(dataset, images=(exchanged,))
+    (record,) = dataset_records(dataset, folder / "images", folder / "panoptic", PLAIN)
+    assert (record["height"], record["width"]) == (2, 3)
+    (folder / "photo.png").write_bytes((folder / "images" / image.file_name).read_bytes())
+    for name in ("../photo.png", str(folder / "photo.png")):
+        outside = replace(
+            dataset,
+            images=(replace(image, image_id=5, file_name=name),),
+            annotations=(replace(dataset.annotations[0], image_id=5),),
+        )
+        with pytest.raises(FaultyDataError, match="images of the dataset are not in"):
+            dataset_records(outside, folder / "images", folder / "panoptic", PLAIN)
 
 
 def test_instances_of_a_dataset_are_its_things(street: Path):

@@ -107,3 +107,26 @@ def test_the_command_tells_the_size_of_the_folder_it_is_called_in(
     monkeypatch.setattr(upload, "UPLOAD_LIMIT", 10)
     assert upload.main() == 1
     assert capsys.readouterr().err.startswith("error: the working directory holds")
+
+
+def test_what_links_lead_to_outside_is_not_shipped_unnoticed(
+    clone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "secret.txt").write_text("12345678")
+    # Links that the ignore files name, inner ones and those to nothing change nothing.
+    (clone / "data/all").symlink_to(elsewhere)
+    (clone / "data/back").symlink_to(clone)
+    (clone / "nothing").symlink_to(clone / "missing")
+    (clone / "inner.py").symlink_to(clone / "a.py")
+    sizes = upload_sizes(clone)
+    assert sizes.keys() >= {"a.py", "inner.py"}
+    assert sizes["inner.py"] == 4
+    assert not any("secret" in name or name == "nothing" for name in sizes)
+    (clone / "sub/key").symlink_to(elsewhere / "secret.txt")
+    (clone / "sub/more").symlink_to(elsewhere)
+    (clone / "sub/circle").symlink_to(clone)
+    with pytest.raises(ValueError, match=r"out of the working directory or in a circle") as error:
+        upload_sizes(clone)
+    for name in ("sub/circle -> ", "sub/key -> ", "sub/more/secret.txt -> ", "(3 in all)"):
+        assert name in str(error.value)
