@@ -7,7 +7,6 @@ objects from the largest to the smallest, so that what lies in front of a large 
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.datasets.polygons import MAX_PIXELS, read_json
 from seamless_pr.datasets.run_lengths import read_run_lengths
@@ -74,24 +74,35 @@ def read_instance_json(path: Path) -> tuple[InstanceFile, list[Fault]]:
         return InstanceFile((), ()), [Fault(str(path), message)]
     objects_of: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     for index, entry in enumerate(lists["annotations"]):
-        if isinstance(entry, Mapping) and isinstance(entry.get("image_id"), int | str):
-            objects_of[entry["image_id"]].append(_needed(entry))
+        values = entry if isinstance(entry, Mapping) else {}
+        image_id = checked.image_id(values.get("image_id"))
+        if image_id is None:
+            found = checked.shown(values.get("image_id") if values else entry)
+            message = f"annotations[{index}] needs the 'image_id' of an image; got {found}"
+            faults.append(Fault(str(path), message))
         else:
-            faults.append(Fault(str(path), f"annotations[{index}] has no 'image_id'"))
-    images = []
+            objects_of[image_id].append(_needed(values))
+    images: dict[ImageId, InstanceImage] = {}
+    refused: set[ImageId | None] = set()
     for index, entry in enumerate(lists["images"]):
         image = _parse_image(entry, objects_of)
         if image is None:
-            message = f"images[{index}] needs id, file_name, height and width; got {entry!r}"
-            faults.append(Fault(str(path), message))
+            expected = f"id, file_name, height and width (at most {MAX_PIXELS} pixels)"
+            message = f"images[{index}] needs {expected}; got {checked.shown(entry)}"
+            refused.add(checked.image_id(entry.get("id")) if isinstance(entry, Mapping) else None)
+        elif image.image_id in images:
+            message = f"images[{index}]: the id {image.image_id!r} occurs more than once"
         else:
-            images.append(image)
-    unknown = objects_of.keys() - {image.image_id for image in images}
+            images[image.image_id] = image
+            continue
+        faults.append(Fault(str(path), message))
+    # Annotations of an image that was refused are told with it.
+    unknown = set() if None in refused else objects_of.keys() - images.keys() - refused
     faults += [
         Fault(str(path), f"annotations of image {image_id!r}, which is not in 'images'")
         for image_id in sorted(unknown, key=str)
     ]
-    return InstanceFile(tuple(images), tuple(lists["categories"])), faults
+    return InstanceFile(tuple(images.values()), tuple(lists["categories"])), faults
 
 
 def _needed(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,15 +115,14 @@ def _parse_image(
 ) -> InstanceImage | None:
     if not isinstance(entry, Mapping):
         return None
-    image_id, file_name = entry.get("id"), entry.get("file_name")
-    height, width = entry.get("height"), entry.get("width")
-    if not isinstance(image_id, int | str) or not isinstance(file_name, str):
-        return None
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+    image_id, file_name = checked.image_id(entry.get("id")), entry.get("file_name")
+    name = checked.file_name(file_name)
+    height, width = (checked.whole(entry.get(key), 1) for key in ("height", "width"))
+    if image_id is None or name is None or height is None or width is None:
         return None
     if height * width > MAX_PIXELS:
         return None
-    return InstanceImage(image_id, file_name, height, width, tuple(objects_of.get(image_id, ())))
+    return InstanceImage(image_id, name, height, width, tuple(objects_of.get(image_id, ())))
 
 
 @dataclass(frozen=True)
@@ -147,16 +157,22 @@ def paint_instances(
     category_of: dict[int, int] = {0: 0}
     for index, entry in enumerate(content["objects"]):
         place = f"annotation {entry.get('id', f'number {index}')}"
-        category_id = entry.get("category_id")
-        if category_id not in category_ids:
-            faults.append(Fault(file, f"{place}: category {category_id!r} is not known"))
+        category_id = checked.whole(entry.get("category_id"))
+        is_crowd = checked.flag(entry.get("iscrowd") or 0)
+        if category_id is None or category_id not in category_ids:
+            found = checked.shown(entry.get("category_id"))
+            faults.append(Fault(file, f"{place}: category {found} is not known"))
+            continue
+        if is_crowd is None:
+            found = checked.shown(entry["iscrowd"])
+            faults.append(Fault(file, f"{place}: 'iscrowd' must be 0 or 1; got {found}"))
             continue
         mask = decode_segmentation(entry.get("segmentation"), (height, width))
         if isinstance(mask, str):
             faults.append(Fault(file, f"{place}: {mask}"))
             continue
         category_of[index + 1] = category_id
-        masks.append((not entry.get("iscrowd"), -int(mask.sum()), index + 1, mask))
+        masks.append((not is_crowd, -int(mask.sum()), index + 1, mask))
     id_map = np.zeros((height, width), np.int32)
     crowd_ids = {segment_id for is_object, _, segment_id, _ in masks if not is_object}
     for _, _, segment_id, mask in sorted(masks, key=lambda entry: entry[:3]):
@@ -179,15 +195,15 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
             return f"run lengths of size {[*read.size]}; the image has {[*size]}"
         return read.mask()
     if not isinstance(segmentation, list) or not segmentation:
-        return f"'segmentation' must be polygons or run lengths; got {str(segmentation)[:60]}"
+        return f"'segmentation' must be polygons or run lengths; got {checked.shown(segmentation)}"
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < MIN_POLYGON_NUMBERS or len(polygon) % 2:
             return "a polygon must be [x, y, x, y, ...] with three corners at least"
         limit = 10 * max(size)
-        if not all(
-            isinstance(value, int | float) and math.isfinite(value) and abs(value) < limit
-            for value in polygon
-        ):
+        numbers = checked.numbers(polygon, len(polygon))
+        if numbers is None:
+            return f"a polygon must be [x, y, x, y, ...] in pixels; got {checked.shown(polygon)}"
+        if any(abs(value) >= limit for value in numbers):
             return f"a corner lies far outside of the image of {size[0]}x{size[1]}"
     from pycocotools import mask as coco_mask
 

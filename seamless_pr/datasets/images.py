@@ -60,8 +60,8 @@ def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
         [H, W, 3] uint8 RGB.
     """
     data = read_bytes(path)
-    _check_header(data, path, max_pixels)
-    pixels = _decode_fast(data)
+    suits_opencv = _check_header(data, path, max_pixels)
+    pixels = _decode_fast(data) if suits_opencv else None
     if pixels is None:
         pixels = _decode_with_pillow(data, path)
     return _to_eight_bit(pixels, path)
@@ -80,8 +80,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def _check_header(data: bytes, path: str | os.PathLike[str], max_pixels: int) -> None:
-    """Refuses other formats and pictures that are too large, before anything is decoded."""
+def _check_header(data: bytes, path: str | os.PathLike[str], max_pixels: int) -> bool:
+    """Refuses other formats and pictures that are too large, before anything is decoded.
+
+    Returns:
+        Whether OpenCV gives the colours as they are meant.
+    """
     if not data.startswith(_BEGINNINGS) and not (
         data.startswith(b"RIFF") and data[8:12] == b"WEBP"
     ):
@@ -89,20 +93,22 @@ def _check_header(data: bytes, path: str | os.PathLike[str], max_pixels: int) ->
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
+            suits_opencv = not _has_other_colors(image)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path} has too many pixels ({error}); make it smaller") from error
     except Exception:
-        return  # The decoders tell why.
+        return True  # The decoders tell why.
     if width * height > max_pixels:
         raise ValueError(
             f"{path} has {width} x {height} pixels, more than {max_pixels / 1e6:g} million; "
             "make it smaller, or allow more (--max-pixels) where the memory suffices"
         )
+    return suits_opencv
 
 
 def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
     """[H, W, 3] RGB of any depth, or None when the data is better left to Pillow."""
-    if not looks_complete(data) or _is_tiff_with_alpha(data):
+    if not looks_complete(data):
         return None
     # Not IMREAD_UNCHANGED: that would ignore the orientation and keep alpha.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
@@ -115,16 +121,17 @@ def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _is_tiff_with_alpha(data: bytes) -> bool:
-    """Of those with 8 bits OpenCV gives the colours multiplied by alpha."""
-    if not data.startswith(_TIFF_BEGINNINGS):
-        return False
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            modes = [str(tile[3]) for tile in image.tile if len(tile) > 3]
-            return image.mode in ("RGBA", "RGBa", "RGBX") and not any(";16" in m for m in modes)
-    except Exception:
-        return False  # The decoders tell why.
+def _has_other_colors(image: Image.Image) -> bool:
+    """Whether OpenCV reads these otherwise than Pillow.
+
+    It takes L*a*b* for RGB, rounds CMYK and YCbCr in its own way, and of TIFFs with alpha and 8
+    bits it gives the colours multiplied by alpha.
+    """
+    if image.mode in ("CMYK", "YCbCr", "LAB"):
+        return True
+    modes = [str(tile[3]) for tile in getattr(image, "tile", ()) if len(tile) > 3]
+    has_alpha = image.format == "TIFF" and image.mode in ("RGBA", "RGBa", "RGBX")
+    return has_alpha and not any(";16" in mode for mode in modes)
 
 
 def looks_complete(data: bytes) -> bool:

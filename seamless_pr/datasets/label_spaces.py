@@ -134,6 +134,8 @@ def _parse_category(raw: Any, index: int, faults: list[str]) -> Category | None:
         return None
     category_id, name, is_thing = raw.get("id"), raw.get("name"), raw.get("isthing")
     num_faults = len(faults)
+    if isinstance(category_id, float) and category_id.is_integer():
+        category_id = int(category_id)  # As some exporters write whole numbers.
     if not isinstance(category_id, int) or isinstance(category_id, bool):
         faults.append(f"{place}: 'id' must be an integer; got {category_id!r}")
     if not isinstance(name, str) or not name:

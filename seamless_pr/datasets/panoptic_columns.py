@@ -180,6 +180,8 @@ class AnnotationReader:
         self, segment: dict[str, Any], segment_id: int, place: str
     ) -> tuple[tuple[int, int, int, int] | None, SegmentDetails]:
         """Columns, None if a value has a fault, and details of one segment."""
+        if segment.get("bbox") == []:  # As annotation tools leave it out.
+            segment = {**segment, "bbox": None}
         limit = checked.MAX_CATEGORY_ID
         category_id = checked.whole(segment.get("category_id"), -limit, limit)
         area = checked.whole(segment.get("area"), 0, MAX_AREA - 1)

@@ -135,9 +135,10 @@ class _FileReader:
     def finish(self, top: Any) -> ParsedPanoptic:
         """Checks what only the whole file shows."""
         if not isinstance(top, dict):
+            is_one = isinstance(top, Annotation | Refused)
+            found = "one annotation" if is_one else f"a {type(top).__name__}"
             self.fault(
-                f"expected an object with 'annotations'; got a {type(top).__name__}: "
-                "results of another COCO task?"
+                f"expected an object with 'annotations'; got {found}: results of another COCO task?"
             )
             return ParsedPanoptic(faults=tuple(self.faults))
         images = self._images(top)

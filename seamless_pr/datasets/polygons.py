@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from seamless_pr.datasets import checked_values as checked
 from seamless_pr.structures.faults import Fault
 
 GROUP_ENDING = "group"
@@ -21,6 +21,8 @@ MIN_CORNERS = 3
 MIN_PAINTED_CORNERS = 2
 # Far above any camera; a damaged size must not fill the memory.
 MAX_PIXELS = 2**28
+# Far outside of any image.
+MAX_COORDINATE = 2**24
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,18 @@ def read_polygons(
     if fault is not None:
         return PolygonFile(0, 0, ()), [fault]
     size = [content.get(key) if isinstance(content, Mapping) else None for key in _SIZE_KEYS]
-    height, width = size
-    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
-        message = f"needs imgHeight and imgWidth in pixels; got {height!r} and {width!r}"
-        return PolygonFile(0, 0, ()), [Fault(str(path), f"{message}: copy the file again")]
+    height, width = (checked.whole(side, 1) for side in size)
+    if height is None or width is None:
+        sides = " and ".join(map(checked.shown, size))
+        message = f"needs imgHeight and imgWidth in pixels; got {sides}: copy the file again"
+        return PolygonFile(0, 0, ()), [Fault(str(path), message)]
     if height * width > MAX_PIXELS:
         message = f"size {height}x{width} is beyond any camera; copy the file again"
         return PolygonFile(0, 0, ()), [Fault(str(path), message)]
     entries = content.get("objects")
     if not isinstance(entries, list):
-        fault = Fault(str(path), f"'objects' must be a list; got {entries!r}: copy the file again")
+        shown = checked.shown(entries)
+        fault = Fault(str(path), f"'objects' must be a list; got {shown}: copy the file again")
         return PolygonFile(height, width, ()), [fault]
     faults: list[Fault] = []
     objects = []
@@ -89,20 +93,26 @@ def _parse_object(
 ) -> LabelledPolygon | str | None:
     """The object; None if it is deleted; or what is wrong with it."""
     if not isinstance(entry, Mapping):
-        return f"must be an object with label and polygon; got {entry!r}"
-    if entry.get("deleted"):
+        return f"must be an object with label and polygon; got {checked.shown(entry)}"
+    is_deleted = checked.flag(entry.get("deleted", 0))
+    if is_deleted is None:
+        return f"has 'deleted' {checked.shown(entry['deleted'])}; it must be 0 or 1"
+    if is_deleted:
         return None
     label = entry.get("label")
     if not isinstance(label, str):
-        return f"has no label; got {label!r}"
+        return f"has no label; got {checked.shown(label)}"
     is_group = label not in labels and label.removesuffix(GROUP_ENDING) in labels
     if is_group:
         label = label.removesuffix(GROUP_ENDING)
     if label not in labels:
-        return f"has the label '{label}', which no table knows; correct it or mark it deleted"
+        found = checked.shown(label)
+        return f"has the label {found}, which no table knows; correct it or mark it deleted"
     corners = _parse_corners(entry.get("polygon"))
     if corners is None:
         return f"('{label}'): 'polygon' must be a list of [x, y] in pixels"
+    if not all(-MAX_COORDINATE < value < MAX_COORDINATE for corner in corners for value in corner):
+        return f"('{label}') has a corner beyond any image; correct it or mark it deleted"
     if len(corners) < MIN_CORNERS and not accept_degenerate:
         return (
             f"('{label}') has {len(corners)} corners, at least {MIN_CORNERS} make a polygon; "
@@ -124,11 +134,10 @@ def _parse_corners(raw: Any) -> tuple[tuple[float, float], ...] | None:
         return None
     corners = []
     for corner in raw:
-        if not isinstance(corner, list) or len(corner) != 2:
+        numbers = checked.numbers(corner, 2)
+        if numbers is None:
             return None
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in corner):
-            return None
-        corners.append((corner[0], corner[1]))
+        corners.append((numbers[0], numbers[1]))
     return tuple(corners)
 
 

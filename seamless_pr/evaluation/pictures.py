@@ -74,7 +74,7 @@ def draw_pictures(
     the page (a script, because pages opened from disk may not read other files).
 
     Returns:
-        number, width and height as shown.
+        number, width and height as shown, and why there is no photograph, empty if there is one.
     """
     gt = work.pair.gt.load()
     file = work.pair.pred
@@ -93,7 +93,7 @@ def draw_pictures(
     pairs = mistaken_pairs(overlap, *tables, matches)
     on_void = _resized(gt.id_map, shown) == VOID_SEGMENT_ID
     errors = error_map(positions[0], positions[1], on_void, tables, matches)
-    photograph = _read_photograph(work.photograph, shown)
+    photograph, reason = _read_photograph(work.photograph, shown)
     stem = folder / str(work.number)
     write_whole(stem.with_suffix(".jpg"), _jpeg(photograph))
     for name, table, places in (("gt", tables[0], positions[0]), ("pred", tables[1], positions[1])):
@@ -107,7 +107,12 @@ def draw_pictures(
     }
     text = json.dumps(details, separators=(",", ":"), ensure_ascii=False)
     write_whole(stem.with_suffix(".js"), f"report.receive({work.number},{text});\n".encode())
-    return {"number": work.number, "width": shown[1], "height": shown[0]}
+    return {
+        "number": work.number,
+        "width": shown[1],
+        "height": shown[0],
+        "no_photograph": reason,
+    }
 
 
 def error_map(
@@ -167,11 +172,16 @@ def _resized(id_map: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     return id_map[rows[:, None], columns]
 
 
-def _read_photograph(path: Path | None, size: tuple[int, int]) -> NDArray[np.uint8]:
-    if path is not None:
+def _read_photograph(path: Path | None, size: tuple[int, int]) -> tuple[NDArray[np.uint8], str]:
+    """[h, w, 3], grey where there is none, and why there is none."""
+    grey = np.full((*size, 3), 96, np.uint8)
+    if path is None:
+        return grey, "no file"
+    try:
         photograph = Image.fromarray(read_image(path).permute(1, 2, 0).numpy())
-        return np.asarray(photograph.resize((size[1], size[0]), Image.Resampling.BOX))
-    return np.full((*size, 3), 96, np.uint8)
+    except (OSError, ValueError) as error:  # One of them must not cost the report.
+        return grey, str(error)
+    return np.asarray(photograph.resize((size[1], size[0]), Image.Resampling.BOX)), ""
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

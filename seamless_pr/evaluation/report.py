@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -61,6 +61,7 @@ def write_report(
     show_progress: bool = False,
     map_items: ItemMap = map_in_processes,
     images_per_gallery: int = IMAGES_PER_GALLERY,
+    on_note: Callable[[str], None] | None = None,
 ) -> Path:
     """Writes index.html and the pictures of the worst and best images of each class.
 
@@ -74,6 +75,7 @@ def write_report(
         show_progress: draw a bar with the time left.
         map_items: what spreads the pictures; by default over processes of this machine.
         images_per_gallery: worst and best images per class.
+        on_note: called with what is missing: photographs of images that are shown.
 
     Returns:
         index.html.
@@ -86,7 +88,7 @@ def write_report(
         PictureWork(number, pairs[number], photograph)
         for number, photograph in zip(galleries.numbers, photographs)
     ]
-    drawn = map_items(
+    results = map_items(
         partial(
             draw_pictures,
             folder=folder / "pictures",
@@ -98,7 +100,15 @@ def write_report(
         title="report",
         show_progress=show_progress,
     )
+    drawn = list(results)
     sizes = {item["number"]: [item["width"], item["height"]] for item in drawn}
+    missing = [item for item in drawn if item["no_photograph"]]
+    if images is not None and missing and on_note is not None:
+        image_id = pairs[missing[0]["number"]].gt.image_id
+        on_note(
+            f"{len(missing)} of {len(drawn)} images in the report have no photograph in {images}; "
+            f"first: image {image_id!r} ({missing[0]['no_photograph']})"
+        )
     data = _page_data(values, galleries, sizes, any(photographs))
     page = _template().render(
         title=title or "/".join(Path(pred.name).parts[-2:]),

@@ -73,6 +73,7 @@ def pillow_pixels(image: Image.Image) -> NDArray[np.uint8]:
             "Pillow keeps 8 of the 16 bits of this colour picture; give its path, which is read "
             "without that, or pixels of 8 bits"
         )
+    _load(image)
     upright = ImageOps.exif_transpose(image)
     if upright.mode in ("I", "F"):  # Converting them to RGB would clip, not scale.
         raise ValueError(
@@ -83,6 +84,23 @@ def pillow_pixels(image: Image.Image) -> NDArray[np.uint8]:
     if upright.mode in ("RGBa", "La"):  # Multiplied by alpha; only RGBA undoes it.
         upright = upright.convert("RGBA" if upright.mode == "RGBa" else "LA")
     return np.array(upright.convert("RGB"))
+
+
+def _load(image: Image.Image) -> None:
+    """Reads the pixels of a file that was opened and not yet read.
+
+    Not through Pillow's mapping of files into memory, which garbles uncompressed TIFFs that lie on
+    their side (13.0).
+    """
+    name = getattr(image, "filename", None)
+    if not name:
+        image.load()
+        return
+    image.filename = ""  # type: ignore[attr-defined]
+    try:
+        image.load()
+    finally:
+        image.filename = name  # type: ignore[attr-defined]
 
 
 def _is_cut(image: Image.Image) -> bool:

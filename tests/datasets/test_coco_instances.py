@@ -61,7 +61,9 @@ def test_polygons_are_painted_as_by_pycocotools() -> None:
         ([], "must be polygons or run lengths"),
         ([[1, 2, 3, 4]], "three corners at least"),
         ([[1, 2, 3, 4, 5, 1e9]], "far outside of the image"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "far outside of the image"),
+        ([[1, 2, 3, 4, 5, 10**400]], "must be [x, y, x, y, ...] in pixels"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "must be [x, y, x, y, ...] in pixels"),
+        ([[1, 2, 3, 4, 5, True]], "must be [x, y, x, y, ...] in pixels"),
         ({"size": [9, 12], "counts": [108]}, "the image has [9, 13]"),
         ({"size": [9, 13], "counts": [116]}, "cover 116 pixels"),
         ({"size": [9, 13], "counts": [118, -1]}, "a run length is negative"),
@@ -120,3 +122,62 @@ def test_wrong_files_are_told(tmp_path: Path) -> None:
     file, faults = read_instance_json(path)
     assert [len(found.objects) for found in file.images] == [1]
     assert len(faults) == 3
+
+
+def test_whole_floats_and_names_of_windows_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    annotation = {"image_id": 7.0, "category_id": 1.0, "iscrowd": True, "segmentation": [SQUARE]}
+    image = {"id": 7.0, "file_name": "a\\b.png", "height": 9.0, "width": 13.0}
+    path.write_text(json.dumps({"images": [image], "annotations": [annotation], "categories": []}))
+    file, faults = read_instance_json(path)
+    assert faults == []
+    (found,) = file.images
+    assert (found.image_id, found.file_name, found.height, found.width) == (7, "a/b.png", 9, 13)
+    painted, faults = paint_instances(found.text(), {1}, "a.json")
+    assert faults == []
+    assert (painted.category_of, painted.crowd_ids) == ({0: 0, 1: 1}, {1})
+
+
+SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
+IMAGE = {"id": 1, "file_name": "a.png", "height": 9, "width": 13}
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "messages"),
+    [
+        ([{**IMAGE, "id": None}], [{"image_id": 5}], ["images[0] needs id"]),
+        ([{**IMAGE, "id": 1.5}], [], ["images[0] needs id"]),
+        ([{**IMAGE, "height": True}], [{"image_id": 1}], ["images[0] needs id"]),
+        ([{**IMAGE, "width": 10**30}], [], ["images[0] needs id"]),
+        ([{**IMAGE, "file_name": "a\0"}], [], ["images[0] needs id"]),
+        ([IMAGE, IMAGE], [], ["images[1]: the id 1 occurs more than once"]),
+        ([IMAGE], [{"image_id": [1]}], ["annotations[0] needs the 'image_id' of an image"]),
+        ([IMAGE], [{"image_id": True}], ["annotations[0] needs the 'image_id' of an image"]),
+        ([IMAGE], [7], ["annotations[0] needs the 'image_id' of an image; got 7"]),
+    ],
+)
+def test_each_wrong_value_is_one_fault(
+    tmp_path: Path, images: list[Any], annotations: list[Any], messages: list[str]
+) -> None:
+    path = tmp_path / "instances.json"
+    content = {"images": images, "annotations": annotations, "categories": []}
+    path.write_text(json.dumps(content))
+    _, faults = read_instance_json(path)
+    assert len(faults) == len(messages)
+    for fault, message in zip(faults, messages):
+        assert fault.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"category_id": [1]}, "annotation 4: category [1] is not known"),
+        ({"category_id": True}, "annotation 4: category True is not known"),
+        ({"iscrowd": "0"}, "annotation 4: 'iscrowd' must be 0 or 1; got '0'"),
+        ({"iscrowd": 2}, "annotation 4: 'iscrowd' must be 0 or 1; got 2"),
+    ],
+)
+def test_values_of_objects_are_checked(values: dict[str, Any], message: str) -> None:
+    entry = {"id": 4, "category_id": 1, "segmentation": [SQUARE], **values}
+    _, faults = paint_instances(json.dumps({"size": SIZE, "objects": [entry]}), {1}, "a.json")
+    assert [fault.message for fault in faults] == [message]

@@ -138,3 +138,11 @@ def test_every_fault_of_the_categories_is_listed() -> None:
         "categories[5] must be an object",
     ):
         assert expected in message
+
+
+def test_whole_floats_are_ids_of_categories() -> None:
+    categories = [{"id": 7.0, "name": "road", "isthing": False}]
+    (category,) = label_space_from_categories(categories, "x").categories
+    assert (category.category_id, type(category.category_id)) == (7, int)
+    with pytest.raises(ValueError, match=r"'id' must be an integer; got 7\.5"):
+        label_space_from_categories([{**categories[0], "id": 7.5}], "x")

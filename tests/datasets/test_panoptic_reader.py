@@ -40,6 +40,19 @@ def test_segments_become_columns_in_their_order(tmp_path: Path) -> None:
     assert result.annotations[0].segments.tolist() == [[9, 7, 10, 0], [3, 7, 10, 1]]
 
 
+def test_an_empty_box_is_none(tmp_path: Path) -> None:
+    content = _dataset(_segment(bbox=[]), _segment(id=2, bbox=[0.0, 0, 1, 1]))
+    result, faults = _read(tmp_path / "a.json", content, keep_details=True)
+    assert faults == []
+    boxes = [segment.bbox for segment in result.annotations[0].record().segments]
+    assert boxes == [None, (0, 0, 1, 1)]
+
+
+def test_one_annotation_alone_is_no_dataset(tmp_path: Path) -> None:
+    _, (fault,) = _read(tmp_path / "a.json", _dataset(_segment())["annotations"][0])
+    assert fault.startswith("expected an object with 'annotations'; got one annotation")
+
+
 def test_an_image_may_have_no_segment(tmp_path: Path) -> None:
     result, faults = _read(tmp_path / "a.json", _dataset())
     assert faults == []

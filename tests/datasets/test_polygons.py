@@ -131,3 +131,21 @@ def test_every_pixel_is_that_of_pillows_polygon() -> None:
     for corners, value in polygons:
         ImageDraw.Draw(picture).polygon(list(corners), fill=value)
     np.testing.assert_array_equal(paint_polygons((48, 64), polygons, 255), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"deleted": "no"}, "object 0 has 'deleted' 'no'; it must be 0 or 1"),
+        ({"polygon": [[True, 1], [4, 1], [4, 4]]}, "object 0 ('car'): 'polygon' must be a list"),
+        ({"polygon": [[10**400, 1], [4, 1], [4, 4]]}, "object 0 ('car'): 'polygon' must be a list"),
+        ({"polygon": [[10**30, 1], [4, 1], [4, 4]]}, "object 0 ('car') has a corner beyond any"),
+    ],
+)
+def test_values_of_objects_are_checked(
+    tmp_path: Path, values: dict[str, object], message: str
+) -> None:
+    path = write(tmp_path / "a.json", [{**thing("car", *TRIANGLE), **values}], (8.0, 12.0))
+    file, (fault,) = read_polygons(path, LABELS)
+    assert fault.message.startswith(message)
+    assert (file.height, file.width) == (8, 12)

@@ -262,6 +262,22 @@ def test_the_viewer_works_by_keyboard_alone(page: Page) -> None:
     assert page.script("return document.activeElement.className") == "tile"
 
 
+def test_photographs_that_are_missing_or_damaged_stay_grey_and_are_told(tmp_path: Path) -> None:
+    files = PanopticFiles(tmp_path, [_larger(fuzz_image(np.random.default_rng(2)))] * 3)
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.jpg"), np.full((20, 30, 3), 200, np.uint8))
+    (folder / "1.jpg").write_bytes(b"no picture")
+    gt, pred = open_ground_truth(files.gt_json), open_predictions(files.pred_json)
+    values, notes = evaluation_json(evaluate(gt, pred)), list[str]()
+    page = write_report(values, gt, pred, tmp_path / "out", images=folder, on_note=notes.append)
+    (note,) = notes
+    assert note.startswith(f"2 of 3 images in the report have no photograph in {folder}; first: ")
+    assert "1.jpg cannot be read as an image" in note
+    colors = [cv2.imread(str(page.parent / "pictures" / f"{n}.jpg"))[0, 0, 0] for n in range(3)]
+    assert colors == [200, 96, 96]
+
+
 @pytest.mark.browser
 def test_a_link_opens_the_same_view(page: Page) -> None:
     page.open()

@@ -158,6 +158,31 @@ def test_a_file_gives_the_same_result_on_every_way(tmp_path: Path, kind: str) ->
         assert torch.equal(expected, torch.from_numpy(colors))
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB", "RGBA", "LA"])
+def test_a_tiff_of_any_colours_is_the_same_file_opened_or_not(
+    tmp_path: Path, mode: str, orientation: int
+) -> None:
+    colors = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    picture = Image.fromarray(colors)
+    if mode in ("RGBA", "LA"):
+        picture.putalpha(Image.fromarray(colors[..., 1]))
+        picture = picture.convert(mode)
+    else:
+        picture = picture.convert("RGB" if mode != "LAB" else "LAB")
+        picture = picture if mode == "LAB" else picture.convert(mode)
+    path = tmp_path / "a.tif"
+    picture.save(path, tiffinfo={0x0112: orientation})
+    turned = picture.convert("RGBA").convert("RGB") if mode == "LA" else picture.convert("RGB")
+    if orientation == 6:
+        turned = turned.transpose(Image.Transpose.ROTATE_270)
+    expected = torch.from_numpy(np.array(turned)).permute(2, 0, 1)
+    assert torch.equal(read_image(path), expected)
+    with Image.open(path) as opened:
+        assert torch.equal(image_tensor(opened), expected)
+        assert opened.filename == str(path)
+
+
 def test_sixteen_bits_that_pillow_would_cut_are_refused_with_the_way_that_keeps_them(
     tmp_path: Path,
 ) -> None:
