@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.coco_panoptic import segment_json, write_panoptic_json
 from seamless_pr.datasets.images import looks_complete, read_bytes
 from seamless_pr.datasets.manifest import file_sha256, make_manifest, manifest_of
@@ -26,6 +27,7 @@ from seamless_pr.datasets.panoptic_records import (
     SegmentRecord,
 )
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
+from seamless_pr.datasets.remote_files import file_state
 from seamless_pr.datasets.verification import upright_size
 from seamless_pr.files import write_json
 from seamless_pr.id_maps.id_png_files import write_id_png
@@ -33,7 +35,7 @@ from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
 
 # Raise it when the same input and settings give another result than before.
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def convert_split(
 ) -> PreparedSplit:
     """Writes `<output>/<name>.json`, the PNG folder of that name, and a manifest.
 
-    A run that was cut off goes on where it stopped. An image is converted again when a file of its
-    annotation changed (size, time and then content), when its PNG is not the one that was written,
-    or when the settings differ.
+    A run that was cut off goes on where it stopped. An image is converted again when the content of
+    its annotation changed, when its PNG is not the one that was written, or when the settings
+    differ.
 
     Args:
         split: what to convert.
@@ -103,16 +105,21 @@ def convert_split(
     shared = _shared_names(split)
     if shared:
         raise FaultyDataError(f"{split.name}: results of {split.dataset} would be lost", shared)
+    unnamed = [image for image in split.images if not _is_text(image)]
     results = list(
         map_items(
             convert,
-            split.images,
+            [image for image in split.images if _is_text(image)],
             num_workers=num_workers,
             title=split.name,
             show_progress=show_progress,
         )
     )
-    faults = [*split.faults, *(fault for result in results for fault in result.faults)]
+    faults = [
+        *split.faults,
+        *map(_rename, unnamed),
+        *(fault for result in results for fault in result.faults),
+    ]
     if faults:
         raise FaultyDataError(
             f"{split.name}: {split.dataset} cannot be converted as it is; repair what is listed "
@@ -169,6 +176,17 @@ def convert_splits(
     return prepared
 
 
+def _is_text(image: RawImage) -> bool:
+    """Whether a JSON can hold the names; Linux allows names of files that are no UTF-8."""
+    names = (str(image.image_id), image.png_name, image.file_name)
+    return all(checked.text(name) is not None for name in names)
+
+
+def _rename(image: RawImage) -> Fault:
+    file = str((*image.annotation_files, image.image_file, image.file_name)[0])
+    return Fault(file, f"{file!a} is a name that is no UTF-8; rename the file")
+
+
 def _shared_names(split: RawSplit) -> list[Fault]:
     """A fault for each image whose id or whose PNG another image has as well."""
     faults: list[Fault] = []
@@ -199,7 +217,7 @@ def _convert_resumable(
     png_path = png_dir / image.png_name
     record_path = records_dir / f"{image.png_name}.json"
     try:
-        sources = _Sources.look(image.annotation_files)
+        sources = _contents(image.annotation_files)
     except OSError as error:
         return _Converted(faults=(Fault(str(error.filename), f"cannot be read ({error})"),))
     record = _read_record(record_path)
@@ -225,11 +243,8 @@ def _convert_resumable(
 
 
 def _picture_state(path: Path | None) -> list[Any] | None:
-    """Name, size and time of change of the RGB image: what tells that it was checked."""
-    if path is None or not path.is_file():
-        return None
-    stat = path.stat()
-    return [path.name, stat.st_size, stat.st_mtime_ns]
+    """Which RGB image it is: what tells that it was checked."""
+    return None if path is None or not path.is_file() else [*file_state(path)]
 
 
 def _picture_faults(path: Path | None, size: tuple[int, int]) -> list[Fault]:
@@ -257,39 +272,19 @@ def check_picture(path: Path, size: tuple[int, int]) -> Fault | None:
     )
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """The files of one annotation: path, size and time of change."""
-
-    files: tuple[tuple[Path, int, int], ...]
-
-    @classmethod
-    def look(cls, paths: Sequence[Path]) -> _Sources:
-        stats = [(path, path.stat()) for path in paths]
-        return cls(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
-
-    def as_json(self) -> list[list[Any]]:
-        return [[path.name, size, mtime, file_sha256(path)] for path, size, mtime in self.files]
-
-    def are_those_of(self, stored: list[list[Any]]) -> bool:
-        """Whether nothing changed; content is read only where the time of change differs."""
-        if len(stored) != len(self.files):
-            return False
-        return all(
-            (path.name, size) == (old[0], old[1])
-            and (mtime == old[2] or file_sha256(path) == old[3])
-            for (path, size, mtime), old in zip(self.files, stored)
-        )
+def _contents(paths: Sequence[Path]) -> list[list[str]]:
+    """Name and checksum of each file of an annotation: copies may share size and time."""
+    return [[path.name, file_sha256(path)] for path in paths]
 
 
 def _make_record(
-    image: RawImage, raw: RawMap, sources: _Sources, split: RawSplit, png_path: Path
+    image: RawImage, raw: RawMap, sources: list[list[str]], split: RawSplit, png_path: Path
 ) -> dict[str, Any]:
     height, width = raw.id_map.shape
     return {
         "version": CONVERSION_VERSION,
         "settings": split.settings,
-        "sources": sources.as_json(),
+        "sources": sources,
         "text_sha256": _text_sha256(image),
         "png_sha256": file_sha256(png_path),
         "image": [image.image_id, image.file_name, height, width],
@@ -307,7 +302,11 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 
 def _is_current(
-    record: dict[str, Any], sources: _Sources, split: RawSplit, image: RawImage, png_path: Path
+    record: dict[str, Any],
+    sources: list[list[str]],
+    split: RawSplit,
+    image: RawImage,
+    png_path: Path,
 ) -> bool:
     if (record.get("version"), record.get("settings")) != (CONVERSION_VERSION, split.settings):
         return False
@@ -315,7 +314,7 @@ def _is_current(
         return False
     if record["text_sha256"] != _text_sha256(image):
         return False
-    if not png_path.is_file() or not sources.are_those_of(record["sources"]):
+    if not png_path.is_file() or record["sources"] != sources:
         return False
     return bool(file_sha256(png_path) == record["png_sha256"])
 
@@ -336,7 +335,7 @@ def _from_record(record: dict[str, Any], *, was_kept: bool = True) -> _Converted
         image,
         AnnotationRecord(image.image_id, record["png_name"], segments),
         record["png_sha256"],
-        (*(source[3] for source in record["sources"]), record["text_sha256"]),
+        (*(source[1] for source in record["sources"]), record["text_sha256"]),
         was_kept,
     )
 

@@ -12,15 +12,21 @@ from seamless_pr.datasets.image_files import is_hidden, is_image_name
 Location = Path | str
 """Where a file is: a path, or a URI as text (a Path would make s3://bucket one slash shorter)."""
 FileState = tuple[str, int, str]
-"""What tells a file from another one of its name: whole path, size, and time or version."""
+"""What tells a file from another one of its name: whole path, size, and times or version.
+
+The last is empty where a storage has nothing of the kind.
+"""
 # What storages call the version of a file, the surest first.
 _VERSIONS = (
     "ETag",
     "etag",
     "md5Hash",
     "content_md5",
+    "Content-MD5",
+    "Digest",
     "mtime",
     "LastModified",
+    "Last-Modified",
     "updated",
     "created",
 )
@@ -41,14 +47,21 @@ def location_name(location: Location) -> str:
 
 
 def file_state(location: Location) -> FileState:
-    """Path, size and time of change of a file, or what its storage has in place of the time.
+    """Path, size and times of a file, or what its storage has in place of the times.
+
+    The time of its content may be that of another file, which a copy kept; the time at which the
+    file system itself last changed it is not.
 
     Raises:
         OSError: it is not there, or cannot be reached.
     """
     if isinstance(location, Path):
-        stat = location.stat()
-        return os.path.abspath(location), stat.st_size, str(stat.st_mtime_ns)
+        try:
+            stat = location.stat()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"no image file at {location}; check its name") from error
+        times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"
+        return os.path.abspath(location), stat.st_size, times
     import fsspec
 
     try:

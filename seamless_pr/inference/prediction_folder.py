@@ -30,6 +30,8 @@ from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 
+_NEW_OUTPUT = "give another --output, or delete that folder"
+
 
 @dataclass(frozen=True)
 class FolderSummary:
@@ -100,7 +102,7 @@ class PredictionFolder:
         run_file = self.run_file
         wanted = json.loads(json.dumps(dict(settings)))
         if run_file.is_file():
-            found = json.loads(run_file.read_text(encoding="utf-8"))
+            found = _read_settings(run_file)
             different = sorted(
                 key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key)
             )
@@ -109,8 +111,7 @@ class PredictionFolder:
                     f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}" for key in different
                 )
                 raise ValueError(
-                    f"{self.root} holds predictions of another run ({changes}); give another "
-                    "--output, or delete that folder"
+                    f"{self.root} holds predictions of another run ({changes}); {_NEW_OUTPUT}"
                 )
             return
         if not is_unused(self.root):
@@ -129,8 +130,9 @@ class PredictionFolder:
         if record is None or "error" in record:
             return False
         try:
-            if record.get("source") != list(file_state(item.path)):
-                return False
+            state = file_state(item.path)
+            if record.get("source") != list(state) or not state[-1]:
+                return False  # Without time and version it may be any file of that size.
         except OSError:
             return False
         if self.instances and "instances" not in record:
@@ -257,9 +259,19 @@ class PredictionFolder:
     def _read_record(self, item: ImageItem) -> dict[str, Any] | None:
         try:
             record: dict[str, Any] = json.loads(self._record_file(item).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return record
+        except (FileNotFoundError, ValueError):
+            return None  # One that somebody damaged is made again.
+        return record if isinstance(record, dict) else None
+
+
+def _read_settings(run_file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(run_file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{run_file} is not JSON ({error}); {_NEW_OUTPUT}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{run_file} is not of a prediction; {_NEW_OUTPUT}")
+    return found
 
 
 def _categories(label_space: LabelSpace) -> list[dict[str, Any]]:

@@ -90,6 +90,7 @@ class Trainer:
         training: TrainingSettings,
         folder: str | Path,
         metadata: Mapping[str, Any],
+        data_fingerprint: str = "",
         device: torch.device | str = "cpu",
         hooks: TrainingHooks = TrainingHooks(),
         resume_from: str | Path | None = None,
@@ -104,12 +105,14 @@ class Trainer:
             optimizer, schedule, training: numbers of the run.
             folder: the run folder.
             metadata: goes into every weights file (config, label space, versions); must fit JSON.
+            data_fingerprint: tells the training data from others under the same names; a checkpoint
+                of another one is not continued. Empty: nobody looked.
             device: where the network computes.
             hooks: validation, pictures, and what follows a checkpoint.
             resume_from: checkpoint folder to start from; the newest of the run folder if None.
 
         Raises:
-            ValueError: fp16 without a GPU.
+            ValueError: fp16 without a GPU; a checkpoint that cannot be read, or of other data.
         """
         self.device = torch.device(device)
         self.network = network.to(self.device)
@@ -121,6 +124,7 @@ class Trainer:
         self._loss_weights = dict(loss_weights)
         self._training = training
         self._metadata = dict(metadata)
+        self._data_fingerprint = data_fingerprint
         self._step = OptimizerStep(
             self.network,
             loss_weights=loss_weights,
@@ -300,6 +304,7 @@ class Trainer:
                 "validation_step": self._validation.step,
                 "validation_metrics": dict(self._validation.metrics),
                 "seconds": self._seconds_used(),
+                "data_fingerprint": self._data_fingerprint,
                 **self._step.state_dict(),
             }
             metadata = {**self._metadata, "metrics": metrics}
@@ -320,6 +325,13 @@ class Trainer:
                 f"{checkpoint / STATE_NAME} has no {', '.join(sorted(missing))}: it is of another "
                 "version of the package; start a new run, in another folder, from its weights: "
                 f"initial_weights.file={checkpoint / WEIGHTS_NAME}"
+            )
+        fingerprints = {state.get("data_fingerprint", ""), self._data_fingerprint} - {""}
+        if len(fingerprints) > 1:
+            raise ValueError(
+                f"{checkpoint} was trained on other data than those that data.train names now: "
+                "pictures or id PNGs were added, removed or changed in size since; put the earlier "
+                "ones back to go on with that run, or choose another output folder"
             )
         self.network.load_state_dict(weights)
         self._step.load_state_dict(state)

@@ -121,11 +121,11 @@ def rewrite_source(split: RawSplit, output: Path) -> None:
     split.images[1].annotation_files[0].write_text("555\n555\n")
 
 
-def rewrite_source_of_equal_size(split: RawSplit, output: Path) -> None:
+def rewrite_source_of_equal_size_and_time(split: RawSplit, output: Path) -> None:
     path = split.images[1].annotation_files[0]
     stat = path.stat()
     path.write_text(path.read_text().replace("222", "555"))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1_000_000_000))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def lose_png(split: RawSplit, output: Path) -> None:
@@ -144,7 +144,7 @@ def damage_record(split: RawSplit, output: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [rewrite_source, rewrite_source_of_equal_size, lose_png, damage_png, damage_record],
+    [rewrite_source, rewrite_source_of_equal_size_and_time, lose_png, damage_png, damage_record],
 )
 def test_only_the_changed_image_is_converted_again(
     split: RawSplit, tmp_path: Path, written: list[str], change: Callable[[RawSplit, Path], None]
@@ -277,3 +277,16 @@ def test_held_out_images_depend_on_seed_and_id_only(split: RawSplit) -> None:
 def test_a_holdout_leaves_images_on_both_sides(split: RawSplit, number: int) -> None:
     with pytest.raises(ValueError, match=rf"cannot hold out {number} of 4 images; give .* 1\.\.3"):
         split.hold_out(number, seed=0)
+
+
+def test_names_that_are_no_utf_8_are_listed_and_the_rest_is_done(
+    split: RawSplit, tmp_path: Path, written: list[str]
+) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    images = (*split.images, replace(split.images[0], image_id=odd, png_name=f"{odd}.png"))
+    with pytest.raises(FaultyDataError) as error:
+        convert(replace(split, images=images), tmp_path / "out")
+    (fault,) = error.value.faults
+    assert "is a name that is no UTF-8; rename the file" in fault.message
+    assert len(written) == NUM_IMAGES
+    assert convert(split, tmp_path / "out").num_kept == NUM_IMAGES

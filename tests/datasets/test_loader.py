@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from seamless_pr.datasets.coco_panoptic import read_panoptic_json
+from seamless_pr.datasets.coco_panoptic import find_png_folder, read_panoptic_json
 from seamless_pr.datasets.images import read_image
 from seamless_pr.datasets.loader import (
     Batch,
@@ -258,6 +258,43 @@ def test_pngs_that_are_links_out_of_their_folder_are_refused(tmp_path: Path) -> 
     (fault,) = verify_dataset(json_path)
     assert "names 'a.png'" in fault.message
     assert "is a link out of it" in fault.message
+
+
+def test_sizes_that_the_json_exchanges_are_those_of_the_png_when_batches_are_formed(
+    json_path: Path,
+) -> None:
+    right = images(json_path).image_sizes
+    content = json.loads(json_path.read_text())
+    for image in content["images"]:
+        image["height"], image["width"] = image["width"], image["height"]
+    json_path.write_text(json.dumps(content))
+    found = images(json_path)
+    assert found.image_sizes == right
+    # Batches are formed by the sizes: none mixes wide images with high ones.
+    found = images(json_path, EvalTransform(16, 32))
+    for batch, _ in make_train_loader(found, 2, num_steps=12, num_workers=0):
+        assert len({height > width for height, width in batch.image_sizes}) == 1
+
+
+def test_a_fingerprint_tells_other_data_of_the_same_names(json_path: Path) -> None:
+    first = images(json_path).fingerprint()
+    assert images(json_path).fingerprint() == first
+    picture = json_path.parent / "images" / "image_2.png"
+    picture.write_bytes(picture.read_bytes() + b"x")
+    second = images(json_path).fingerprint()
+    png = json_path.parent / "panoptic" / "image_2.png"
+    png.write_bytes(png.read_bytes() + b"x")
+    assert len({first, second, images(json_path).fingerprint()}) == 3
+
+
+def test_one_missing_png_does_not_send_all_others_to_another_folder(tmp_path: Path) -> None:
+    id_maps = {name: np.full((8, 8), 3, np.int32) for name in ("a", "b")}
+    json_path = write_panoptic_dataset(tmp_path, id_maps, CATEGORY_OF)
+    # A photograph beside the JSON has the name of the PNG that is missing.
+    (tmp_path / "panoptic" / "a.png").rename(tmp_path / "a.png")
+    assert find_png_folder(json_path, ["a.png", "b.png"]) == tmp_path / "panoptic"
+    (fault,) = verify_dataset(json_path, images_dir=tmp_path / "images")
+    assert f"no id PNG at {tmp_path / 'panoptic' / 'a.png'}" in str(fault)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

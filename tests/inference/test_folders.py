@@ -20,7 +20,7 @@ from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.files import WriteError
 from seamless_pr.id_maps.id_png_files import read_id_png
-from seamless_pr.inference import folders
+from seamless_pr.inference import folders, prediction_folder
 from seamless_pr.inference.folders import ImageOutcome, predict_folder, predict_images
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import PredictionFolder
@@ -151,9 +151,10 @@ def test_another_file_of_a_finished_name_is_done_anew(images: Path, tmp_path: Pa
 
     assert outcome_ids(images) == ["a", "straße/b", "straße/c"]
     assert outcome_ids(images) == []
-    # The same size and bytes, another time.
-    os.utime(images / "a.png", ns=(1, 1))
-    assert outcome_ids(images) == ["a"]
+    # The same size and bytes, another time; then the same time, which may be that of another file.
+    for _ in range(2):
+        os.utime(images / "a.png", ns=(1, 1))
+        assert outcome_ids(images) == ["a"]
     # Another folder with the same names and times.
     shutil.copytree(images, tmp_path / "others", copy_function=shutil.copy2)
     assert outcome_ids(tmp_path / "others") == ["a", "straße/b", "straße/c"]
@@ -161,6 +162,20 @@ def test_another_file_of_a_finished_name_is_done_anew(images: Path, tmp_path: Pa
     assert outcome_ids(tmp_path / "others") == ["a"]
     dataset = read_panoptic_json(output / "panoptic.json")
     assert (dataset.images[0].height, dataset.images[0].width) == (48, 40)
+
+
+def test_a_file_whose_storage_tells_neither_time_nor_version_is_done_anew(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state(path: Path) -> tuple[str, int, str]:
+        return str(path), 1, ""
+
+    for module in (folders, prediction_folder):
+        monkeypatch.setattr(module, "file_state", state)
+    for _ in range(2):
+        seen: list[ImageOutcome] = []
+        predict_folder(make_predictor(), list_images(images)[:1], tmp_path, on_image=seen.append)
+        assert len(seen) == 1
 
 
 def test_results_name_the_folders_of_their_images(images: Path, tmp_path: Path) -> None:

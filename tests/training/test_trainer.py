@@ -242,6 +242,15 @@ def test_a_checkpoint_of_another_version_is_refused_with_the_way_on(tmp_path: Pa
         make_trainer(tmp_path)
 
 
+def test_a_checkpoint_of_other_data_is_not_continued(tmp_path: Path) -> None:
+    make_trainer(tmp_path, training__steps=5, data_fingerprint="these").run()
+    with pytest.raises(ValueError, match=r"step_00000005 was trained on other data .* put the ear"):
+        make_trainer(tmp_path, data_fingerprint="those")
+    # Other workers do not look, and checkpoints of earlier versions do not tell.
+    assert make_trainer(tmp_path).steps_done == 5
+    assert make_trainer(tmp_path, data_fingerprint="these").steps_done == 5
+
+
 def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path, monkeypatch) -> None:
     changes = {"training__steps": 10**6, "training__log_interval_steps": 1}
     schedule = {"schedule__warmup_steps": 0, "schedule__power": 1.0}
