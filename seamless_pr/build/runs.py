@@ -13,7 +13,11 @@ import torch
 
 from seamless_pr import __version__
 from seamless_pr.build.networks import build_network
-from seamless_pr.build.weights import load_backbones, load_initial_weights
+from seamless_pr.build.weights import (
+    load_backbones,
+    load_initial_weights,
+    refuse_other_classes,
+)
 from seamless_pr.config.load import config_to_dict
 from seamless_pr.config.schema import Config, DataConfig
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
@@ -54,7 +58,8 @@ def build_trainer(
 
     Raises:
         FileNotFoundError, ValueError: data that are missing or faulty; the message names the files.
-        ValueError: `loss_weights` does not name exactly the losses of the network.
+        ValueError: `loss_weights` does not name exactly the losses of the network, or the initial
+            weights were trained on other classes.
     """
     label_space = build_label_space(config)
     train_images = build_images(config, label_space, is_training=True)
@@ -66,6 +71,7 @@ def build_trainer(
     if config.model.backbone.weights is not None:
         load_backbones(network, config.model.backbone.weights)
     if config.initial_weights.file is not None:
+        refuse_other_classes(config.initial_weights, config.model, label_space)
         load_initial_weights(network, config.initial_weights)
     return Trainer(
         network,
@@ -76,6 +82,7 @@ def build_trainer(
         training=config.training,
         folder=folder,
         metadata=run_metadata(config, label_space),
+        data_fingerprint=train_images.fingerprint() if rank() == 0 else "",
         device=device,
         hooks=replace(hooks, on_checkpoint=on_checkpoint),
         resume_from=resume_from,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from seamless_pr.build.networks import build_network
 from seamless_pr.config.schema import InitialWeightsConfig
+from seamless_pr.datasets.class_readings import described, is_same_class
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
+from seamless_pr.structures.kinds import Kinded
+from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.weights.imagenet import BUILT_IN, fit_backbone
 from seamless_pr.weights.key_report import fit_keys
 from seamless_pr.weights.legacy import check_names
@@ -66,6 +74,80 @@ def load_initial_weights(network: nn.Module, initial: InitialWeightsConfig) -> N
     report.check(initial.file, allowed=[f"{part}*" for part in random_parts])
     # Counters of norms in random parts are not in `taken`; fit_keys set them to 0, as they were.
     network.load_state_dict(state)
+
+
+def refuse_other_classes(
+    initial: InitialWeightsConfig, model: Kinded, label_space: LabelSpace
+) -> None:
+    """Weights that tell classes apart must have learnt the classes of the run, in their order.
+
+    A file that does not tell its classes is taken by the shapes of its tensors alone.
+
+    Args:
+        initial: a file, and the parts that are not taken from it.
+        model, label_space: of the run.
+
+    Raises:
+        ValueError: the classes differ, and tensors that depend on them would be taken; shows both
+            readings and names the parts.
+    """
+    trained = _label_space_of(Path(initial.file or ""))
+    if trained is None:
+        return
+    different = [
+        f"class {index} is {_shown(theirs)} there and {_shown(ours)} here"
+        for index, (theirs, ours) in enumerate(
+            zip_longest(trained.categories, label_space.categories)
+        )
+        if theirs is None or ours is None or not is_same_class(theirs, ours)
+    ]
+    if not different:
+        return
+    random_parts = tuple(f"{part}." for part in initial.random_parts)
+    dependent = class_tensors(model, label_space)
+    taken = [name for name in dependent if not name.startswith(random_parts)]
+    if taken:
+        parts = sorted({name.rpartition(".")[0] for name in taken})
+        raise ValueError(
+            f"{initial.file} was trained on other classes ('{trained.name}') than those of this "
+            f"run ('{label_space.name}'): {'; '.join(different[:3])} ({len(different)} differ); "
+            "let what depends on them start at random: initial_weights.random_parts="
+            f"[{','.join(parts)}], or whole parts that hold these"
+        )
+
+
+def class_tensors(model: Kinded, label_space: LabelSpace) -> list[str]:
+    """Names of the weights that depend on how many things or stuff there are."""
+    shapes = []
+    with torch.random.fork_rng(devices=[]):
+        for space in (label_space, _with_more_classes(label_space)):
+            state = build_network(model, space).state_dict()
+            shapes.append({name: tensor.shape for name, tensor in state.items()})
+    return [name for name, shape in shapes[0].items() if shapes[1].get(name) != shape]
+
+
+def _with_more_classes(label_space: LabelSpace) -> LabelSpace:
+    """One class more of each kind that there is."""
+    groups = []
+    for is_thing in (False, True):
+        group = [c for c in label_space.categories if c.is_thing == is_thing]
+        groups += [*group, *(replace(c, category_id=-1 - is_thing) for c in group[:1])]
+    return LabelSpace(label_space.name, tuple(groups))
+
+
+def _label_space_of(file: Path) -> LabelSpace | None:
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as content:
+            text = (content.metadata() or {}).get("label_space")
+    except (SafetensorError, OSError):
+        return None  # Whoever reads its tensors tells what is wrong.
+    return None if text is None else LabelSpace.from_dict(json.loads(text))
+
+
+def _shown(category: Category | None) -> str:
+    return "none" if category is None else described(category)
 
 
 def _is_part(part: str, names: Iterable[str]) -> bool:

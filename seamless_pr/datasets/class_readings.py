@@ -41,7 +41,7 @@ def contradictions(
         f"category {reading.category_id} is {described(reading)} here and "
         f"{described(known[reading.category_id])} in {source}"
         for reading in stated
-        if reading.category_id in known and _contradicts(reading, known[reading.category_id])
+        if reading.category_id in known and not is_same_class(reading, known[reading.category_id])
     ]
 
 
@@ -51,9 +51,10 @@ def described(reading: Reading) -> str:
     return f"'{reading.name or 'unnamed'}' ({kinds[reading.is_thing]})"
 
 
-def _contradicts(reading: Reading, category: Category) -> bool:
+def is_same_class(reading: Reading, category: Category) -> bool:
+    """Whether name and kind, as far as they are stated, are those of the class; see above."""
     other_kind = reading.is_thing is not None and reading.is_thing != category.is_thing
-    return other_kind or (reading.name is not None and not _same_name(reading.name, category))
+    return not other_kind and (reading.name is None or _same_name(reading.name, category))
 
 
 def _same_name(name: str, category: Category) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from seamless_pr.datasets import checked_values as checked
+from seamless_pr.datasets.class_readings import contradictions
 from seamless_pr.datasets.coco_instances import (
     InstanceImage,
     paint_instances,
@@ -51,11 +53,24 @@ def open_custom(dataset: CustomDataset, split: str) -> RawSplit | PanopticFiles:
         png_dir = paths.get("segments", paths["panoptic"].with_suffix(""))
         require_folder(png_dir, f"'segments' of split '{split}'")
         return open_panoptic_files(
-            dataset.name, name, paths["panoptic"], png_dir, images_dir, lambda c: (tuple(c), [])
+            dataset.name,
+            name,
+            paths["panoptic"],
+            png_dir,
+            images_dir,
+            lambda c: (tuple(c), _contradictions(c, dataset, paths["panoptic"])),
         )
     if "instances" in paths:
         return _open_instances(dataset, name, paths, images_dir)
     return _open_labels(dataset, name, paths["labels"], images_dir)
+
+
+def _contradictions(
+    categories: Sequence[Category], dataset: CustomDataset, file: Path
+) -> list[Fault]:
+    """Classes that a JSON of the dataset reads otherwise than the description."""
+    found = contradictions(categories, dataset.categories, str(dataset.path))
+    return [Fault(str(file), message) for message in found]
 
 
 def _open_labels(dataset: CustomDataset, name: str, folder: Path, images_dir: Path) -> RawSplit:
@@ -199,10 +214,7 @@ def _open_instances(
     file, faults = read_instance_json(paths["instances"])
     things = _thing_categories(dataset, file.categories, str(paths["instances"]), faults)
     stuff = tuple(category for category in dataset.categories if not category.is_thing)
-    shared = {c.category_id for c in things} & {c.category_id for c in stuff}
-    if shared:
-        message = f"ids {sorted(shared)} are stuff in {dataset.path} and things here"
-        faults.append(Fault(str(paths["instances"]), message))
+    faults += _contradictions(things, dataset, paths["instances"])
     records = [ImageRecord(i.image_id, i.file_name, i.height, i.width) for i in file.images]
     pictures, missing = find_image_files(records, images_dir)
     faults += missing
@@ -241,12 +253,19 @@ def _thing_categories(
 ) -> tuple[Category, ...]:
     """The JSON's own categories; colours from the YAML where it has the same name."""
     colors = {category.name: category.color for category in dataset.categories}
-    categories = []
+    categories: list[Category] = []
     for index, entry in enumerate(raw):
-        category_id = entry.get("id") if isinstance(entry, Mapping) else None
-        name = entry.get("name") if isinstance(entry, Mapping) else None
-        if type(category_id) is not int or not isinstance(name, str):
-            faults.append(Fault(file, f"categories[{index}] needs id and name; got {entry!r}"))
+        values = entry if isinstance(entry, Mapping) else {}
+        category_id = checked.whole(values.get("id"), 0, FIRST_STUFF_ID)
+        name = checked.text(values.get("name"))
+        if category_id is None or name is None:
+            found = checked.shown(entry)
+            message = f"categories[{index}] needs an id of at least 0 and a name; got {found}"
+            faults.append(Fault(file, message))
+            continue
+        if category_id in {category.category_id for category in categories}:
+            message = f"categories[{index}]: id {category_id} occurs more than once"
+            faults.append(Fault(file, message))
             continue
         color = colors.get(name, made_color(index))
         categories.append(Category(category_id, name, True, color))

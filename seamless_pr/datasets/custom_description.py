@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.folders import listed
 from seamless_pr.datasets.label_spaces import made_color
 from seamless_pr.structures.faults import Fault, FaultyDataError
@@ -69,8 +70,11 @@ def read_custom_yaml(path: str | os.PathLike[str]) -> CustomDataset:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; write one as docs/datasets.md shows")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        message = f"is no text in UTF-8 (byte {error.start}); save it in the encoding UTF-8"
+        raise FaultyDataError(f"{path} cannot be read", [Fault(str(path), message)]) from error
+    except yaml.YAMLError as error:
         raise FaultyDataError(f"{path} cannot be read", [Fault(str(path), str(error))]) from error
     messages: list[str] = []
     dataset = _parse(path, content, messages)
@@ -93,14 +97,17 @@ def _parse(path: Path, content: Any, messages: list[str]) -> CustomDataset | Non
         name = "custom"
     categories = _parse_classes(content.get("classes", []), messages)
     divisor = content.get("object_divisor", 1)
-    if not isinstance(divisor, int) or divisor < 1:
+    if checked.whole(divisor, 1, checked.MAX_CATEGORY_ID) is None or isinstance(divisor, float):
         messages.append(f"'object_divisor' must be a positive number; got {divisor!r}")
         divisor = 1
     void = content.get("void", [])
-    if not isinstance(void, list) or not all(isinstance(value, int) for value in void):
+    if not isinstance(void, list) or not all(type(value) is int for value in void):
         messages.append(f"'void' must be a list of class ids; got {void!r}")
         void = []
     suffix = content.get("label_suffix", "")
+    if not isinstance(suffix, str):
+        messages.append(f"'label_suffix' must be a text; got {suffix!r}")
+        suffix = ""
     splits = _parse_splits(path.parent, content.get("splits"), messages)
     if any("labels" in split for split in splits.values()):
         if not categories:
@@ -112,7 +119,7 @@ def _parse(path: Path, content: Any, messages: list[str]) -> CustomDataset | Non
         largest = max((category.category_id for category in categories), default=0)
         if 1 < divisor <= largest:
             messages.append(f"class ids must be below object_divisor = {divisor}; got {largest}")
-    return CustomDataset(path, name, categories, divisor, frozenset(void), str(suffix), splits)
+    return CustomDataset(path, name, categories, divisor, frozenset(void), suffix, splits)
 
 
 def _parse_classes(raw: Any, messages: list[str]) -> tuple[Category, ...]:
@@ -124,10 +131,11 @@ def _parse_classes(raw: Any, messages: list[str]) -> tuple[Category, ...]:
         if not isinstance(entry, Mapping) or not entry.keys() <= CLASS_KEYS:
             messages.append(f"classes[{index}] must have {listed(sorted(CLASS_KEYS))}; {entry!r}")
             continue
-        class_id, name, is_thing = entry.get("id"), entry.get("name"), entry.get("thing")
+        class_id = checked.whole(entry.get("id"), 0, checked.MAX_CATEGORY_ID)
+        name, is_thing = checked.text(entry.get("name")), entry.get("thing")
         color = entry.get("color", list(made_color(index)))
         is_color = isinstance(color, list) and len(color) == 3
-        if not (isinstance(class_id, int) and class_id >= 0 and isinstance(name, str) and name):
+        if class_id is None or name is None:
             messages.append(f"classes[{index}] needs an id of at least 0 and a name; got {entry!r}")
         elif not isinstance(is_thing, bool):
             messages.append(f"class '{name}' needs 'thing: true' (countable) or 'thing: false'")

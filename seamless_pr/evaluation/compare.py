@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seamless_pr.datasets.class_readings import contradictions, described
 from seamless_pr.evaluation.class_names import GROUPS, unique_names
 from seamless_pr.evaluation.stored_results import count_cube
 from seamless_pr.evaluation.tables import DASH, TextTable, percent
 from seamless_pr.metrics.panoptic_quality import class_groups, known, mean_over, score_classes
 from seamless_pr.metrics.segment_matching import PQRules, rules_named
 from seamless_pr.parallel import ItemMap, map_in_processes
+from seamless_pr.structures.label_space import Category, LabelSpace
 
 # Draws that are weighed at once; keeps the memory of thousands of images small.
 DRAWS_PER_BLOCK = 100
@@ -203,13 +205,55 @@ def baseline_table(evaluation: dict[str, Any], baseline: dict[str, Any]) -> Text
     return TextTable(("", "baseline", "now", "change"), tuple(rows))
 
 
+def require_fitting_baseline(baseline: dict[str, Any], label_space: LabelSpace, rules: str) -> None:
+    """Means over other classes, or by other rules, are no baseline; other images may be one.
+
+    Raises:
+        ValueError: shows what differs.
+    """
+    now = {"per_category": [vars(category) for category in label_space.categories]}
+    if different := class_differences(baseline, now, "the ground truth"):
+        raise ValueError(
+            f"the baseline has other classes: in it {'; '.join(different[:3])} ({len(different)} "
+            "differ); give the evaluation.json of an evaluation on these classes"
+        )
+    if baseline["rules"] != rules:
+        raise ValueError(
+            f"the baseline was scored by the rules '{baseline['rules']}', this evaluation by "
+            f"'{rules}'; give --rules {baseline['rules']}, or another baseline"
+        )
+
+
+def class_differences(values: dict[str, Any], others: dict[str, Any], source: str) -> list[str]:
+    """A sentence for each class that one of two evaluations lacks or reads otherwise.
+
+    Args:
+        values, others: contents of two evaluation.json.
+        source: what the others are, for the sentences.
+    """
+    own, known = (
+        [
+            Category(row["category_id"], row["name"], bool(row["is_thing"]), (0, 0, 0))
+            for row in side["per_category"]
+        ]
+        for side in (values, others)
+    )
+    own_ids, known_ids = ({c.category_id for c in side} for side in (own, known))
+    missing = [(c, "here and nothing in") for c in own if c.category_id not in known_ids]
+    missing += [(c, "only in") for c in known if c.category_id not in own_ids]
+    return [
+        *contradictions(own, known, source),
+        *(f"category {c.category_id} is {described(c)} {where} {source}" for c, where in missing),
+    ]
+
+
 def _require_comparable(a: dict[str, Any], b: dict[str, Any]) -> PQRules:
     """The rules of both; an error if the two cannot be compared."""
-    classes = [
-        [(row["category_id"], row["is_thing"]) for row in side["per_category"]] for side in (a, b)
-    ]
-    if classes[0] != classes[1]:
-        raise ValueError("A and B have other categories; evaluate both on one ground truth")
+    if different := class_differences(b, a, "A"):
+        raise ValueError(
+            f"A and B have other categories: in B {'; '.join(different[:3])} ({len(different)} "
+            "differ); evaluate both on one ground truth"
+        )
     if a["rules"] != b["rules"]:
         raise ValueError(
             f"A was scored by the rules '{a['rules']}', B by '{b['rules']}'; use the same for both"

@@ -34,6 +34,7 @@ from typing import Any
 from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.image_counts import EvaluationSettings
 from seamless_pr.evaluation.map_files import Source
+from seamless_pr.evaluation.pairing import require_label_space
 from seamless_pr.evaluation.results import (
     evaluation_json,
     write_evaluation_json,
@@ -221,25 +222,21 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
     )
     gt = open_ground_truth(options.ground_truth, options.ground_truth_dir, readers=readers)
     pred = open_predictions(options.predictions, options.predictions_dir)
+    if baseline is not None:
+        from seamless_pr.evaluation.compare import require_fitting_baseline
+
+        require_fitting_baseline(baseline, require_label_space(gt), options.rules)
     work = {
         "num_workers": options.workers,
         "show_progress": True,
         "map_items": map_items,
     }
     values = evaluation(gt, pred, options, work)
-    written = []
-    if options.output is not None:
-        write_tables(values, options.output)
-        written.append(f"everything in {write_evaluation_json(values, options.output)}")
-    if options.report:
-        # Brings what draws and what fills templates, which scoring does without.
-        from seamless_pr.evaluation.report import write_report
-
-        page = write_report(
-            values, gt, pred, options.output / "report", images=options.images, **work
-        )
-        written.append(f"report in {page}")
-    show(values)
+    written: list[str] = []
+    try:
+        _write(values, gt, pred, options, work, written)
+    finally:
+        show(values)  # A full disk must not cost the scores.
     if baseline is not None:
         from seamless_pr.evaluation.compare import baseline_table
 
@@ -249,6 +246,34 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
         print(line)
     if options.cross_check:
         show_cross_check(values, options)
+
+
+def _write(
+    values: dict[str, Any],
+    gt: Source,
+    pred: Source,
+    options: argparse.Namespace,
+    work: dict[str, Any],
+    written: list[str],
+) -> None:
+    """Writes what was asked for, and adds a line for each to `written`."""
+    if options.output is not None:
+        written.append(f"everything in {write_evaluation_json(values, options.output)}")
+        write_tables(values, options.output)
+    if options.report:
+        # Brings what draws and what fills templates, which scoring does without.
+        from seamless_pr.evaluation.report import write_report
+
+        page = write_report(
+            values,
+            gt,
+            pred,
+            options.output / "report",
+            images=options.images,
+            on_note=written.append,
+            **work,
+        )
+        written.append(f"report in {page}")
 
 
 def show_cross_check(values: dict[str, Any], options: argparse.Namespace) -> None:

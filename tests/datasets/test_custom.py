@@ -232,7 +232,51 @@ def test_missing_semantic_pictures_and_shared_ids_are_listed(tmp_path: Path) -> 
         convert(describe(tmp_path, splits={"train": split}, classes=classes))
     messages = [fault.message for fault in error.value.faults]
     assert any("no picture for 1.jpg" in message for message in messages)
-    assert any("ids [5] are stuff in" in message for message in messages)
+    found = "category 5 is 'box' (a thing) here and 'floor' (stuff) in"
+    assert any(message.startswith(found) for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "expected"),
+    [
+        (
+            "instances",
+            {"id": 5, "name": "dog", "thing": True},
+            "5 is 'box' (a thing) here and 'dog'",
+        ),
+        (
+            "panoptic",
+            {"id": 26, "name": "car", "thing": False},
+            "'car' (a thing) here and 'car' (s",
+        ),
+        ("panoptic", {"id": 7, "name": "lawn", "thing": False}, "7 is 'road' (stuff) here and 'la"),
+    ],
+)
+def test_a_json_that_contradicts_the_description_is_refused_with_both_readings(
+    tmp_path: Path, kind: str, classes: dict[str, object], expected: str
+) -> None:
+    if kind == "instances":
+        write_instances(tmp_path)
+    else:
+        id_map = np.array([[7, 7, 0], [26, 26, 23]], np.int32)
+        write_panoptic_dataset(tmp_path, {"one": id_map}, {7: 7, 23: 23, 26: 26})
+    split = {"images": "images", kind: f"{kind}.json"}
+    path = describe(tmp_path, splits={"train": split}, classes=[classes])
+    (fault,) = open_custom(read_custom_yaml(path), "train").faults
+    assert expected in fault.message
+    assert fault.message.endswith(f"in {path}")
+
+
+def test_two_categories_of_one_id_are_told(tmp_path: Path) -> None:
+    write_instances(tmp_path)
+    content = json.loads((tmp_path / "instances.json").read_text())
+    content["categories"] += [{"id": 5, "name": "crate"}, {"id": 10**30, "name": "x"}, [1]]
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    split = {"images": "images", "instances": "instances.json"}
+    path = describe(tmp_path, splits={"train": split}, classes=[])
+    messages = [fault.message for fault in open_custom(read_custom_yaml(path), "train").faults]
+    assert messages[0] == "categories[1]: id 5 occurs more than once"
+    assert len(messages) == 3
 
 
 def test_a_coco_panoptic_folder_is_checked_and_not_converted(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ from seamless_pr.evaluation.compare import (
     compare_evaluations,
     comparison_json,
     comparison_table,
+    require_fitting_baseline,
 )
 from seamless_pr.evaluation.evaluate import evaluate
 from seamless_pr.evaluation.image_evaluation import EvaluationSettings
 from seamless_pr.evaluation.results import evaluation_json
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.metrics.segment_matching import PQ_RULES
+from seamless_pr.structures.label_space import Category, LabelSpace
 from tests.evaluation.files import PanopticFiles, street
 from tests.metrics.maps import FuzzedImage, fuzz_image, measured
 
@@ -170,3 +172,37 @@ def test_evaluations_that_do_not_fit_together_are_refused(
     change(other)
     with pytest.raises(ValueError, match=message):
         compare_evaluations(evaluations[0], other)
+
+
+def test_classes_of_one_number_and_another_name_are_not_compared(
+    evaluations: tuple[dict, dict],
+) -> None:
+    a, b = evaluations
+    b = {**b, "per_category": [dict(row) for row in b["per_category"]]}
+    b["per_category"][0]["name"] = "canal"
+    number, name = a["per_category"][0]["category_id"], a["per_category"][0]["name"]
+    with pytest.raises(ValueError) as error:
+        compare_evaluations(a, b, num_draws=1)
+    assert f"in B category {number} is 'canal' (stuff) here and '{name}' (stuff) in A" in str(
+        error.value
+    )
+
+
+def test_a_baseline_has_the_classes_and_rules_of_the_evaluation(
+    evaluations: tuple[dict, dict],
+) -> None:
+    values = evaluations[0]
+    rows = values["per_category"]
+    space = LabelSpace(
+        "now",
+        tuple(Category(r["category_id"], r["name"], r["is_thing"], (0, 0, 0)) for r in rows),
+    )
+    require_fitting_baseline(values, space, "official")
+    fewer = {**values, "per_category": rows[:-1]}
+    with pytest.raises(ValueError, match=rf"category {rows[-1]['category_id']} .* only in the gro"):
+        require_fitting_baseline(fewer, space, "official")
+    other = {**values, "per_category": [{**rows[0], "name": "canal"}, *rows[1:]]}
+    with pytest.raises(ValueError, match=r"is 'canal' \(stuff\) here and .*in the ground truth"):
+        require_fitting_baseline(other, space, "official")
+    with pytest.raises(ValueError, match="scored by the rules 'official', this evaluation by 'x'"):
+        require_fitting_baseline(values, space, "x")

@@ -172,9 +172,10 @@ def test_a_file_whose_storage_tells_neither_time_nor_version_is_done_anew(
 
     for module in (folders, prediction_folder):
         monkeypatch.setattr(module, "file_state", state)
+    output, items = tmp_path / "out", list_images(images)[:1]
     for _ in range(2):
         seen: list[ImageOutcome] = []
-        predict_folder(make_predictor(), list_images(images)[:1], tmp_path, on_image=seen.append)
+        predict_folder(make_predictor(), items, output, on_image=seen.append)
         assert len(seen) == 1
 
 

@@ -52,6 +52,16 @@ def test_the_console_shows_every_class_and_the_means(
         assert word in text
 
 
+def test_results_that_cannot_be_written_are_shown(
+    files: PanopticFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files.folder / "output").write_text("a file where the folder should be")
+    assert evaluate.main(files.arguments("--output", str(files.folder / "output" / "here"))) == 1
+    captured = capsys.readouterr()
+    assert "mean IoU" in captured.out
+    assert "error: cannot write" in captured.err
+
+
 def test_tables_are_written_beside_the_result(files: PanopticFiles) -> None:
     _run(files)
     names = {path.name for path in (files.folder / "output").iterdir()}
