@@ -62,4 +62,28 @@ COMPARISONS = {
             "Boundary IoU",
         ),
     ),
+    # Instance branches beside one semantic branch, on scenes with large objects (configs/datasets/
+    # near_scenes.yaml draws them): --data and --held-out name that folder.
+    "instances": Comparison(
+        systems={
+            "mask_rcnn": System("Mask R-CNN", "configs/debug/near_scenes_mask_rcnn.yaml"),
+            "htc": System("HTC", "configs/debug/near_scenes_htc.yaml"),
+            "solov2": System("SOLOv2", "configs/debug/near_scenes_solov2.yaml"),
+            "point_rend": System("PointRend", "configs/debug/near_scenes_point_rend.yaml"),
+        },
+        kept_parts=("trunk.backbone", "trunk.neck", "semantics.head"),
+        metrics=(
+            "AP",
+            "AP small",
+            "AP medium",
+            "AP large",
+            "PQ",
+            "PQ things",
+            "SQ things",
+            "RQ things",
+            "Boundary PQ",
+            "Boundary IoU",
+        ),
+        with_instances=True,
+    ),
 }
