@@ -49,11 +49,21 @@ REQUIRED = [
     "tabulate>=0.9",
 ]
 
+# A network behind HTTP.
+SERVE = [
+    # 2.60 builds the web application in each replica.
+    "ray[serve]>=2.60,<2.64",
+    "fastapi>=0.115",
+    "uvicorn>=0.30",
+    "python-multipart>=0.0.18",
+]
+
 # Linter, formatter and type checker are pinned: another version finds other faults.
 LINT = ["ruff==0.17.5", "mypy==2.4.1"]
 
 TEST = [
     *LINT,
+    *SERVE,
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     # Asked by a test what an installation would bring; Python has it no more since 3.12.
@@ -77,6 +87,7 @@ EXTRAS = {
     "gs": ["gcsfs"],
     # Published networks of Hugging Face; 4.54 has EoMT.
     "transformers": ["transformers>=4.54"],
+    "serve": SERVE,
     # Builds CUDA code: pip install --no-build-isolation, see "Optional parts" in README.md.
     "iabn": ["inplace-abn==1.1.0"],
     "test": TEST,

@@ -15,7 +15,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("id_maps", "layers"),
     ("datasets", "models", "drawing"),
     ("training", "inference", "metrics", "weights", "street_scenes"),
-    ("evaluation",),
+    ("evaluation", "serving"),
     ("config",),
     ("build",),
     ("integrations",),
@@ -39,6 +39,8 @@ OPTIONAL = {
     "transformers",
     "supervision",
     "fiftyone",
+    "fastapi",
+    "starlette",
     "pytest",
 }
 

@@ -42,6 +42,7 @@ HOLDS = {
     "weights": "checkpoints that others published, under our names",
     "street_scenes": "drawn streets with perfect ground truth",
     "evaluation": "files to scores, tables, comparison and HTML report; validation in training",
+    "serving": "requests to answers: limits, batches, formats, the page; FastAPI, no Ray",
     "config": "typed settings, reading of YAML, the page of keys",
     "build": "the only place where settings meet classes: networks by kind, runs, load_predictor",
     "integrations": "adapters to packages that may be installed: detectron2, transformers, ...",
@@ -101,7 +102,7 @@ SUBJECTS = {
     "networks": ("#d8e6fb", ("ops", "layers", "models")),
     "data": ("#fbe6cf", ("datasets", "street_scenes")),
     "scores and pictures": ("#d9f0dc", ("id_maps", "metrics", "evaluation", "drawing")),
-    "networks at work": ("#f8dcdf", ("training", "inference", "weights")),
+    "networks at work": ("#f8dcdf", ("training", "inference", "weights", "serving")),
     "all together": ("#e9def6", ("config", "build", "pipelines", "integrations")),
 }
 COLORS = {room: color for color, rooms in SUBJECTS.values() for room in rooms}

@@ -17,6 +17,7 @@ from seamless_pr.datasets.panoptic_records import (
 )
 from seamless_pr.files import safe_join, write_whole
 from seamless_pr.structures.faults import Fault, FaultyDataError
+from seamless_pr.structures.label_space import Category
 
 
 def read_panoptic_json(
@@ -135,16 +136,18 @@ def panoptic_json(dataset: PanopticDataset) -> dict[str, Any]:
             }
             for annotation in dataset.annotations
         ],
-        "categories": [
-            {
-                "id": category.category_id,
-                "name": category.name,
-                "supercategory": category.supercategory,
-                "isthing": int(category.is_thing),
-                "color": list(category.color),
-            }
-            for category in dataset.categories
-        ],
+        "categories": [category_json(category) for category in dataset.categories],
+    }
+
+
+def category_json(category: Category) -> dict[str, Any]:
+    """One entry of `categories`."""
+    return {
+        "id": category.category_id,
+        "name": category.name,
+        "supercategory": category.supercategory,
+        "isthing": int(category.is_thing),
+        "color": list(category.color),
     }
 
 

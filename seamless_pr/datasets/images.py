@@ -31,6 +31,10 @@ _BEGINNINGS = (
 MAX_PIXELS = 64_000_000
 
 
+class TooManyPixelsError(ValueError):
+    """A picture that is refused before its pixels take memory."""
+
+
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Reads an image file as it is meant to be looked at.
 
@@ -59,7 +63,27 @@ def read_pixels(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -
     Returns:
         [H, W, 3] uint8 RGB.
     """
-    data = read_bytes(path)
+    return _decode(read_bytes(path), path, max_pixels)
+
+
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """As `read_image`, of a file's content in memory.
+
+    Args:
+        data: the content.
+        name: what errors call it.
+        max_pixels: as in `read_image`.
+
+    Raises:
+        TooManyPixelsError: (a ValueError) refused for its size.
+        ValueError: as `read_image`.
+    """
+    if not data:
+        raise ValueError(f"{name} is empty; send the file again")
+    return torch.from_numpy(_decode(data, name, max_pixels)).permute(2, 0, 1).contiguous()
+
+
+def _decode(data: bytes, path: str | os.PathLike[str], max_pixels: int) -> NDArray[np.uint8]:
     suits_opencv = _check_header(data, path, max_pixels)
     pixels = _decode_fast(data) if suits_opencv else None
     if pixels is None:
@@ -95,11 +119,13 @@ def _check_header(data: bytes, path: str | os.PathLike[str], max_pixels: int) ->
             width, height = image.size
             suits_opencv = not _has_other_colors(image)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} has too many pixels ({error}); make it smaller") from error
+        raise TooManyPixelsError(
+            f"{path} has too many pixels ({error}); make it smaller"
+        ) from error
     except Exception:
         return True  # The decoders tell why.
     if width * height > max_pixels:
-        raise ValueError(
+        raise TooManyPixelsError(
             f"{path} has {width} x {height} pixels, more than {max_pixels / 1e6:g} million; "
             "make it smaller, or allow more (--max-pixels) where the memory suffices"
         )

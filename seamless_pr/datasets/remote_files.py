@@ -133,6 +133,27 @@ def read_uri(uri: str) -> bytes:
     return content
 
 
+def read_bounded_uri(uri: str, max_bytes: int) -> bytes:
+    """The first bytes of a file at a URI, one more than `max_bytes` where it has more.
+
+    What answers at the address cannot send on to another one.
+
+    Raises:
+        FileNotFoundError, OSError: as `read_uri`.
+    """
+    import fsspec
+
+    options = {"allow_redirects": False} if uri.startswith(("http://", "https://")) else {}
+    try:
+        with fsspec.open(uri, "rb", **options) as file:
+            content: bytes = file.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no file at {uri}; check its name") from error
+    except Exception as error:  # Each backend has its own types.
+        raise _unreachable(uri, error) from error
+    return content
+
+
 def _fixed_part(pattern: str) -> str:
     """The folders of a glob pattern before its first wildcard."""
     parts = pattern.split("/")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.datasets.image_files import find_image_files
 from seamless_pr.datasets.panoptic_records import ImageRecord
+from seamless_pr.drawing.pages import read_asset, render_page, script_data
 from seamless_pr.evaluation.map_files import Source
 from seamless_pr.evaluation.pairing import ImagePair, pair_images, require_label_space
 from seamless_pr.evaluation.pictures import (
@@ -110,15 +108,15 @@ def write_report(
             f"first: image {image_id!r} ({missing[0]['no_photograph']})"
         )
     data = _page_data(values, galleries, sizes, any(photographs))
-    page = _template().render(
+    page = render_page(
+        "report.html.j2",
         title=title or "/".join(Path(pred.name).parts[-2:]),
         values=values,
         percent=percent,
         lines=other_lines(values),
-        # "</" would end the script element early.
-        data=json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/"),
-        style=_asset("report.css"),
-        script=_asset("report.js"),
+        data=script_data(data),
+        style=read_asset("report.css"),
+        script=read_asset("viewer.js", "report.js"),
     )
     write_whole(folder / "index.html", page.encode())
     return folder / "index.html"
@@ -241,14 +239,3 @@ def _page_data(
             {"name": ERROR_NAMES[kind], "color": ERROR_COLORS[kind]} for kind in sorted(ERROR_NAMES)
         ],
     }
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("report.html.j2"))
-
-
-def _asset(name: str) -> str:
-    return (resources.files("seamless_pr.drawing") / "templates" / name).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seamless_pr.datasets.coco_panoptic import category_json
 from seamless_pr.datasets.coco_results import to_coco, to_coco_instances
 from seamless_pr.datasets.images import MAX_PIXELS
 from seamless_pr.datasets.remote_files import file_state, location_name
@@ -223,7 +224,7 @@ class PredictionFolder:
         result = {
             "images": images,
             "annotations": annotations,
-            "categories": _categories(label_space),
+            "categories": [category_json(category) for category in label_space.categories],
         }
         write_json(self.panoptic_json, result)
         if self.instances:
@@ -272,16 +273,3 @@ def _read_settings(run_file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{run_file} is not of a prediction; {_NEW_OUTPUT}")
     return found
-
-
-def _categories(label_space: LabelSpace) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": category.category_id,
-            "name": category.name,
-            "supercategory": category.supercategory,
-            "isthing": int(category.is_thing),
-            "color": list(category.color),
-        }
-        for category in label_space.categories
-    ]

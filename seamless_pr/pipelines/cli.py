@@ -20,6 +20,9 @@ STAGES = {
         "Scores panoptic predictions of any system: PQ and PQ†, by class, exactly as the official "
         "evaluator."
     ),
+    "serve": (
+        "Serves a network over HTTP: an image in, its panoptic map out; and a page to try it on."
+    ),
     "export": "Turns results into the forms that other programs take.",
 }
 

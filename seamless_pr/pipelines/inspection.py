@@ -6,12 +6,10 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 import torch
 
@@ -20,6 +18,7 @@ from seamless_pr.datasets.images import read_image
 from seamless_pr.datasets.panoptic_records import AnnotationRecord, ImageRecord, PanopticDataset
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit, held_out_ids
 from seamless_pr.datasets.statistics import DatasetStatistics, log_histogram, measure_dataset
+from seamless_pr.drawing.pages import read_asset, render_page
 from seamless_pr.drawing.panoptic import draw_panoptic
 from seamless_pr.files import write_whole
 from seamless_pr.id_maps.id_png_files import read_id_png
@@ -105,11 +104,9 @@ def write_inspection(
         seed: which images these are.
     """
     statistics = measure_dataset(split.records)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.from_string(_asset("inspection.html.j2")).render(
-        style=_asset("report.css"),
+    page = render_page(
+        "inspection.html.j2",
+        style=read_asset("report.css"),
         title=split.title,
         source=split.source,
         notes=[*split.notes, *_remarks(statistics)],
@@ -120,10 +117,6 @@ def write_inspection(
     )
     write_whole(path, page.encode())
     return statistics
-
-
-def _asset(name: str) -> str:
-    return (resources.files("seamless_pr.drawing") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _cards(statistics: DatasetStatistics) -> list[tuple[str, str, str]]:

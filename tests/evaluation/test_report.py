@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,13 @@ from seamless_pr.id_maps.overlap import count_overlap
 from seamless_pr.metrics.segment_matching import match_segments
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import STUFF_AND_THINGS, FuzzedImage, draw, fuzz_image, measured, table
+from tests.support.browser import (
+    faults,
+    headless_chromium,
+    mean_luminance,
+    show_as,
+    wait_for,
+)
 
 ROAD, SKY, SIDEWALK, PERSON, CAR, BICYCLE = range(6)
 MAX_FIRST_PAGE_BYTES = 2_000_000
@@ -146,23 +152,6 @@ def test_each_kind_of_error_has_its_pixels() -> None:
     assert drawn == [".....BII", "WWWWMM..", "........"]
 
 
-def _browser() -> Any:
-    """A headless Chromium, or a skip that says what is missing."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is in the test extra")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    binary = next(filter(None, map(shutil.which, names)), None)
-    driver = shutil.which("chromedriver")
-    if binary is None or driver is None:
-        pytest.skip("no Chromium with chromedriver (Debian: chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=driver)
-    return webdriver.Chrome(options=options, service=service)
-
-
 class Page:
     """The report in a browser."""
 
@@ -171,12 +160,7 @@ class Page:
         self.address = page.as_uri()
 
     def open(self, fragment: str = "", *, width: int = 1280, dark: bool = False) -> None:
-        self.browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 860, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        show_as(self.browser, width, dark=dark)
         self.browser.get("about:blank")
         self.browser.get(self.address + fragment)
         self.wait("return document.querySelectorAll('.tile').length > 0")
@@ -185,9 +169,7 @@ class Page:
         return self.browser.execute_script(code, *arguments)
 
     def wait(self, code: str) -> None:
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        WebDriverWait(self.browser, 20).until(lambda browser: browser.execute_script(code))
+        wait_for(self.browser, code)
 
     def press(self, *keys: str) -> None:
         from selenium.webdriver.common.action_chains import ActionChains
@@ -207,9 +189,8 @@ class Page:
 
 @pytest.fixture(scope="module")
 def page(report: tuple[Path, dict[str, Any]]) -> Iterator[Page]:
-    browser = _browser()
-    yield Page(browser, report[0])
-    browser.quit()
+    with headless_chromium() as browser:
+        yield Page(browser, report[0])
 
 
 @pytest.mark.browser
@@ -312,10 +293,7 @@ def test_segments_under_the_pointer_are_described(page: Page) -> None:
 def test_the_page_fits_a_phone_and_follows_the_colour_scheme(page: Page, dark: bool) -> None:
     page.open(width=390, dark=dark)
     assert page.script("return document.documentElement.scrollWidth") <= 390
-    luminance = page.script(
-        "const color = getComputedStyle(document.body).backgroundColor;"
-        "return color.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 3"
-    )
+    luminance = mean_luminance(page.browser)
     assert (luminance < 60) if dark else (luminance > 200)
 
 
@@ -327,5 +305,4 @@ def test_the_console_stays_empty_and_nothing_is_loaded_from_elsewhere(page: Page
         "return performance.getEntriesByType('resource').map((entry) => entry.name)"
     )
     assert all(name.startswith("file:") for name in loaded)
-    errors = [entry for entry in page.browser.get_log("browser") if entry["level"] == "SEVERE"]
-    assert errors == []
+    assert faults(page.browser) == []

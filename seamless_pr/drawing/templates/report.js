@@ -1,8 +1,7 @@
-"use strict";
 // The page keeps its whole state in the part of its address behind "#", so that a view can be shared as a link.
 const report = (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const byId = (id) => document.getElementById(id);
+  const { byId, element, swatch } = viewer;
   const LAYERS = [
     { key: "image", name: "Image", suffix: ".jpg" },
     { key: "gt", name: "Truth", suffix: "_gt.png" },
@@ -24,25 +23,11 @@ const report = (() => {
     sort: "", down: "", class: "all", order: "worst", image: "", layers: "image,error",
     opacity: "75", zoom: "", x: "", y: "",
   };
-  const MAX_ZOOM = 24;
   const details = new Map();
   let state = { ...DEFAULTS };
-  let view = { scale: 1, x: 0, y: 0, fit: 1 };
   let drawn = {};
 
-  const element = (tag, attributes = {}, ...children) => {
-    const made = document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.append(...children);
-    return made;
-  };
   const percent = (value) => (value === null ? "–" : (100 * value).toFixed(1));
-  const rgb = (color) => `rgb(${color.join(",")})`;
-  const swatch = (color) => {
-    const made = element("span", { class: "swatch", "aria-hidden": "true" });
-    made.style.background = rgb(color);
-    return made;
-  };
   const isKnown = (row, key) => row[key] !== null && (row.isCounted || !["pq", "sq", "rq"].includes(key));
 
   // ---- state and address
@@ -219,9 +204,9 @@ const report = (() => {
       byId("layers").append(element("label", { title: `${layer.name} (${index + 1})` }, box, layer.name));
     });
     byId("opacity").addEventListener("input", (event) => change({ opacity: event.target.value }));
-    byId("zoom-in").addEventListener("click", () => zoomAround(1.5));
-    byId("zoom-out").addEventListener("click", () => zoomAround(1 / 1.5));
-    byId("zoom-fit").addEventListener("click", () => change({ zoom: "", x: "", y: "" }));
+    byId("zoom-in").addEventListener("click", () => picture.zoomAround(1.5));
+    byId("zoom-out").addEventListener("click", () => picture.zoomAround(1 / 1.5));
+    byId("zoom-fit").addEventListener("click", picture.fit);
     byId("previous").addEventListener("click", () => step(-1));
     byId("next").addEventListener("click", () => step(1));
     byId("close").addEventListener("click", () => change({ image: "" }, true));
@@ -229,24 +214,23 @@ const report = (() => {
       event.preventDefault();
       change({ image: "" }, true);
     });
-    document.addEventListener("keydown", onKey);
-    const stage = byId("stage");
-    stage.addEventListener("wheel", onWheel, { passive: false });
-    stage.addEventListener("pointerdown", onPointerDown);
-    stage.addEventListener("pointermove", onPointerMove);
-    for (const name of ["pointerup", "pointercancel", "pointerleave"]) stage.addEventListener(name, onPointerUp);
-    window.addEventListener("resize", () => state.image && placePane());
+    document.addEventListener("keydown", (event) => {
+      if (!state.image) return;
+      const actions = { ...picture.keys, ArrowLeft: () => step(-1), ArrowRight: () => step(1) };
+      LAYERS.forEach((layer, index) => (actions[index + 1] = () => toggleLayer(layer.key)));
+      viewer.onKey(event, actions);
+    });
   }
   function renderViewer() {
-    const viewer = byId("viewer");
+    const dialog = byId("viewer");
     if (!state.image) {
-      if (!viewer.open) return;
-      viewer.close();
+      if (!dialog.open) return;
+      dialog.close();
       const tile = document.querySelector(`[data-image="${drawn.image}"]`);
       if (tile) tile.focus();
       return;
     }
-    if (!viewer.open) viewer.showModal();
+    if (!dialog.open) dialog.showModal();
     const number = state.image;
     const pane = byId("pane");
     if (pane.dataset.number !== number) {
@@ -260,21 +244,21 @@ const report = (() => {
     for (const layer of LAYERS) {
       const wanted = active().includes(layer.key);
       byId("layers").querySelector(`[data-layer=${layer.key}]`).checked = wanted;
-      let picture = pane.querySelector(`[data-name=${layer.key}]`);
-      if (wanted && !picture) {
-        picture = element("img", { "data-name": layer.key, alt: "", draggable: "false",
+      let shown = pane.querySelector(`[data-name=${layer.key}]`);
+      if (wanted && !shown) {
+        shown = element("img", { "data-name": layer.key, alt: "", draggable: "false",
           src: `pictures/${number}${layer.suffix}` });
-        pane.append(picture);
+        pane.append(shown);
       }
-      if (!picture) continue;
-      picture.hidden = !wanted;
-      picture.style.zIndex = LAYERS.indexOf(layer);
+      if (!shown) continue;
+      shown.hidden = !wanted;
+      shown.style.zIndex = LAYERS.indexOf(layer);
       const below = active().indexOf(layer.key) > 0;
-      picture.style.opacity = below && layer.key !== "error" ? Number(state.opacity) / 100 : 1;
+      shown.style.opacity = below && layer.key !== "error" ? Number(state.opacity) / 100 : 1;
     }
     byId("viewer-key").hidden = !active().includes("error");
     byId("opacity").value = state.opacity;
-    placePane();
+    picture.draw();
   }
   function loadDetails(number) {
     if (details.has(Number(number))) return;
@@ -291,103 +275,29 @@ const report = (() => {
     }
     details.set(number, { ...content, width, height, gtPlaces: gt, predPlaces: pred });
   }
-  function placePane() {
-    const [width, height] = data.images[state.image].size;
-    const stage = byId("stage").getBoundingClientRect();
-    const fit = Math.min(stage.width / width, stage.height / height);
-    const zoom = Math.min(Math.max(Number(state.zoom) || 1, 1), MAX_ZOOM);
-    const scale = fit * zoom;
-    // x and y are the point of the image, in [0, 1], that lies in the middle of the stage.
-    const clamp = (value, size, room) => {
-      if (size * scale <= room) return 0.5;
-      const margin = room / 2 / (size * scale);
-      return Math.min(Math.max(value, margin), 1 - margin);
-    };
-    const x = clamp(state.x === "" ? 0.5 : Number(state.x), width, stage.width);
-    const y = clamp(state.y === "" ? 0.5 : Number(state.y), height, stage.height);
-    const left = stage.width / 2 - x * width * scale;
-    const top = stage.height / 2 - y * height * scale;
-    const pane = byId("pane");
-    pane.style.width = `${width}px`;
-    pane.style.height = `${height}px`;
-    pane.style.transform = `translate(${left}px, ${top}px) scale(${scale})`;
-    pane.classList.toggle("close", scale > 2);
-    view = { scale, left, top, width, height, zoom, x, y };
-  }
-  function zoomAround(factor, clientX, clientY) {
-    const stage = byId("stage").getBoundingClientRect();
-    const px = clientX === undefined ? stage.width / 2 : clientX - stage.left;
-    const py = clientY === undefined ? stage.height / 2 : clientY - stage.top;
-    const zoom = Math.min(Math.max(view.zoom * factor, 1), MAX_ZOOM);
-    const ratio = zoom / view.zoom;
-    const imageX = (px - view.left) / (view.width * view.scale);
-    const imageY = (py - view.top) / (view.height * view.scale);
-    moveTo(imageX + (view.x - imageX) / ratio, imageY + (view.y - imageY) / ratio, zoom);
-  }
-  function moveTo(x, y, zoom = view.zoom) {
-    if (zoom === 1) change({ zoom: "", x: "", y: "" });
-    else change({ zoom: zoom.toFixed(2), x: x.toFixed(4), y: y.toFixed(4) });
-  }
+  const picture = viewer.panZoom({
+    stage: byId("stage"),
+    pane: byId("pane"),
+    size: () => (state.image ? data.images[state.image].size : null),
+    place: () => ({
+      zoom: Number(state.zoom) || 1,
+      x: state.x === "" ? 0.5 : Number(state.x),
+      y: state.y === "" ? 0.5 : Number(state.y),
+    }),
+    move: (zoom, x, y) =>
+      change(zoom === 1 ? { zoom: "", x: "", y: "" } : { zoom: zoom.toFixed(2), x: x.toFixed(4), y: y.toFixed(4) }),
+    point: describe,
+  });
   function step(by) {
     const numbers = chosen();
     const place = numbers.indexOf(Number(state.image));
     const next = numbers[(place + by + numbers.length) % numbers.length];
     if (next !== undefined) change({ image: String(next), zoom: "", x: "", y: "" });
   }
-  function onKey(event) {
-    if (!state.image || event.ctrlKey || event.metaKey || event.altKey) return;
-    const isSlider = event.target.type === "range";
-    const move = 0.15 / view.zoom;
-    const actions = {
-      "+": () => zoomAround(1.5), "=": () => zoomAround(1.5), "-": () => zoomAround(1 / 1.5),
-      0: () => change({ zoom: "", x: "", y: "" }),
-      ArrowLeft: () => (event.shiftKey ? moveTo(view.x - move, view.y) : step(-1)),
-      ArrowRight: () => (event.shiftKey ? moveTo(view.x + move, view.y) : step(1)),
-      ArrowUp: () => moveTo(view.x, view.y - move), ArrowDown: () => moveTo(view.x, view.y + move),
-    };
-    LAYERS.forEach((layer, index) => (actions[index + 1] = () => toggleLayer(layer.key)));
-    if (!(event.key in actions) || (isSlider && event.key.startsWith("Arrow"))) return;
-    event.preventDefault();
-    actions[event.key]();
-  }
-  function onWheel(event) {
-    event.preventDefault();
-    zoomAround(Math.exp(-event.deltaY / 400), event.clientX, event.clientY);
-  }
-  const pointers = new Map();
-  function onPointerDown(event) {
-    byId("stage").setPointerCapture(event.pointerId);
-    pointers.set(event.pointerId, event);
-    byId("stage").classList.add("dragging");
-    describe(event);
-  }
-  function onPointerMove(event) {
-    const before = pointers.get(event.pointerId);
-    if (before && pointers.size === 1) {
-      const dx = (event.clientX - before.clientX) / (view.width * view.scale);
-      const dy = (event.clientY - before.clientY) / (view.height * view.scale);
-      if ((dx || dy) && view.zoom > 1) moveTo(view.x - dx, view.y - dy);
-    } else if (before && pointers.size === 2) {
-      const [other] = [...pointers.values()].filter((pointer) => pointer.pointerId !== event.pointerId);
-      const distance = (a, b) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
-      const factor = distance(event, other) / Math.max(distance(before, other), 1);
-      zoomAround(factor, (event.clientX + other.clientX) / 2, (event.clientY + other.clientY) / 2);
-    }
-    if (before) pointers.set(event.pointerId, event);
-    else describe(event);
-  }
-  function onPointerUp(event) {
-    pointers.delete(event.pointerId);
-    if (!pointers.size) byId("stage").classList.remove("dragging");
-  }
-  function describe(event) {
+  function describe(at) {
     const content = details.get(Number(state.image));
-    if (!content) return;
-    const stage = byId("stage").getBoundingClientRect();
-    const x = (event.clientX - stage.left - view.left) / (view.width * view.scale);
-    const y = (event.clientY - stage.top - view.top) / (view.height * view.scale);
-    if (x < 0 || y < 0 || x >= 1 || y >= 1) return;
-    const place = Math.floor(y * content.height) * content.width + Math.floor(x * content.width);
+    if (!content || !at) return;
+    const place = Math.floor(at.y * content.height) * content.width + Math.floor(at.x * content.width);
     byId("details").replaceChildren(
       segmentText("Truth", content.gt[content.gtPlaces[place]]),
       segmentText("Prediction", content.pred[content.predPlaces[place]]),

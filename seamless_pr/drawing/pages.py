@@ -1,0 +1,34 @@
+"""HTML pages that stand alone: templates with styles, scripts and data inside them."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A page.
+
+    Args:
+        template: name of a file in `templates/`.
+        values: what it shows; texts are escaped. A missing one is an error.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(read_asset(template)).render(**values)
+
+
+def read_asset(*names: str) -> str:
+    """Styles or scripts of `templates/`, one behind the other."""
+    folder = resources.files("seamless_pr.drawing") / "templates"
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+def script_data(content: Any) -> str:
+    """JSON for a script element, which no text in it can end early."""
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("</", "<\\/")
