@@ -70,6 +70,8 @@ TEST = [
     "setuptools>=68",
     # Its networks must label images, and its MaskFormer must be ours.
     "transformers>=4.54",
+    # Segments must be what its annotators draw.
+    "supervision>=0.31",
     # A second, independent PQ implementation to compare with.
     "vernier==0.5.4",
     # A third one, from files to scores.
@@ -88,6 +90,8 @@ EXTRAS = {
     # Published networks of Hugging Face; 4.54 has EoMT.
     "transformers": ["transformers>=4.54"],
     "serve": SERVE,
+    # What `to_supervision` gives; from 0.31 on without a second OpenCV.
+    "supervision": ["supervision>=0.31"],
     # Builds CUDA code: pip install --no-build-isolation, see "Optional parts" in README.md.
     "iabn": ["inplace-abn==1.1.0"],
     "test": TEST,

@@ -161,7 +161,7 @@ class TransformerDecoder(nn.Module):
     next layer without it.
 
     Args:
-        num_layers: L, at least 1.
+        num_layers: L; with 0 there is only the norm, for the caller to use.
         channels, num_heads, hidden_channels, dropout, norm_first, self_attention: as in
             `DecoderLayer`.
     """
@@ -178,8 +178,6 @@ class TransformerDecoder(nn.Module):
         self_attention: bool = True,
     ) -> None:
         super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"num_layers must be at least 1; got {num_layers}")
         self.layers = nn.ModuleList(
             DecoderLayer(
                 channels,

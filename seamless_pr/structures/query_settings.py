@@ -35,14 +35,24 @@ class QueryDecoderSettings(TransformerSettings):
     """Decoder of queries.
 
     Attributes:
+        num_layers: how many; 0: queries see no image, each is one class and one mask embedding (an
+            ablation of MaskFormer).
         channels: width of queries and memory.
         self_attention: queries see each other.
         num_encoder_layers: layers that the memory passes before the queries look at it.
     """
 
+    num_layers: CountOrZero = 6
     channels: Count = 256
     self_attention: bool = True
     num_encoder_layers: CountOrZero = 0
+
+    def __post_init__(self) -> None:
+        if self.num_encoder_layers and not self.num_layers:
+            raise ValueError(
+                f"'num_encoder_layers' is {self.num_encoder_layers}, but with 'num_layers' 0 "
+                "nobody looks at the memory; set num_encoder_layers to 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "TransformerSettings.hidden_channels": (ENCODER, "pixel_decoder.encoder.hidden_channels=8"),
     "TransformerSettings.dropout": (ENCODER, "pixel_decoder.encoder.dropout=0.5"),
     "TransformerSettings.norm_first": (ENCODER, "pixel_decoder.encoder.norm_first=true"),
+    "QueryDecoderSettings.num_layers": (BASE, "queries.num_layers=0"),
     "QueryDecoderSettings.channels": (BASE, "queries.channels=32"),
     "QueryDecoderSettings.self_attention": (BASE, "queries.self_attention=false"),
     "QueryDecoderSettings.num_encoder_layers": (BASE, "queries.num_encoder_layers=1"),

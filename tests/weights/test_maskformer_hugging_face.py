@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from seamless_pr.config.query_networks import SwinBackboneSettings
 from seamless_pr.layers.abn import make_norm_act
 from seamless_pr.models.backbones.swin import SwinShape, SwinTransformer
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
@@ -21,7 +22,11 @@ from seamless_pr.models.queries.query_decoder import QueryDecoder
 from seamless_pr.models.queries.set_losses import set_losses
 from seamless_pr.models.queries.targets import MaskTargets
 from seamless_pr.structures.image_batch import ImageBatch
-from seamless_pr.structures.query_settings import QueryFusionSettings, QueryLossSettings
+from seamless_pr.structures.query_settings import (
+    QueryFusionSettings,
+    QueryLossSettings,
+    QuerySettings,
+)
 from seamless_pr.weights.maskformer import fit_maskformer_weights
 from tests.support.hugging_face import NUM_LABELS, tiny_maskformer
 from tests.support.maskformer_networks import MEAN, STD, numbered_space, reference_order
@@ -270,3 +275,73 @@ def test_theirs_adds_scores_up_before_masks_are_resized_and_ours_after():
     fusion = QueryFusion(SPACE, QueryFusionSettings(task="semantic"))
     ours = torch.tensor(reference_order(SPACE))[fusion.semantic_map(classes, masks, FRAME)]
     assert not torch.equal(theirs, ours)
+
+
+# What else is not the original's in theirs.
+
+
+def test_losses_of_earlier_layers_need_another_option_in_theirs():
+    theirs = tiny_maskformer()
+    theirs.config.use_auxiliary_loss = True
+    labels = {"mask_labels": [torch.ones(1, 64, 64)], "class_labels": [torch.tensor([0])]}
+    with torch.no_grad(), pytest.raises(TypeError):
+        theirs(pixel_values=torch.zeros(1, 3, 64, 64), **labels)
+
+
+def test_their_batch_norm_learns_while_the_original_and_ours_are_frozen():
+    theirs = tiny_maskformer("resnet")
+    ours = our_twin(theirs, "resnet").float()
+    pixels = ours.trunk.normalization(batch_of((64, 64), (64, 64)))
+    theirs_encoder = theirs.model.pixel_level_module.encoder
+    found = {}
+    for mode in (True, False):
+        with torch.no_grad():
+            found[mode] = (
+                theirs_encoder.train(mode)(pixels).feature_maps[-1],
+                ours.trunk.backbone.train(mode)(pixels)[-1],
+            )
+    torch.testing.assert_close(found[True][1], found[False][1])
+    assert (found[True][0] - found[False][0]).abs().max() > 0.1
+    assert not any("backbone" in name and ".bn" in name for name, _ in ours.named_parameters())
+
+
+def test_their_dropout_is_of_sums_alone_and_their_swin_drops_fewer_paths():
+    decoder = transformers.DetrConfig()
+    assert (decoder.dropout, decoder.attention_dropout, decoder.activation_dropout) == (0.1, 0, 0)
+    assert transformers.MaskFormerSwinConfig().drop_path_rate == 0.1
+    # As published: one rate at all three places, and 0.3 of paths.
+    assert QuerySettings().dropout == 0.1
+    assert SwinBackboneSettings().drop_path == 0.3
+
+
+def test_a_fused_segment_has_an_entry_per_query_in_theirs_and_one_in_ours():
+    classes, masks = class_logits(0, 0, 3), bands(slice(0, 2), slice(2, 4), slice(4, 8))
+    _, infos = their_map(classes, masks, label_ids_to_fuse={2})
+    assert [info["id"] for info in infos].count(infos[0]["id"]) == 2
+    assert [segment.area for segment in our_map(classes, masks).segments] == [32, 32]
+
+
+def test_their_images_change_their_shape_and_the_mask_of_padding_is_not_read(twins):
+    picture = torch.zeros(3, 90, 130, dtype=torch.uint8)
+    size = {"shortest_edge": 90, "longest_edge": 200}
+    processor = transformers.MaskFormerImageProcessor(size=size, size_divisor=32)
+    height, width = processor(picture, return_tensors="pt")["pixel_values"].shape[-2:]
+    assert height % 32 == width % 32 == 0
+    assert height / width != pytest.approx(90 / 130, rel=0.02)
+    # Ours keeps the shape and pads.
+    assert ImageBatch.from_images([picture]).padded_to(32).padded_size == (96, 160)
+    theirs, _ = twins
+    pixels = torch.rand(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        plain, masked = (
+            theirs(pixel_values=pixels, pixel_mask=torch.full((1, 64, 64), value))
+            for value in (1, 0)
+        )
+    assert torch.equal(plain.masks_queries_logits, masked.masks_queries_logits)
+
+
+def test_theirs_has_objects_from_queries_and_the_release_and_ours_have_none(twins):
+    assert hasattr(transformers.MaskFormerImageProcessor, "post_process_instance_segmentation")
+    _, ours = twins
+    (prediction,) = ours.predict(batch_of((64, 64)), [(64, 64)])
+    assert prediction.instances is None

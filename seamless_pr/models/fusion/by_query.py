@@ -116,6 +116,7 @@ class QueryFusion:
             sizes,
             max(len(mask_logits), self.label_space.num_classes),
             lambda band: self.scores_in(band, class_logits, mask_logits).argmax(0),
+            mask_logits.device,
         )
 
     def scores_in(self, band: FrameBand, class_logits: Tensor, mask_logits: Tensor) -> Tensor:
@@ -169,7 +170,7 @@ def query_segments(
         covered.add_((probs >= _INSIDE).flatten(1).sum(1))
         return (scores[:, None, None] * probs).argmax(0)
 
-    winners = stacked_bands(sizes, len(kept), winners_of)
+    winners = stacked_bands(sizes, len(kept), winners_of, masks.device)
     won = torch.bincount(winners.flatten(), minlength=len(kept))
     segments: list[Segment] = []
     segment_ids = [LabelSpace.VOID_SEGMENT_ID] * len(kept)

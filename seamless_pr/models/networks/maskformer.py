@@ -73,7 +73,7 @@ class MaskFormer(QueryNetwork):
         self.fusion = fusion
         self.loss = loss
         self.size_divisor = size_divisor
-        self.loss_names = layer_names(LOSS_NAMES, query_decoder.num_layers)
+        self.loss_names = layer_names(LOSS_NAMES, query_decoder.num_outputs)
 
     def forward(self, batch: ImageBatch, *, intermediate: bool = True) -> QueryLogits:
         """Logits after every decoder layer, or only after the last one; of a padded batch."""

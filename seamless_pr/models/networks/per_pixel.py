@@ -74,7 +74,7 @@ class ConvClassHead(nn.Module):
     `forward`: `PixelEmbedding` -> logits [1, N, K, h, w].
     """
 
-    num_layers = 1
+    num_outputs = 1
 
     def __init__(self, mask_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class QueryClassHead(nn.Module):
         super().__init__()
         self.query_decoder = query_decoder
         self.mask_embed = MaskEmbedding(query_decoder.channels, mask_channels)
-        self.num_layers = query_decoder.num_layers
+        self.num_outputs = query_decoder.num_outputs
 
     def forward(self, pixels: PixelEmbedding, *, intermediate: bool = True) -> Tensor:
         contents = self.query_decoder(pixels.memory, intermediate=intermediate)
@@ -131,7 +131,7 @@ class PerPixelNet(ScoringNetwork):
         self.pixel_decoder = pixel_decoder
         self.head = head
         self.size_divisor = size_divisor
-        self.loss_names = layer_names(("semantic",), head.num_layers)
+        self.loss_names = layer_names(("semantic",), head.num_outputs)
 
     def forward(self, batch: ImageBatch, *, intermediate: bool = True) -> Tensor:
         """[L, N, K, h, w] logits of a padded batch; only the last layer's if not `intermediate`."""

@@ -17,7 +17,8 @@ class QueryDecoder(nn.Module):
     """Learned queries that attend to each other and to the coarsest map of an image.
 
     MaskFormer, section 3.2: the decoder of DETR. The learned vectors are the positions of the
-    queries, their contents start at zero.
+    queries, their contents start at zero. Without layers nobody looks at the map: the learned
+    vectors are the contents, the same for every image.
 
     `forward`: memory [N, memory_channels, h, w] -> contents of the queries after every layer, or
     with `intermediate=False` only after the last one: [L, N, Q, C] or [1, N, Q, C].
@@ -47,7 +48,8 @@ class QueryDecoder(nn.Module):
         super().__init__()
         self.channels = channels
         self.input_proj: nn.Module = nn.Identity()
-        if memory_channels != channels:
+        looks = num_layers > 0
+        if memory_channels != channels and looks:
             projection = nn.Conv2d(memory_channels, channels, 1)
             init_pixel_conv(projection)
             self.input_proj = projection
@@ -58,7 +60,7 @@ class QueryDecoder(nn.Module):
             num_heads,
             hidden_channels,
             dropout=dropout,
-            norm_first=norm_first,
+            norm_first=norm_first and looks,
         )
         self.decoder = TransformerDecoder(
             num_layers,
@@ -71,10 +73,14 @@ class QueryDecoder(nn.Module):
         )
 
     @property
-    def num_layers(self) -> int:
-        return len(self.decoder.layers)
+    def num_outputs(self) -> int:
+        """L: one per layer, and one without layers."""
+        return max(1, len(self.decoder.layers))
 
     def forward(self, memory: Tensor, *, intermediate: bool = True) -> Tensor:
+        if not self.decoder.layers:
+            learned: Tensor = self.decoder.norm(self.query_embed.weight)
+            return learned.expand(1, len(memory), -1, -1)
         cells = self.input_proj(memory)
         code = sine_position_code((cells.shape[2], cells.shape[3]), self.channels, cells.device)
         cells = self.encoder(cells, code)
