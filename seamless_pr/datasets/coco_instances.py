@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.datasets.polygons import MAX_PIXELS, read_json
-from seamless_pr.datasets.run_lengths import read_run_lengths
+from seamless_pr.datasets.run_lengths import RunLengths, read_run_lengths
 from seamless_pr.structures.faults import Fault
 
 MIN_POLYGON_NUMBERS = 6
@@ -187,13 +187,42 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
     border pixels is COCO's.
     """
     if isinstance(segmentation, Mapping):
-        try:
-            read = read_run_lengths(segmentation)
-        except ValueError as error:
-            return str(error)
-        if read.size != size:
-            return f"run lengths of size {[*read.size]}; the image has {[*size]}"
-        return read.mask()
+        read = _checked_run_lengths(segmentation, size)
+        return read if isinstance(read, str) else read.mask()
+    runs = _paint_polygons(segmentation, size)
+    if isinstance(runs, str):
+        return runs
+    from pycocotools import mask as coco_mask
+
+    decoded: NDArray[np.bool_] = coco_mask.decode(runs).astype(bool)
+    return decoded
+
+
+def encode_segmentation(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] | str:
+    """As `decode_segmentation`, and the mask stays run lengths as pycocotools takes them."""
+    if not isinstance(segmentation, Mapping):
+        return _paint_polygons(segmentation, size)
+    read = _checked_run_lengths(segmentation, size)
+    if isinstance(read, str):
+        return read
+    from pycocotools import mask as coco_mask
+
+    counts = {"size": [*size], "counts": read.runs.tolist()}
+    return dict(coco_mask.frPyObjects(counts, *size))
+
+
+def _checked_run_lengths(segmentation: Any, size: tuple[int, int]) -> RunLengths | str:
+    try:
+        read = read_run_lengths(segmentation)
+    except ValueError as error:
+        return str(error)
+    if read.size != size:
+        return f"run lengths of size {[*read.size]}; the image has {[*size]}"
+    return read
+
+
+def _paint_polygons(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] | str:
+    """Run lengths of all polygons of an object, or what is wrong with one."""
     if not isinstance(segmentation, list) or not segmentation:
         return f"'segmentation' must be polygons or run lengths; got {checked.shown(segmentation)}"
     for polygon in segmentation:
@@ -207,6 +236,4 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
             return f"a corner lies far outside of the image of {size[0]}x{size[1]}"
     from pycocotools import mask as coco_mask
 
-    runs = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    decoded: NDArray[np.bool_] = coco_mask.decode(runs).astype(bool)
-    return decoded
+    return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)))

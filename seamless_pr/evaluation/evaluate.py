@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from seamless_pr.evaluation.instances import (
     instances_by_image,
     score_instances,
 )
+from seamless_pr.evaluation.lvis import LvisScores, score_lvis
 from seamless_pr.evaluation.map_files import Source
 from seamless_pr.evaluation.pairing import (
     pair_images,
@@ -81,6 +82,7 @@ class Evaluation:
         images: counts of each image, in the order of the ground truth.
         notes: oddities of the input that did not stop the evaluation.
         instances: AP, if it was asked for.
+        lvis: AP of the instances against LVIS, if it was asked for.
     """
 
     label_space: LabelSpace
@@ -89,6 +91,7 @@ class Evaluation:
     images: tuple[ImageCounts, ...]
     notes: tuple[str, ...]
     instances: InstanceScores | None = None
+    lvis: LvisScores | None = None
 
     @property
     def panoptic(self) -> PanopticScores:
@@ -165,7 +168,17 @@ def evaluate(
     label_space = require_label_space(gt)
     settings = settings or EvaluationSettings()
     require_same_classes(gt, pred)
-    work, notes = _work(gt, pred, settings)
+    instances: dict[ImageId, list[InstanceResult]] = {}
+    notes: list[str] = []
+    if settings.instances_json is not None:
+        instances, notes = instances_by_image(
+            settings.instances_json, gt, label_space, is_lenient=settings.is_lenient
+        )
+    lvis = None
+    if settings.lvis_json is not None:
+        lvis, more_notes = score_lvis(settings.lvis_json, gt, instances, label_space)
+        notes += more_notes
+    work, more_notes = _work(gt, pred, settings, instances)
     outcomes = map_items(
         partial(evaluate_image, label_space=label_space, settings=settings),
         work,
@@ -173,25 +186,23 @@ def evaluate(
         title="evaluate",
         show_progress=show_progress,
     )
-    return gather(outcomes, label_space, settings, notes)
+    gathered = gather(outcomes, label_space, settings, [*more_notes, *notes])
+    return replace(gathered, lvis=lvis)
 
 
 def _work(
-    gt: Source, pred: Source, settings: EvaluationSettings
+    gt: Source,
+    pred: Source,
+    settings: EvaluationSettings,
+    instances: Mapping[ImageId, Sequence[InstanceResult]],
 ) -> tuple[list[ImageWork], list[str]]:
     """The files of each true image, and notes on what was unusual."""
     pairs, notes = pair_images(gt, pred)
     label_pngs: list[Path | None] = [None] * len(pairs)
     if settings.label_png_folder is not None:
         label_pngs = find_label_pngs(settings.label_png_folder, gt)
-    by_image: dict[ImageId, list[InstanceResult]] = {}
-    if settings.instances_json is not None:
-        by_image, more_notes = instances_by_image(
-            settings.instances_json, gt, require_label_space(gt), is_lenient=settings.is_lenient
-        )
-        notes += more_notes
     work = [
-        ImageWork(pair, tuple(by_image.get(pair.gt.image_id, ())), label_png)
+        ImageWork(pair, tuple(instances.get(pair.gt.image_id, ())), label_png)
         for pair, label_png in zip(pairs, label_pngs)
     ]
     return work, notes

@@ -36,6 +36,7 @@ class EvaluationSettings:
         instances_json: COCO instance results, for AP; None: not scored.
         ap_rules: names in `ap_rules.MORE_AP_RULES`, by which AP is taken besides COCO's rules and
             those of Cityscapes.
+        lvis_json: LVIS annotations that the instances are also scored on; None: not scored.
         label_png_folder: where the semantic label PNGs are looked for; None: not scored.
     """
 
@@ -45,6 +46,7 @@ class EvaluationSettings:
     trimap_widths: tuple[int, ...] = ()
     instances_json: Path | None = None
     ap_rules: tuple[str, ...] = ()
+    lvis_json: Path | None = None
     label_png_folder: Path | None = None
 
     def __post_init__(self) -> None:
@@ -55,6 +57,10 @@ class EvaluationSettings:
             raise ValueError(f"trimap_widths are pixels, at least 1; got {self.trimap_widths}")
         if unknown := sorted(set(self.ap_rules) - MORE_AP_RULES.keys()):
             raise ValueError(f"ap_rules must be among {sorted(MORE_AP_RULES)}; got {unknown}")
+        if self.lvis_json is not None and self.instances_json is None:
+            raise ValueError(
+                "lvis_json needs instances_json: it is instances that are scored on it"
+            )
 
 
 @dataclass(frozen=True)

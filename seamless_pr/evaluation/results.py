@@ -10,6 +10,7 @@ from typing import Any
 from seamless_pr.evaluation.class_names import GROUPS, unique_names
 from seamless_pr.evaluation.evaluate import Evaluation, ImageCounts
 from seamless_pr.evaluation.instances import InstanceScores
+from seamless_pr.evaluation.lvis import LvisScores
 from seamless_pr.files import write_whole
 from seamless_pr.metrics.panoptic_quality import COUNT_NAMES, MeanScores, PanopticScores, PQCounts
 from seamless_pr.metrics.semantic_iou import SemanticScores
@@ -44,7 +45,7 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
             for width, scores in evaluation.trimaps.items()
         ]
     if evaluation.instances is not None:
-        values["instances"] = _instances_json(evaluation.instances, label_space)
+        values["instances"] = _instances_json(evaluation.instances, evaluation.lvis, label_space)
     if evaluation.semantic_pngs is not None:
         values["semantic_pngs"] = {
             **semantic_json(evaluation.semantic_pngs, label_space),
@@ -133,8 +134,11 @@ def semantic_json(scores: SemanticScores, label_space: LabelSpace) -> dict[str, 
     }
 
 
-def _instances_json(scores: InstanceScores, label_space: LabelSpace) -> dict[str, Any]:
+def _instances_json(
+    scores: InstanceScores, lvis: LvisScores | None, label_space: LabelSpace
+) -> dict[str, Any]:
     keys = class_keys(label_space.thing_categories)
+    found_by = scores if lvis is None else {**scores, "lvis": lvis}
     return {
         rules: {
             **found.means,
@@ -143,7 +147,7 @@ def _instances_json(scores: InstanceScores, label_space: LabelSpace) -> dict[str
                 for key, (ap, ap50) in zip(keys, found.per_thing, strict=True)
             },
         }
-        for rules, found in scores.items()
+        for rules, found in found_by.items()
     }
 
 

@@ -85,7 +85,8 @@ def other_lines(evaluation: dict[str, Any]) -> list[str]:
             f"mean IoU within {trimap['width_pixels']} px of a border {percent(trimap['mean_iou'])}"
         )
     for name, scores in evaluation.get("instances", {}).items():
-        lines.append(f"AP ({name} rules) {percent(scores['ap'])}, AP50 {percent(scores['ap50'])}")
+        title = "AP* (LVIS annotations)" if name == "lvis" else f"AP ({name} rules)"
+        lines.append(f"{title} {percent(scores['ap'])}, AP50 {percent(scores['ap50'])}")
     if evaluation.get("semantic_pngs"):
         of_pngs = evaluation["semantic_pngs"]
         lines.append(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -38,6 +39,8 @@ def compute_coco_ap(
     truths: Sequence[dict[str, Any]],
     results: Sequence[dict[str, Any]],
     rules: ApRules = COCO_RULES,
+    *,
+    forgiven: Collection[tuple[int, int]] = (),
 ) -> CocoScores:
     """Runs pycocotools on masks.
 
@@ -47,6 +50,7 @@ def compute_coco_ap(
         truths: COCO annotations with segmentation (run lengths), area, iscrowd, bbox, without ids.
         results: COCO results with segmentation and score.
         rules: sizes that part the objects, and how many instances count.
+        forgiven: (image id, category id) where an instance without an object is no mistake.
     """
     empty = CocoScores(dict.fromkeys(STATS), dict.fromkeys(category_ids, (None, None)))
     if not truths:
@@ -64,10 +68,13 @@ def compute_coco_ap(
         }
         gt.createIndex()
         evaluator = COCOeval(gt, _load_results(gt, results), "segm")
-        evaluator.params.catIds = list(category_ids)
+        evaluator.params.catIds = sorted(category_ids)  # it sorts them itself
         evaluator.params.areaRng = _area_ranges(rules)
         evaluator.params.maxDets = [rules.max_detections]
         evaluator.evaluate()
+        for match in evaluator.evalImgs:
+            if match is not None and (match["image_id"], match["category_id"]) in forgiven:
+                match["dtIgnore"] = np.logical_or(match["dtIgnore"], match["dtMatches"] == 0)
         evaluator.accumulate()
     # [thresholds, recalls, categories, areas]; -1 where there is no ground truth.
     precision = evaluator.eval["precision"][..., 0]
@@ -77,7 +84,7 @@ def compute_coco_ap(
         {name: _mean(part) for name, part in zip(STATS, parts, strict=True)},
         {
             category_id: (_mean(of_all[:, :, index]), _mean(of_all[0, :, index]))
-            for index, category_id in enumerate(category_ids)
+            for index, category_id in enumerate(sorted(category_ids))
         },
     )
 
@@ -98,6 +105,6 @@ def _load_results(gt: COCO, results: Sequence[dict[str, Any]]) -> COCO:
     return none
 
 
-def _mean(precision: np.ndarray) -> float | None:
+def _mean(precision: NDArray[np.float64]) -> float | None:
     known = precision[precision > -1]
     return float(known.mean()) if known.size else None

@@ -13,6 +13,10 @@ examples:
   python pipelines/evaluate.py --ground-truth G.json --predictions P.json --output DIR \\
       --instances instances.json --boundary 0.005 --trimap 8 20 --semantic-pngs labels
 
+  # COCO: masks also against the finer outlines of LVIS (AP* of PointRend)
+  python pipelines/evaluate.py --ground-truth panoptic_val2017.json --predictions P.json \\
+      --instances instances.json --lvis lvis_v1_val.json
+
   # a page that shows where it fails: DIR/report/index.html
   python pipelines/evaluate.py --ground-truth gtFine/val --predictions predictions --output DIR \\
       --report --images leftImg8bit/val
@@ -147,6 +151,12 @@ def _add_more_scores(parser: argparse.ArgumentParser) -> None:
         "below 113x113 and above 256x256 pixels, 10 instances), future3d_winner (the same, 100)",
     )
     parser.add_argument(
+        "--lvis",
+        type=Path,
+        metavar="JSON",
+        help="LVIS annotations of the same images: also AP* of the instances, by the rules of LVIS",
+    )
+    parser.add_argument(
         "--semantic-pngs",
         type=Path,
         metavar="DIR",
@@ -185,6 +195,8 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         parser.error("--ground-truth and --predictions are needed (or --compare A.json B.json)")
     if options.ap_rules and not options.instances:
         parser.error("--ap-rules needs --instances JSON")
+    if options.lvis and not options.instances:
+        parser.error("--lvis needs --instances J.json: it is instances that are scored on it")
     if options.report and not options.output:
         parser.error("--report needs --output DIR")
     if options.cross_check and (options.compare or options.rules != "official" or options.lenient):
@@ -340,6 +352,7 @@ def evaluation(
         trimap_widths=tuple(options.trimap),
         instances_json=options.instances,
         ap_rules=tuple(options.ap_rules),
+        lvis_json=options.lvis,
         label_png_folder=options.semantic_pngs,
     )
     return evaluation_json(evaluate(gt, pred, settings, **work))
@@ -366,6 +379,7 @@ STAGE = Stage(
         "ground_truth_dir",
         "predictions_dir",
         "instances",
+        "lvis",
         "semantic_pngs",
         "baseline",
         "images",

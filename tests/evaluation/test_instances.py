@@ -111,6 +111,19 @@ def test_a_perfect_instance_has_ap_one_by_both_rules(tmp_path: Path) -> None:
         assert scores[rules]["per_category"]["car"]["ap"] is None
 
 
+def test_classes_whose_ids_fall_have_their_own_ap(tmp_path: Path) -> None:
+    gt = open_ground_truth(PanopticFiles(tmp_path, street()).gt_json)
+    assert CAR < PERSON
+    person = np.zeros((3, 4), bool)
+    person[1, 1] = True
+    (tmp_path / "instances.json").write_text(
+        json.dumps([_entry(category_id=PERSON, segmentation=_run_lengths(person))])
+    )
+    of_class = _score(gt, tmp_path / "instances.json")["coco"]["per_category"]
+    assert of_class["person"]["ap"] == pytest.approx(0.5, abs=0.01)
+    assert of_class["car"]["ap"] is None
+
+
 def test_half_of_two_objects_found_is_half_the_ap(tmp_path: Path) -> None:
     values = _person_map()
     values[40:55, 40:60] = 24001
