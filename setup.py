@@ -46,7 +46,6 @@ REQUIRED = [
     # What .gitignore and .rayignore mean.
     "pathspec>=0.12",
     "jinja2>=3.1",
-    "tabulate>=0.9",
 ]
 
 # A network behind HTTP.

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import io
 import json
 import os
 import shutil
-import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -250,7 +248,7 @@ def locked(path: Path, purpose: str) -> Iterator[None]:
             pass  # A file system without locks.
         with naming(path):
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
             file.flush()
         yield
 
@@ -323,6 +321,8 @@ def _open_partial(path: Path) -> _PartialFile:
 def _partial_path(path: Path) -> Path:
     name = f".{path.name}{_PARTIAL_SUFFIX}"
     if len(os.fsencode(name)) > _NAME_BYTES:
+        import hashlib  # brings OpenSSL
+
         name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{_PARTIAL_SUFFIX}"
     return path.with_name(name)
 

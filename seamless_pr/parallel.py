@@ -6,16 +6,12 @@ his own.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import Protocol, TypeVar
 
 from seamless_pr.progress import Progress
@@ -68,6 +64,11 @@ def map_in_processes(
                 yield function(item)
                 progress.update()
             return
+        # Much to load for who needs one process only.
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+
         others = multiprocessing.active_children()
         with ProcessPoolExecutor(workers, initializer=_start_worker) as pool:
             # Not `pool.map`, which cancels on its way out what the pool then cannot end in peace.
@@ -123,7 +124,10 @@ def end_with_parent() -> None:
 
 
 def _outlive_no_parent(parent_pid: int) -> None:
-    parent = multiprocessing.parent_process()
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    parent = parent_process()
     if parent is not None:
         wait([parent.sentinel])
     else:  # Started by another program, as torchrun.

@@ -1,8 +1,13 @@
-"""For every test: the same random numbers on every run and in every order of tests."""
+"""For every test: the same random numbers on every run and in every order of tests.
+
+For tests beside a reference: measured differences, checked and kept as properties of the results.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,3 +20,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+Agree = Callable[[str, float, float], None]
+
+
+@pytest.fixture
+def agree(record_property: Callable[[str, Any], None]) -> Agree:
+    """agree(name, difference, limit): records a measurement and fails above the limit.
+
+    `tools/measure/fidelity.py` collects the records out of pytest's JUnit file.
+    """
+
+    def check(name: str, difference: float, limit: float) -> None:
+        record_property(f"agreement:{name}", f"{difference:.6g} {limit:.6g}")
+        assert difference <= limit, f"{name} differs by {difference:.3g}, allowed are {limit:.3g}"
+
+    return check

@@ -6,7 +6,6 @@ import colorsys
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 from seamless_pr.structures.label_space import Category, LabelSpace
@@ -74,6 +73,8 @@ def load_labels(name: str) -> tuple[Label, ...]:
     """All rows of a dataset's table in its own order, ignored labels included."""
     if name not in LABEL_SPACE_NAMES:
         raise ValueError(f"no label space '{name}'; choose one of {', '.join(LABEL_SPACE_NAMES)}")
+    from importlib import resources
+
     table = resources.files("seamless_pr").joinpath("datasets", "labels", f"{name}.csv")
     with table.open(encoding="utf-8") as file:
         return tuple(_label_from_row(row) for row in csv.DictReader(file))

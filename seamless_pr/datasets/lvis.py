@@ -109,17 +109,17 @@ def read_lvis(path: Path) -> LvisFile:
         if not isinstance(value, list):
             faults.append(Fault(str(path), f"'{key}' must be a list; is it an LVIS file?"))
         lists[key] = value if isinstance(value, list) else []
-    categories = {}
+    categories: dict[int, Mapping[str, Any]] = {}
     for index, entry in enumerate(lists["categories"]):
-        key = _whole(entry, "id")
-        if key is None or not checked.text(entry.get("name")):
+        number = _whole(entry, "id")
+        if number is None or not checked.text(entry.get("name")):
             faults.append(Fault(str(path), f"categories[{index}] needs 'id' and 'name'"))
         else:
-            categories[key] = entry
+            categories[number] = entry
     objects: dict[ImageId, list[LvisObject]] = defaultdict(list)
     for index, entry in enumerate(lists["annotations"]):
         image_id, category_id = _image_id(entry, "image_id"), _whole(entry, "category_id")
-        if image_id is None or category_id not in categories:
+        if image_id is None or category_id is None or category_id not in categories:
             message = f"annotations[{index}] needs 'image_id' and a 'category_id' of the file"
             faults.append(Fault(str(path), message))
         else:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from seamless_pr.datasets.instance_results import InstanceResult
 from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.evaluation.image_counts import (
     EvaluationSettings,
@@ -17,13 +17,6 @@ from seamless_pr.evaluation.image_counts import (
     SetCounts,
 )
 from seamless_pr.evaluation.image_evaluation import evaluate_image
-from seamless_pr.evaluation.instances import (
-    ImageInstances,
-    InstanceScores,
-    instances_by_image,
-    score_instances,
-)
-from seamless_pr.evaluation.lvis import LvisScores, score_lvis
 from seamless_pr.evaluation.map_files import Source
 from seamless_pr.evaluation.pairing import (
     pair_images,
@@ -42,6 +35,11 @@ from seamless_pr.metrics.semantic_iou import SemanticScores, compute_semantic_sc
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
+
+if TYPE_CHECKING:  # of instances, which most evaluations do without
+    from seamless_pr.datasets.instance_results import InstanceResult
+    from seamless_pr.evaluation.instances import ImageInstances, InstanceScores
+    from seamless_pr.evaluation.lvis import LvisScores
 
 
 @dataclass(frozen=True)
@@ -171,11 +169,15 @@ def evaluate(
     instances: dict[ImageId, list[InstanceResult]] = {}
     notes: list[str] = []
     if settings.instances_json is not None:
+        from seamless_pr.evaluation.instances import instances_by_image
+
         instances, notes = instances_by_image(
             settings.instances_json, gt, label_space, is_lenient=settings.is_lenient
         )
     lvis = None
     if settings.lvis_json is not None:
+        from seamless_pr.evaluation.lvis import score_lvis
+
         lvis, more_notes = score_lvis(settings.lvis_json, gt, instances, label_space)
         notes += more_notes
     work, more_notes = _work(gt, pred, settings, instances)
@@ -235,7 +237,11 @@ def gather(
     if faults:
         raise FaultyDataError("the images cannot be scored", faults)
     lines = [*notes, *(f"{number} {kind}" for kind, number in oddities.items())]
-    scores = score_instances(instances, label_space, settings.ap_rules) if instances else None
+    scores = None
+    if instances:
+        from seamless_pr.evaluation.instances import score_instances
+
+        scores = score_instances(instances, label_space, settings.ap_rules)
     return Evaluation(label_space, settings, counts, tuple(images), tuple(lines), scores)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.datasets.instance_results import InstanceResult
 from seamless_pr.datasets.panoptic_records import ImageId
-from seamless_pr.evaluation.instances import ImageInstances
 from seamless_pr.evaluation.pairing import ImagePair
 from seamless_pr.metrics.ap_rules import MORE_AP_RULES
 from seamless_pr.metrics.boundary import BoundaryIoUCounts
@@ -19,6 +17,10 @@ from seamless_pr.metrics.panoptic_quality import PQCounts
 from seamless_pr.metrics.segment_matching import rules_named
 from seamless_pr.metrics.semantic_iou import ConfusionCounts
 from seamless_pr.structures.faults import Fault
+
+if TYPE_CHECKING:  # of instances, which most evaluations do without
+    from seamless_pr.datasets.instance_results import InstanceResult
+    from seamless_pr.evaluation.instances import ImageInstances
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from seamless_pr.evaluation.image_counts import (
     SemanticCounts,
     SetCounts,
 )
-from seamless_pr.evaluation.instances import ImageInstances, count_image_instances
 from seamless_pr.evaluation.map_files import LoadedMap, MapFile
 from seamless_pr.evaluation.pairing import ImagePair
 from seamless_pr.evaluation.semantic_pngs import overlap_with_label_png
@@ -34,6 +34,9 @@ from seamless_pr.metrics.semantic_iou import count_confusion
 from seamless_pr.metrics.semantic_pq import count_as_stuff
 from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import LabelSpace
+
+if TYPE_CHECKING:  # of instances, which most evaluations do without
+    from seamless_pr.evaluation.instances import ImageInstances
 
 NOTE_MISSING = "images have no prediction and count as empty"
 NOTE_NO_PIXEL = "predicted segments have no pixel and are left out"
@@ -215,6 +218,8 @@ class _ImageCheck:
         path = self.settings.instances_json
         if path is None:
             return None
+        from seamless_pr.evaluation.instances import count_image_instances
+
         try:
             return count_image_instances(work.instances, gt, gt_table, label_space)
         except ValueError as error:

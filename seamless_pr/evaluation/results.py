@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seamless_pr.evaluation.class_names import GROUPS, unique_names
 from seamless_pr.evaluation.evaluate import Evaluation, ImageCounts
-from seamless_pr.evaluation.instances import InstanceScores
-from seamless_pr.evaluation.lvis import LvisScores
 from seamless_pr.files import write_whole
 from seamless_pr.metrics.panoptic_quality import COUNT_NAMES, MeanScores, PanopticScores, PQCounts
 from seamless_pr.metrics.semantic_iou import SemanticScores
 from seamless_pr.structures.label_space import Category, LabelSpace
+
+if TYPE_CHECKING:  # of instances, which most evaluations do without
+    from seamless_pr.evaluation.instances import InstanceScores
+    from seamless_pr.evaluation.lvis import LvisScores
 
 RESULT_FILE = "evaluation.json"
 FORMAT_VERSION = 1

@@ -21,14 +21,14 @@ from seamless_pr.datasets.coco_panoptic import find_png_folder, find_pngs
 from seamless_pr.datasets.label_spaces import stuff_first
 from seamless_pr.datasets.panoptic_columns import NO_AREA, Annotation
 from seamless_pr.datasets.panoptic_reader import ParsedPanoptic, parse_panoptic_json
-from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
 from seamless_pr.id_maps.id_png import IdRuns, PngError, decode_id_runs
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
-if TYPE_CHECKING:  # brings PyTorch, which reading COCO files does without
+if TYPE_CHECKING:  # of folders as downloaded; what reading COCO files does without
     from seamless_pr.datasets.panoptic_files import PanopticFiles
+    from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 
 # The file by which a folder of predictions is recognised.
 PREDICTION_JSON = "panoptic.json"
@@ -102,6 +102,8 @@ class DatasetFolder:
         return path.is_dir() and self.is_one(path)
 
     def open(self, path: Path, png_dir: Path | None) -> Source:
+        from seamless_pr.datasets.raw_splits import RawSplit
+
         split = self.open_split(path)
         if split.faults:
             raise FaultyDataError(f"{path} cannot be used", split.faults)

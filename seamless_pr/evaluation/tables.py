@@ -15,6 +15,17 @@ DASH = "–"
 CLASS_COLUMNS = {"PQ": "pq", "SQ": "sq", "RQ": "rq", "PQ†": "pq_dagger", "IoU": "iou"}
 BOUNDARY_COLUMNS = {"Boundary PQ": "boundary_pq", "Boundary IoU": "boundary_iou"}
 COUNT_COLUMNS = {"TP": "tp", "FP": "fp", "FN": "fn"}
+# What of a name is a command of LaTeX, and what its fonts lack.
+LATEX = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\^{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\ensuremath{<}",
+    ">": r"\ensuremath{>}",
+    "†": r"$^\dagger$",
+    DASH: "--",
+}
+MIN_PADDING = 2  # columns of short headings stand apart
 GROUP_NAMES = {"all": "all", "things": "things", "stuff": "stuff"}
 
 
@@ -100,7 +111,9 @@ def other_lines(evaluation: dict[str, Any]) -> list[str]:
 
 def plain_text(table: TextTable) -> str:
     """Aligned columns for a console of any width; nothing is cut."""
-    return _tabulated(table.heading, table.rows, "simple")
+    rows, widths = _padded(table.heading, table.rows)
+    rows.insert(1, ["-" * width for width in widths])
+    return "".join("  ".join(cells).rstrip() + "\n" for cells in rows)
 
 
 def csv_text(table: TextTable) -> str:
@@ -117,20 +130,42 @@ def markdown_text(table: TextTable) -> str:
     heading, *rows = (
         [cell.replace("|", r"\|") for cell in row] for row in (table.heading, *table.rows)
     )
-    return _tabulated(heading, rows, "pipe")
+    padded, widths = _padded(heading, rows)
+    first, *others = widths
+    rule = [f":{'-' * (first + 1)}", *(f"{'-' * (width + 1)}:" for width in others)]
+    lines = [f"| {' | '.join(cells)} |" for cells in padded]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]]) + "\n"
 
 
 def latex_text(table: TextTable) -> str:
     """A LaTeX tabular for the booktabs package."""
-    text = _tabulated(table.heading, table.rows, "latex_booktabs")
-    return text.replace("†", r"$^\dagger$").replace(DASH, "--")
+    heading, *rows = (
+        ["".join(LATEX.get(letter, letter) for letter in cell) for cell in row]
+        for row in (table.heading, *table.rows)
+    )
+    padded, _ = _padded(heading, rows)
+    first, *others = (" " + " & ".join(cells) + r" \\" for cells in padded)
+    columns = "l" + "r" * (len(heading) - 1)
+    lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", first, r"\midrule"]
+    return "\n".join([*lines, *others, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _tabulated(heading: Sequence[str], rows: Sequence[Sequence[str]], form: str) -> str:
-    from tabulate import tabulate
-
-    columns = ["left", *["right"] * (len(heading) - 1)]
-    return tabulate(rows, heading, form, colalign=columns, disable_numparse=True) + "\n"
+def _padded(
+    heading: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[list[str]], list[int]]:
+    """Heading and rows with all cells of a column as wide, the first to the left; the widths."""
+    widths = [
+        max(len(name) + MIN_PADDING, *(len(row[column]) for row in rows), 0)
+        for column, name in enumerate(heading)
+    ]
+    padded = [
+        [
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in (heading, *rows)
+    ]
+    return padded, widths
 
 
 WRITERS: dict[str, Callable[[TextTable], str]] = {

@@ -1,14 +1,14 @@
 """Compilation of the few loops over pixels that neither NumPy nor PyTorch does in one pass.
 
 numba compiles a kernel once for a machine, and its machine code is kept beside the source. Later
-processes load it by llvmlite alone: importing numba costs more time and memory than scoring a small
-data set does.
+processes need no compiler: importing it costs more time and memory than scoring a small data set
+does.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import importlib.util
 import os
 import threading
 from collections.abc import Callable
@@ -21,11 +21,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from seamless_pr.files import write_whole
+from seamless_pr.id_maps.machine_code import MachineCode, lay_out
 
 CTYPES = {"int64": ctypes.c_int64, "bool": ctypes.c_int8, "none": ctypes.c_void_p}
 Function = TypeVar("Function", bound=Callable[..., Any])
 _HELPERS: set[Callable[..., Any]] = set()
 _LOCK = threading.Lock()
+SEAL_BYTES = 8
 
 
 def helper(function: Function) -> Function:
@@ -91,17 +93,23 @@ class Kernel:
     def _load(self) -> Callable[..., int]:
         path = _cache_file(self.function)
         with _LOCK:
-            content = None if path is None else _read_sealed(path)
-            if content is None:
-                content = self._compile()
-                if path is not None:
-                    write_whole(path, hashlib.sha256(content).digest() + content, sync=False)
-            symbol, _, code = content.partition(b"\0")
-            self._native = self._prototype()(_address(symbol.decode(), code))
+            kept = None if path is None else _read_sealed(path)
+            address = None if kept is None else MachineCode.from_bytes(kept).load()
+            if address is None:
+                symbol, compiled = self._compile()
+                code = lay_out(compiled, symbol)
+                address = None if code is None else code.load()
+                if address is None:
+                    address = _load_by_llvm(symbol, compiled)
+                elif path is not None and code is not None:
+                    content = code.to_bytes()
+                    seal = importlib.util.source_hash(content)
+                    write_whole(path, seal + content, sync=False)
+            self._native = self._prototype()(address)
         return self._native
 
-    def _compile(self) -> bytes:
-        """Name, NUL, and machine code of the function alone, without numba's ways to call it."""
+    def _compile(self) -> tuple[str, bytes]:
+        """Name and object file of the function alone, without numba's ways to call it."""
         dispatcher = self.dispatcher(
             nogil=True,
             boundscheck=False,
@@ -112,7 +120,7 @@ class Kernel:
         )
         (compiled,) = dispatcher.overloads.values()
         code = compiled.library._get_compiled_object()
-        return compiled.fndesc.llvm_func_name.encode() + b"\0" + bytes(code)
+        return compiled.fndesc.llvm_func_name, bytes(code)
 
     def _prototype(self) -> Any:
         pointer, number = ctypes.c_void_p, ctypes.c_int64
@@ -156,17 +164,33 @@ def _cache_file(function: Callable[..., Any]) -> Path | None:
 
     The name tells apart whatever changes the code: sources, compiler, and processor.
     """
-    import llvmlite
-    import llvmlite.binding as llvm
-
     source = Path(function.__code__.co_filename)
     folder = _cache_folder(source)
     if folder is None or not source.is_file():
         return None
-    digest = hashlib.sha256(source.read_bytes() + Path(__file__).read_bytes())
-    machine = f"{llvmlite.__version__} {llvm.get_host_cpu_name()} "
-    digest.update((machine + llvm.get_host_cpu_features().flatten()).encode())
-    return folder / f"{source.stem}.{function.__name__}.{digest.hexdigest()[:20]}.kernel"
+    key = importlib.util.source_hash(source.read_bytes() + _surroundings())
+    return folder / f"{source.stem}.{function.__name__}.{key.hex()}.kernel"
+
+
+@cache
+def _surroundings() -> bytes:
+    """What decides besides the source of a kernel: this module, the compiler, the processor."""
+    parts = [Path(__file__).read_bytes(), _processor()]
+    for package in ("numba", "llvmlite"):
+        found = importlib.util.find_spec(package)
+        if found is not None and found.origin is not None:
+            parts.append(Path(found.origin).with_name("_version.py").read_bytes())
+    return b"\0".join(parts)
+
+
+def _processor() -> bytes:
+    """Kind and abilities of the first processor."""
+    try:
+        first, _, _ = Path("/proc/cpuinfo").read_bytes().partition(b"\n\n")
+    except OSError:
+        return b""
+    changing = (b"cpu MHz", b"bogomips")
+    return b"\n".join(line for line in first.splitlines() if not line.startswith(changing))
 
 
 def _read_sealed(path: Path) -> bytes | None:
@@ -174,9 +198,8 @@ def _read_sealed(path: Path) -> bytes | None:
     if not path.is_file():
         return None
     content = path.read_bytes()
-    seal = hashlib.sha256().digest_size
-    is_whole = hashlib.sha256(content[seal:]).digest() == content[:seal]
-    return content[seal:] if is_whole else None
+    seal, code = content[:SEAL_BYTES], content[SEAL_BYTES:]
+    return code if importlib.util.source_hash(code) == seal else None
 
 
 @cache
@@ -194,7 +217,7 @@ def _cache_folder(source: Path) -> Path | None:
 
 @cache
 def _engine() -> Any:
-    """What machine code is loaded into; kept for as long as the process lives."""
+    """What LLVM loads machine code into; kept for as long as the process lives."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -203,7 +226,8 @@ def _engine() -> Any:
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
-def _address(symbol: str, code: bytes) -> int:
+def _load_by_llvm(symbol: str, code: bytes) -> int:
+    """For processors whose object files `lay_out` does not know: compiled in each process."""
     import llvmlite.binding as llvm
 
     engine = _engine()

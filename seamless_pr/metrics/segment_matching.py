@@ -70,7 +70,6 @@ class SegmentMatches:
         pair_iou: [P] float64 in (0, 1].
         pair_is_match: [P] bool, IoU > 0.5.
         missed_gt: indices of false negatives.
-        excused_gt: unmatched true segments that do not count (crowd, or by the rules).
         invented_pred: indices of false positives.
         excused_pred: unmatched predicted segments that do not count (mostly on void or crowd).
         counted_gt: indices of all true segments that count: matched or missed or excused by the
@@ -82,7 +81,6 @@ class SegmentMatches:
     pair_iou: NDArray[np.float64]
     pair_is_match: NDArray[np.bool_]
     missed_gt: NDArray[np.int64]
-    excused_gt: NDArray[np.int64]
     invented_pred: NDArray[np.int64]
     excused_pred: NDArray[np.int64]
     counted_gt: NDArray[np.int64]
@@ -168,7 +166,6 @@ def match_segments(
         pair_iou=pair_iou,
         pair_is_match=pair_is_match,
         missed_gt=np.flatnonzero(gt_is_open & ~is_excused_gt),
-        excused_gt=np.flatnonzero(gt_is_open & is_excused_gt),
         invented_pred=np.flatnonzero(pred_is_open & ~is_excused_pred),
         excused_pred=np.flatnonzero(pred_is_open & is_excused_pred),
         counted_gt=np.flatnonzero(gt_exists & ~gt.is_crowd),

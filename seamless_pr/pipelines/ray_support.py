@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import secrets
 import signal
 import sys
 import threading
@@ -93,6 +92,8 @@ def lock_own_cluster() -> None:
     """
     # Also where the user's shell says otherwise, for the sake of a cluster elsewhere.
     os.environ["RAY_AUTH_MODE"] = "token"
+    import secrets
+
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     if "ray" in sys.modules:
         # It has read what these variables were.

@@ -31,10 +31,11 @@ def test_a_wrong_number_of_arguments_is_an_error() -> None:
 def test_a_later_process_loads_the_machine_code_without_the_compiler() -> None:
     measure_segments(np.ones((2, 3), np.int32))  # compiled by now at the latest
     code = (
-        "import sys; sys.modules['numba'] = None\n"
+        "import sys\n"
         "import numpy as np\n"
         "from seamless_pr.id_maps.segments import measure_segments\n"
         "print(measure_segments(np.array([[3, 3, 8]], np.int32)).areas.tolist())\n"
+        "assert not {'numba', 'llvmlite'} & sys.modules.keys()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -75,13 +76,24 @@ def test_machine_code_that_is_not_whole_is_compiled_again(
 def test_another_source_compiler_or_processor_has_machine_code_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import llvmlite.binding as llvm
-
     function = overlap._count_pixels.function
     here = jit._cache_file(function)
     assert here is not None
-    monkeypatch.setattr(llvm, "get_host_cpu_name", lambda: "another")
+    monkeypatch.setattr(jit, "_processor", lambda: b"another")
+    jit._surroundings.cache_clear()
     there = jit._cache_file(function)
     assert there is not None
+    jit._surroundings.cache_clear()
     assert there.name != here.name
     assert there.parent == here.parent
+
+
+def test_object_files_of_another_kind_are_loaded_by_llvm_and_not_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(jit, "_cache_folder", lambda source: tmp_path)
+    monkeypatch.setattr(jit, "lay_out", lambda content, symbol: None)
+    kernel = jit.Kernel(_measure_runs.function, _measure_runs.parameters, returns="int64")
+    rooms = np.zeros(6, np.int64), np.zeros(2, np.int64), np.zeros((2, 4), np.int32)
+    assert kernel(np.ones((2, 3), np.int32), *rooms) == 1
+    assert not list(tmp_path.iterdir())

@@ -55,13 +55,13 @@ TRAINING_CASE = GoldenCase(
         "model.instances.rpn.post_nms_train=1000",
         "model.instances.rpn.num_samples=10000000",
         "model.instances.box.num_samples=10000000",
-        # With norms in evaluation mode RoIs without an object pass the mask convolutions without any
-        # effect, and cost 6 GB; `BATCH_NORM_CASE` is where they count.
+        # With norms in evaluation mode RoIs without an object pass the mask convolutions without
+        # any effect, and cost 6 GB; `BATCH_NORM_CASE` is where they count.
         "model.instances.mask.norm_rois=positive",
     ),
 )
-# Norm layers in training mode, two images of different sizes, of one and of three kinds of things; made
-# like the others, with the released code on its CPU path: tests/golden/seamseg/README.md.
+# Norm layers in training mode, two images of different sizes, one without an object; made like the
+# others, with the released code on its CPU path: tests/golden/seamseg/README.md.
 BATCH_NORM_CASE = GoldenCase(
     "train_city_s32_batchnorm",
     "cityscapes",

@@ -5,7 +5,8 @@
 
 draws street scenes, deforms their ground truth into predictions, and lets each evaluator score the
 same files in a process of its own, in turns: processor time and peak memory of the whole process,
-and the time of a further pair (many pairs less two, over the difference). All must agree in PQ. The
+and the time of a further pair (many pairs less two, over the difference). Medians over the rounds;
+quotients are of one round each, whose processes ran one after the other. All must agree in PQ. The
 result is added to those of other machines in docs/results/, and docs/benchmarks.md shows the ranges
 over all of them. Evaluators that are not installed are left out.
 """
@@ -21,9 +22,11 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from statistics import median, quantiles
 from typing import Any
 
 # Run from a clone: the package beside this script needs no installation.
@@ -106,14 +109,17 @@ class Run:
     pq: float
 
 
-def run_process(code: str, arguments: Sequence[str], core: int) -> Run:
-    """Runs Python code in a fresh process on one core."""
+def run_process(code: str, arguments: Sequence[str], core: int, bytecode: str) -> Run:
+    """Runs Python code in a fresh process on one core; `bytecode` is a folder."""
     environment = {
         **os.environ,
+        # As where packages are installed: Python keeps what it compiled.
+        "PYTHONPYCACHEPREFIX": bytecode,
         "OMP_NUM_THREADS": "1",
         "RAYON_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     pinned = f"import os; os.sched_setaffinity(0, [{core}])\n{code}{PEAK}"
     process = subprocess.Popen(
         [sys.executable, "-c", pinned, *arguments],
@@ -173,7 +179,7 @@ def measure(tasks: Sequence[tuple[Task, Task]], rounds: int, core: int) -> dict[
         if importlib.util.find_spec(name) is not None
     }
     result: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as output:
+    with tempfile.TemporaryDirectory() as output, tempfile.TemporaryDirectory() as bytecode:
         for whole, few in tasks:
             rows: dict[str, dict[str, list[float]]] = {
                 name: {"seconds_of_two": [], "seconds": [], "mebibytes": []} for name in installed
@@ -181,8 +187,8 @@ def measure(tasks: Sequence[tuple[Task, Task]], rounds: int, core: int) -> dict[
             for round_index in range(rounds + 1):
                 found = {}
                 for name, code in installed.items():
-                    start = run_process(code, few.arguments(Path(output)), core)
-                    run = run_process(code, whole.arguments(Path(output)), core)
+                    start = run_process(code, few.arguments(Path(output)), core, bytecode)
+                    run = run_process(code, whole.arguments(Path(output)), core, bytecode)
                     found[name] = run.pq
                     if round_index:  # the first round compiles and warms the file cache
                         rows[name]["seconds_of_two"].append(round(start.seconds, 3))
@@ -195,21 +201,31 @@ def measure(tasks: Sequence[tuple[Task, Task]], rounds: int, core: int) -> dict[
 
 
 def table(stored: dict[str, Any]) -> str:
-    """Markdown: ranges over the machines, of the least of each: other load only adds."""
+    """Markdown: ranges over the machines; of quotients the quartiles over the rounds."""
     lines = [
-        "| files | evaluator | s of processor time, whole process | ms a further pair | MiB |",
-        "|---|---|---:|---:|---:|",
+        "| files | evaluator | s of processor time, whole process | times ours "
+        "| ms a further pair | times ours | MiB |",
+        "|---|---|---:|---:|---:|---:|---:|",
     ]
     machines = list(stored.values())
     for task in dict.fromkeys(task for machine in machines for task in machine["tasks"]):
         for name in EVALUATORS:
-            of_machines = [m["tasks"].get(task, {}).get(name) for m in machines]
-            rows = [row for row in of_machines if row is not None]
-            if rows:
+            both = [
+                (m["tasks"][task][name], m["tasks"][task]["seamless_pr"])
+                for m in machines
+                if name in m["tasks"].get(task, {})
+            ]
+            if both:
+                whole = [_quartiles(row["seconds"], ours["seconds"]) for row, ours in both]
+                further = [_further(task, row) for row, _ in both]
+                further_of_ours = [_further(task, ours) for _, ours in both]
+                quotients = [_quartiles(*pair) for pair in zip(further, further_of_ours)]
                 cells = (
-                    _range([min(row["seconds"]) for row in rows], 2),
-                    _range([_ms_per_pair(task, row) for row in rows], 1),
-                    _range([min(row["mebibytes"]) for row in rows], 0),
+                    _range([median(row["seconds"]) for row, _ in both], 2),
+                    _range(chain.from_iterable(whole), 1),
+                    _range([median(values) for values in further], 1),
+                    _range(chain.from_iterable(quotients), 1),
+                    _range([max(row["mebibytes"]) for row, _ in both], 0),
                 )
                 lines.append(f"| {task} | {name} | {' | '.join(cells)} |")
     for machine, measured in stored.items():
@@ -217,19 +233,30 @@ def table(stored: dict[str, Any]) -> str:
         low, high = measured["load_average"]
         lines += [
             "",
-            f"{machine}: the least of {measured['num_rounds']} rounds, one core, load of the "
+            f"{machine}: medians of {measured['num_rounds']} rounds (of memory the most; of "
+            "quotients the quartiles), one core, load of the "
             f"machine {low:.1f} to {high:.1f} on {measured['num_cores']} cores; Python "
             f"{measured['python']}, {versions}.",
         ]
     return "\n".join(lines)
 
 
-def _ms_per_pair(task: str, row: dict[str, list[float]]) -> float:
+def _further(task: str, row: dict[str, list[float]]) -> list[float]:
+    """Milliseconds of a further pair, of each round."""
     num_pairs = int(task.split()[0])
-    return 1000 * (min(row["seconds"]) - min(row["seconds_of_two"])) / (num_pairs - 2)
+    rounds = zip(row["seconds"], row["seconds_of_two"])
+    return [1000 * (seconds - of_two) / (num_pairs - 2) for seconds, of_two in rounds]
 
 
-def _range(values: Sequence[float], digits: int) -> str:
+def _quartiles(theirs: Sequence[float], ours: Sequence[float]) -> tuple[float, float]:
+    """Of their time over ours, round by round."""
+    found = sorted(a / b for a, b in zip(theirs, ours))
+    low, _, high = quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
+    return low, high
+
+
+def _range(values: Iterable[float], digits: int) -> str:
+    values = list(values)
     low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
     return low if low == high else f"{low} to {high}"
 
