@@ -79,7 +79,7 @@ class MachineCode:
             address = start
             if entry.function is not None:
                 function = getattr(library, entry.function)
-                address = ctypes.cast(function, ctypes.c_void_p).value
+                address = ctypes.cast(function, ctypes.c_void_p).value or 0
             struct.pack_into("<Q", memory, entry.place, address + entry.offset)
         size = ctypes.c_size_t(len(self.code))
         if library.mprotect(ctypes.c_void_p(start), size, READ_AND_RUN):

@@ -21,10 +21,10 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "seamless_pr"
-SECONDS_BESIDE_TESTS = 30
+SECONDS_BESIDE_TESTS = 20
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -194,44 +194,56 @@ def copy_tree(target: Path) -> None:
             (target / entry.name).symlink_to(entry)
 
 
-def run_tests(tree: Path, tests: Sequence[str], *, slow: bool, seconds: float | None) -> str:
-    """ "passed", "failed" or "too long"."""
+def run_tests(
+    tree: Path, tests: Sequence[str], *, slow: bool, seconds: int | None
+) -> tuple[str, float]:
+    """Passed, failed, no tests or too long; and the seconds of processor time.
+
+    The limit is one of processor time too, since other work on the machine is no endless loop.
+    """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
     command += [] if slow else ["-m", "not slow"]
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            [*command, *tests],
-            cwd=tree,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "too long"
-    return {0: "passed", 5: "no tests"}.get(done.returncode, "failed")
+    limit = [] if seconds is None else ["prlimit", f"--cpu={seconds}"]
+    process = subprocess.Popen(
+        [*limit, *command, *tests],
+        cwd=tree,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = code = os.waitstatus_to_exitcode(status)
+    outcomes = {
+        0: "passed",
+        5: "no tests",
+        -signal.SIGXCPU: "too long",
+        -signal.SIGKILL: "too long",
+    }
+    return outcomes.get(code, "failed"), usage.ru_utime + usage.ru_stime
 
 
 def survivors(mutants: Sequence[Mutant], *, slow: bool, say: Callable[[str], None]) -> list[Mutant]:
     """Runs the tests of each change; those that pass are given back."""
     left: list[Mutant] = []
-    seconds: dict[Path, float] = {}
+    limits: dict[Path, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
         copy_tree(tree)
         for mutant in mutants:
             tests = tests_of(mutant.path)
             original = (ROOT / mutant.path).read_text(encoding="utf-8")
-            if mutant.path not in seconds:
-                start = time.monotonic()
-                outcome = run_tests(tree, tests, slow=slow, seconds=None) if tests else "no tests"
+            if not tests:
+                say(f"no tests {mutant}")
+                left.append(mutant)
+                continue
+            if mutant.path not in limits:
+                outcome, seconds = run_tests(tree, tests, slow=slow, seconds=None)
                 if outcome == "failed":
                     raise RuntimeError(f"{', '.join(tests)} fail without any change")
-                seconds[mutant.path] = 3 * (time.monotonic() - start) + SECONDS_BESIDE_TESTS
+                limits[mutant.path] = round(3 * seconds) + SECONDS_BESIDE_TESTS
             (tree / mutant.path).write_text(mutant.source, encoding="utf-8")
-            outcome = run_tests(tree, tests, slow=slow, seconds=seconds[mutant.path])
+            outcome, _ = run_tests(tree, tests, slow=slow, seconds=limits[mutant.path])
             (tree / mutant.path).write_text(original, encoding="utf-8")
             say(f"{outcome:8s} {mutant}")
             if outcome in ("passed", "no tests"):

@@ -62,19 +62,24 @@ def test_in_place_norms_train_like_plain_ones(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet10t", "res2net50_26w_4s"])
 def test_names_and_arithmetic_are_timms_but_for_the_slope(name):
-    network = timm.create_model(name, features_only=True, **NETWORKS[name])
+    # In double precision: in single one timm's stages are off by up to 9e-7 of their largest value
+    # (50 seeds), which is more than some wrong norms would change.
+    network = timm.create_model(name, features_only=True, **NETWORKS[name]).double()
     # A slope of nearly 0 is a ReLU.
-    backbone = TimmBackbone(name, make_norm_act(slope=1e-12), **NETWORKS[name])
+    backbone = TimmBackbone(name, make_norm_act(slope=1e-12), **NETWORKS[name]).double()
     assert list(backbone.state_dict()) == list(network.state_dict())
     for norm in network.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias)
     backbone.load_state_dict(network.state_dict())
-    expected = network.eval()(images(64, 64))[-4:]
-    torch.testing.assert_close(
-        backbone.eval()(images(64, 64)), tuple(expected), rtol=1e-3, atol=1e-3
-    )
+    with torch.no_grad():
+        for norm in backbone.modules():
+            if isinstance(norm, InPlaceABN):
+                norm.weight -= norm.eps  # it scales by |weight| + eps
+    x = images(64, 64).double()
+    expected = network.eval()(x)[-4:]
+    torch.testing.assert_close(backbone.eval()(x), tuple(expected), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("output_stride, multi_grid", [(16, ()), (8, ()), (8, (1, 2, 4))])
