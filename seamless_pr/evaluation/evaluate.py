@@ -38,8 +38,7 @@ from seamless_pr.structures.label_space import LabelSpace
 
 if TYPE_CHECKING:  # of instances, which most evaluations do without
     from seamless_pr.datasets.instance_results import InstanceResult
-    from seamless_pr.evaluation.instances import ImageInstances, InstanceScores
-    from seamless_pr.evaluation.lvis import LvisScores
+    from seamless_pr.evaluation.instances import ImageInstances, InstanceScores, RuleScores
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Evaluation:
     images: tuple[ImageCounts, ...]
     notes: tuple[str, ...]
     instances: InstanceScores | None = None
-    lvis: LvisScores | None = None
+    lvis: RuleScores | None = None
 
     @property
     def panoptic(self) -> PanopticScores:

@@ -7,12 +7,12 @@ COCO's categories, scored on LVIS's finer outlines of the same images.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seamless_pr.datasets.instance_results import InstanceResult
 from seamless_pr.datasets.panoptic_records import ImageId
+from seamless_pr.evaluation.instances import RuleScores
 from seamless_pr.evaluation.map_files import Source
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
@@ -21,25 +21,12 @@ if TYPE_CHECKING:
     from seamless_pr.datasets.lvis import LvisFile, LvisImage
 
 
-@dataclass(frozen=True)
-class LvisScores:
-    """AP against LVIS, each value in [0, 1], None without ground truth.
-
-    Attributes:
-        means: by the names of `coco_ap.STATS`.
-        per_thing: (AP, AP50) in the order of the things; None also where LVIS has no such category.
-    """
-
-    means: dict[str, float | None]
-    per_thing: tuple[tuple[float | None, float | None], ...]
-
-
 def score_lvis(
     path: Path,
     gt: Source,
     instances: Mapping[ImageId, Sequence[InstanceResult]],
     label_space: LabelSpace,
-) -> tuple[LvisScores, list[str]]:
+) -> tuple[RuleScores, list[str]]:
     """AP by the rules of LVIS, over the images that both files have.
 
     Args:
@@ -49,7 +36,7 @@ def score_lvis(
         label_space: its things are joined with the categories of LVIS, see `LvisFile.partners`.
 
     Returns:
-        scores; notes on what was left out.
+        scores, None for things that LVIS has no category or no object of; notes.
 
     Raises:
         FileNotFoundError: no such file.
@@ -108,7 +95,7 @@ def score_lvis(
     per_thing = tuple(
         scores.per_category.get(category.category_id, (None, None)) for category in things
     )
-    return LvisScores(scores.means, per_thing), notes
+    return RuleScores(scores.means, per_thing), notes
 
 
 def _common_images(file: LvisFile, gt: Source) -> tuple[list[tuple[LvisImage, ImageId]], list[str]]:

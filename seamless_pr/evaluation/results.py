@@ -15,8 +15,7 @@ from seamless_pr.metrics.semantic_iou import SemanticScores
 from seamless_pr.structures.label_space import Category, LabelSpace
 
 if TYPE_CHECKING:  # of instances, which most evaluations do without
-    from seamless_pr.evaluation.instances import InstanceScores
-    from seamless_pr.evaluation.lvis import LvisScores
+    from seamless_pr.evaluation.instances import InstanceScores, RuleScores
 
 RESULT_FILE = "evaluation.json"
 FORMAT_VERSION = 1
@@ -137,7 +136,7 @@ def semantic_json(scores: SemanticScores, label_space: LabelSpace) -> dict[str, 
 
 
 def _instances_json(
-    scores: InstanceScores, lvis: LvisScores | None, label_space: LabelSpace
+    scores: InstanceScores, lvis: RuleScores | None, label_space: LabelSpace
 ) -> dict[str, Any]:
     keys = class_keys(label_space.thing_categories)
     found_by = scores if lvis is None else {**scores, "lvis": lvis}

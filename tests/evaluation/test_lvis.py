@@ -16,7 +16,8 @@ from pycocotools import mask as coco_mask
 from seamless_pr.datasets.instance_results import InstanceResult
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.datasets.lvis import coco_synsets, read_lvis
-from seamless_pr.evaluation.lvis import LvisScores, score_lvis
+from seamless_pr.evaluation.instances import RuleScores
+from seamless_pr.evaluation.lvis import score_lvis
 from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
 from seamless_pr.pipelines.evaluate import main
 from seamless_pr.structures.faults import FaultyDataError
@@ -43,7 +44,7 @@ class Files:
     results: list[dict[str, Any]]
     path: Path
 
-    def score(self) -> tuple[LvisScores, list[str]]:
+    def score(self) -> tuple[RuleScores, list[str]]:
         self.path.write_text(json.dumps(self.lvis))
         by_image: dict[Any, list[InstanceResult]] = {}
         for result in self.results:
@@ -219,7 +220,7 @@ def _by_hand(folder: Path, negative: list[int], partly: list[int]) -> Files:
     return Files(lvis, results, folder / "lvis.json")
 
 
-def _ap_of(scores: LvisScores, name: str) -> float | None:
+def _ap_of(scores: RuleScores, name: str) -> float | None:
     names = [category.name for category in COCO.thing_categories]
     return scores.per_thing[names.index(name)][0]
 
