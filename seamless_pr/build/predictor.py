@@ -11,7 +11,7 @@ import torch
 
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
-from seamless_pr.build.weights import load_strictly
+from seamless_pr.build.weights import check_strictly
 from seamless_pr.config.schema import DataConfig
 from seamless_pr.inference.predictor import Predictor, usable_device
 from seamless_pr.models.networks.views import ViewedNet
@@ -60,8 +60,11 @@ def load_predictor(
     if label_space is not None:
         _check_label_space(trained_space, label_space, file)
     config = config_from_dict(metadata["config"], f"the config in {file}", overrides)
+    # Without memory first: a small file may describe a network of any size.
+    with torch.device("meta"):
+        check_strictly(build_network(config.model, trained_space), weights, file)
     network = build_network(config.model, trained_space)
-    load_strictly(network, weights, file)
+    network.load_state_dict(weights)
     settings: dict[str, Any] = {"weights_sha256": _sha256(file), "overrides": sorted(overrides)}
     if views:
         network = ViewedNet(network, views)

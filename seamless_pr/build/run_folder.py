@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -13,16 +12,23 @@ from seamless_pr.config.load import config_differences, save_config
 from seamless_pr.config.schema import ClusterConfig, Config
 from seamless_pr.datasets.manifest import file_sha256
 from seamless_pr.files import is_unused, locked, write_json
+from seamless_pr.input_files import read_json
 
 CONFIG_NAME, LOCK_NAME = "config.yaml", ".lock"
 # Checksums of the JSONs of the run: their names alone do not tell that they were changed.
 DATA_NAME = "data.json"
+
+_REMEDY = (
+    "choose another output folder, put the earlier files back, or go on with the changed ones by "
+    "training.accept_changed_data=true"
+)
 
 # These change neither weights nor scores, so a run may be continued with others.
 _FREE_KEYS = (
     "data.num_workers",
     "training.log_interval_steps",
     "training.checkpoint_interval_steps",
+    "training.accept_changed_data",
     *(f"cluster.{field.name}" for field in fields(ClusterConfig)),
 )
 
@@ -60,7 +66,8 @@ def claim_run_folder(folder: str | Path, config: Config) -> None:
     elif not is_unused(folder, LOCK_NAME):
         raise _foreign(folder)
     data = _checksums(config)
-    _check_same_data(folder / DATA_NAME, data)
+    if not config.training.accept_changed_data:
+        _check_same_data(folder / DATA_NAME, data)
     save_config(config, path)
     if data:
         write_json(folder / DATA_NAME, data)
@@ -97,11 +104,11 @@ def _checksums(config: Config) -> dict[str, str]:
 def _check_same_data(path: Path, data: dict[str, str]) -> None:
     if not path.is_file():
         return
-    found = json.loads(path.read_bytes())
+    found = read_json(path)
+    found = found if isinstance(found, dict) else {}
     changed = [name for name, checksum in data.items() if found.get(name, checksum) != checksum]
     if changed:
         raise ValueError(
             f"output folder {path.parent} belongs to a run on other content of "
-            f"{', '.join(changed)}, which was changed since; choose another output folder, or put "
-            "the earlier file back to go on with that run"
+            f"{', '.join(changed)}, which was changed since; {_REMEDY}"
         )

@@ -154,8 +154,12 @@ def _is_part(part: str, names: Iterable[str]) -> bool:
     return any(name.startswith(f"{part}.") for name in names)
 
 
-def load_strictly(network: nn.Module, weights: dict[str, torch.Tensor], file: Path) -> None:
-    """Loads weights whose names and shapes are exactly those of the network."""
+def check_strictly(network: nn.Module, weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Names and shapes of weights must be exactly those of the network.
+
+    Raises:
+        ValueError: names the first ones that differ.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     different = [
@@ -169,4 +173,3 @@ def load_strictly(network: nn.Module, weights: dict[str, torch.Tensor], file: Pa
             f"{'; '.join(different[:5])}; leave out overrides that change the network, or use the "
             "version of the package that wrote the file"
         )
-    network.load_state_dict(weights)

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from seamless_pr.input_files import read_regular
+
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on"), True),
@@ -57,7 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"config {path} does not exist; give the path of a YAML file")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path} is not UTF-8 text (byte {error.start}); save it in the encoding UTF-8"

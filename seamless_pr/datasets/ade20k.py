@@ -14,12 +14,11 @@ from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.datasets.folders import image_files_by_key, require_folder, unpaired
-from seamless_pr.datasets.images import looks_complete, read_bytes
+from seamless_pr.datasets.images import read_stored_pixels
 from seamless_pr.datasets.label_pngs import read_palette_indices
 from seamless_pr.datasets.label_spaces import load_label_space, load_labels
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit, measured_segments
@@ -191,18 +190,13 @@ def panoptic_from_pictures(
 
 def _read_instances(path: Path) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Instance class (red) and object number (green)."""
-    data = read_bytes(path)
-    pixels = None
-    if looks_complete(data):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ValueError(f"{path} is truncated or not a picture; copy it again")
+    pixels = read_stored_pixels(path)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
         raise ValueError(
             f"{path} must be an RGB picture (red: class, green: object number); got "
             f"{pixels.dtype} with shape {pixels.shape}: take the original file"
         )
-    return pixels[..., 2].astype(np.int32), pixels[..., 1].astype(np.int32)
+    return pixels[..., 0].astype(np.int32), pixels[..., 1].astype(np.int32)
 
 
 def _instance_faults(

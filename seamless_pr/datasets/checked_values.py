@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from seamless_pr.datasets.panoptic_records import ImageId
-
 # Class numbers of every dataset fit; above it NumPy's fixed widths would wrap or stop.
 MAX_CATEGORY_ID = 2**31 - 1
 # Up to here a float holds every whole number.
@@ -64,7 +62,7 @@ def text(value: Any) -> str | None:
     return value
 
 
-def image_id(value: Any) -> ImageId | None:
+def image_id(value: Any) -> int | str | None:
     """An id is a whole number or a text; 7.0 is 7, and "7" stays a text."""
     return text(value) if isinstance(value, str) else whole(value)
 
@@ -85,5 +83,8 @@ def name_below(value: Any) -> str | None:
 
 def shown(value: Any, limit: int = 60) -> str:
     """A value for a message, cut where it is long."""
-    words = repr(value)
+    try:
+        words = repr(value)
+    except RecursionError:
+        words = f"a {type(value).__name__} in many others"
     return words if len(words) <= limit else f"{words[:limit]}..."

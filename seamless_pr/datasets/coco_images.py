@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.panoptic_reader import StatedCategory
 from seamless_pr.datasets.panoptic_records import ImageId, ImageRecord
+from seamless_pr.input_files import read_json
 from seamless_pr.structures.faults import Fault, FaultyDataError
 
 
@@ -66,9 +66,9 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"image ids come from 'path', 'name' or a COCO JSON file; there is no file {path}"
         )
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise _unusable(path, f"it is not JSON ({error})") from error
+        content = read_json(path)
+    except ValueError as error:
+        raise _unusable(path, f"it {str(error).removeprefix(f'{path} ')}") from error
     if not isinstance(content, Mapping):
         raise _unusable(path, f"expected an object with 'images'; got {checked.shown(content)}")
     return content

@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.panoptic_records import ImageId
-from seamless_pr.datasets.polygons import MAX_PIXELS, read_json
+from seamless_pr.datasets.polygons import read_json_or_fault
 from seamless_pr.datasets.run_lengths import RunLengths, read_run_lengths
 from seamless_pr.structures.faults import Fault
+from seamless_pr.structures.limits import MAX_PIXELS
 
 MIN_POLYGON_NUMBERS = 6
+# In pixels, of one object; pycocotools takes some 80 bytes for each.
+MAX_OUTLINE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def read_instance_json(path: Path) -> tuple[InstanceFile, list[Fault]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no instance JSON at {path}; check the path")
-    content, fault = read_json(path)
+    content, fault = read_json_or_fault(path)
     if fault is not None:
         return InstanceFile((), ()), [fault]
     faults: list[Fault] = []
@@ -150,13 +153,17 @@ def paint_instances(
         category_ids: all that may occur.
         file: names the JSON in faults.
     """
+    from pycocotools import mask as coco_mask
+
     content = json.loads(text)
     height, width = content["size"]
     faults: list[Fault] = []
-    masks: list[tuple[bool, int, int, NDArray[np.bool_]]] = []
+    # Masks wait as run lengths: a small file may hold any number of large ones.
+    masks: list[tuple[bool, int, int, dict[str, Any]]] = []
     category_of: dict[int, int] = {0: 0}
     for index, entry in enumerate(content["objects"]):
-        place = f"annotation {entry.get('id', f'number {index}')}"
+        name = checked.shown(entry["id"]) if "id" in entry else f"number {index}"
+        place = f"annotation {name}"
         category_id = checked.whole(entry.get("category_id"))
         is_crowd = checked.flag(entry.get("iscrowd") or 0)
         if category_id is None or category_id not in category_ids:
@@ -167,16 +174,16 @@ def paint_instances(
             found = checked.shown(entry["iscrowd"])
             faults.append(Fault(file, f"{place}: 'iscrowd' must be 0 or 1; got {found}"))
             continue
-        mask = decode_segmentation(entry.get("segmentation"), (height, width))
+        mask = encode_segmentation(entry.get("segmentation"), (height, width))
         if isinstance(mask, str):
             faults.append(Fault(file, f"{place}: {mask}"))
             continue
         category_of[index + 1] = category_id
-        masks.append((not is_crowd, -int(mask.sum()), index + 1, mask))
+        masks.append((not is_crowd, -int(coco_mask.area(mask)), index + 1, mask))
     id_map = np.zeros((height, width), np.int32)
     crowd_ids = {segment_id for is_object, _, segment_id, _ in masks if not is_object}
     for _, _, segment_id, mask in sorted(masks, key=lambda entry: entry[:3]):
-        id_map[mask] = segment_id
+        id_map[coco_mask.decode(mask).view(bool)] = segment_id
     return PaintedObjects(id_map, category_of, crowd_ids), faults
 
 
@@ -225,6 +232,7 @@ def _paint_polygons(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] 
     """Run lengths of all polygons of an object, or what is wrong with one."""
     if not isinstance(segmentation, list) or not segmentation:
         return f"'segmentation' must be polygons or run lengths; got {checked.shown(segmentation)}"
+    length = 0.0
     for polygon in segmentation:
         if not isinstance(polygon, list) or len(polygon) < MIN_POLYGON_NUMBERS or len(polygon) % 2:
             return "a polygon must be [x, y, x, y, ...] with three corners at least"
@@ -234,6 +242,10 @@ def _paint_polygons(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] 
             return f"a polygon must be [x, y, x, y, ...] in pixels; got {checked.shown(polygon)}"
         if any(abs(value) >= limit for value in numbers):
             return f"a corner lies far outside of the image of {size[0]}x{size[1]}"
+        corners = np.array(numbers).reshape(-1, 2)
+        length += float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
+    if length > MAX_OUTLINE:
+        return f"the outline has {length:.0f} pixels; no object of an image has so many"
     from pycocotools import mask as coco_mask
 
     return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)))

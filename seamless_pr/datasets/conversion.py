@@ -8,7 +8,6 @@ where it lies, everything is finished; while anything is wrong, it does not.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +16,7 @@ from typing import Any
 
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.coco_panoptic import segment_json, write_panoptic_json
-from seamless_pr.datasets.images import looks_complete, read_bytes
+from seamless_pr.datasets.images import whole_picture_size
 from seamless_pr.datasets.manifest import file_sha256, make_manifest, manifest_of
 from seamless_pr.datasets.panoptic_records import (
     AnnotationRecord,
@@ -28,9 +27,9 @@ from seamless_pr.datasets.panoptic_records import (
 )
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 from seamless_pr.datasets.remote_files import file_state
-from seamless_pr.datasets.verification import upright_size
 from seamless_pr.files import write_json
 from seamless_pr.id_maps.id_png_files import write_id_png
+from seamless_pr.input_files import read_json
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
 
@@ -258,11 +257,9 @@ def _picture_faults(path: Path | None, size: tuple[int, int]) -> list[Fault]:
 def check_picture(path: Path, size: tuple[int, int]) -> Fault | None:
     """What is wrong with an RGB image for an annotation of this (height, width), or None."""
     try:
-        found = upright_size(path)
-        if not looks_complete(read_bytes(path)):
-            return Fault(str(path), "the end of the file is missing; copy it again")
+        found = whole_picture_size(path)
     except (OSError, ValueError) as error:
-        return Fault(str(path), f"cannot be read as an image ({error}); copy it again")
+        return Fault(str(path), str(error).removeprefix(f"{path}").lstrip(": "))
     if found == size:
         return None
     return Fault(
@@ -295,7 +292,7 @@ def _make_record(
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_bytes())
+        record = read_json(path)
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from seamless_pr.datasets.coco_instances import (
 from seamless_pr.datasets.custom_description import CustomDataset
 from seamless_pr.datasets.folders import image_files_by_key, listed, require_folder, unpaired
 from seamless_pr.datasets.image_files import find_image_files
-from seamless_pr.datasets.images import looks_complete, read_bytes
+from seamless_pr.datasets.images import read_bytes, read_stored_pixels
 from seamless_pr.datasets.label_pngs import png_bits, read_palette_indices
 from seamless_pr.datasets.label_spaces import made_color
 from seamless_pr.datasets.panoptic_files import PanopticFiles, open_panoptic_files
@@ -191,17 +190,13 @@ def read_values(path: Path) -> NDArray[np.int32]:
     data = read_bytes(path)
     if data[25:26] == b"\x03" and png_bits(path) is not None:
         return read_palette_indices(path)
-    pixels = None
-    if looks_complete(data):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise ValueError(f"{path} is truncated or not a picture; copy or create the file again")
+    pixels = read_stored_pixels(path)
     if pixels.ndim == 2 and pixels.dtype in (np.uint8, np.uint16):
         return pixels.astype(np.int32)
     if pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.dtype == np.uint8:
         if path.suffix.lower() in (".jpg", ".jpeg"):
             raise ValueError(f"{path} is a JPEG, which changes values; save labels as PNG")
-        return pack_ids(pixels[..., ::-1]).astype(np.int32)
+        return pack_ids(pixels).astype(np.int32)
     raise ValueError(
         f"{path} must be grey with 8 or 16 bits, or RGB with 8; got {pixels.dtype} with shape "
         f"{pixels.shape}"

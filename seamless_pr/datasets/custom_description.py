@@ -28,6 +28,7 @@ import yaml
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.folders import listed
 from seamless_pr.datasets.label_spaces import made_color
+from seamless_pr.input_files import read_regular
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import Category
 
@@ -70,18 +71,32 @@ def read_custom_yaml(path: str | os.PathLike[str]) -> CustomDataset:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; write one as docs/datasets.md shows")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        content = yaml.load(read_regular(path).decode("utf-8-sig"), _Loader)
     except UnicodeDecodeError as error:
         message = f"is no text in UTF-8 (byte {error.start}); save it in the encoding UTF-8"
         raise FaultyDataError(f"{path} cannot be read", [Fault(str(path), message)]) from error
-    except yaml.YAMLError as error:
-        raise FaultyDataError(f"{path} cannot be read", [Fault(str(path), str(error))]) from error
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise FaultyDataError(f"{path} cannot be read", [Fault(str(path), reason)]) from error
     messages: list[str] = []
     dataset = _parse(path, content, messages)
     if messages or dataset is None:
         faults = [Fault(str(path), message) for message in messages]
         raise FaultyDataError(f"{path} does not describe a dataset", faults)
     return dataset
+
+
+class _Loader(yaml.SafeLoader):
+    """Without aliases, by which a few lines may stand for any number of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(
+                problem="an alias (*name) is not read here; write the value again",
+                problem_mark=mark,
+            )
+        return super().compose_node(parent, index)
 
 
 def _parse(path: Path, content: Any, messages: list[str]) -> CustomDataset | None:
@@ -93,20 +108,22 @@ def _parse(path: Path, content: Any, messages: list[str]) -> CustomDataset | Non
         messages.append(f"unknown keys {listed(unknown)}; known are {listed(sorted(TOP_KEYS))}")
     name = content.get("name")
     if not isinstance(name, str) or not _is_word(name):
-        messages.append(f"'name' must be a word of letters, digits, _ and -; got {name!r}")
+        messages.append(
+            f"'name' must be a word of letters, digits, _ and -; got {checked.shown(name)}"
+        )
         name = "custom"
     categories = _parse_classes(content.get("classes", []), messages)
     divisor = content.get("object_divisor", 1)
     if checked.whole(divisor, 1, checked.MAX_CATEGORY_ID) is None or isinstance(divisor, float):
-        messages.append(f"'object_divisor' must be a positive number; got {divisor!r}")
+        messages.append(f"'object_divisor' must be a positive number; got {checked.shown(divisor)}")
         divisor = 1
     void = content.get("void", [])
     if not isinstance(void, list) or not all(type(value) is int for value in void):
-        messages.append(f"'void' must be a list of class ids; got {void!r}")
+        messages.append(f"'void' must be a list of class ids; got {checked.shown(void)}")
         void = []
     suffix = content.get("label_suffix", "")
     if not isinstance(suffix, str):
-        messages.append(f"'label_suffix' must be a text; got {suffix!r}")
+        messages.append(f"'label_suffix' must be a text; got {checked.shown(suffix)}")
         suffix = ""
     splits = _parse_splits(path.parent, content.get("splits"), messages)
     if any("labels" in split for split in splits.values()):
@@ -124,19 +141,23 @@ def _parse(path: Path, content: Any, messages: list[str]) -> CustomDataset | Non
 
 def _parse_classes(raw: Any, messages: list[str]) -> tuple[Category, ...]:
     if not isinstance(raw, list):
-        messages.append(f"'classes' must be a list; got {raw!r}")
+        messages.append(f"'classes' must be a list; got {checked.shown(raw)}")
         return ()
     categories: list[Category] = []
     for index, entry in enumerate(raw):
         if not isinstance(entry, Mapping) or not entry.keys() <= CLASS_KEYS:
-            messages.append(f"classes[{index}] must have {listed(sorted(CLASS_KEYS))}; {entry!r}")
+            messages.append(
+                f"classes[{index}] must have {listed(sorted(CLASS_KEYS))}; {checked.shown(entry)}"
+            )
             continue
         class_id = checked.whole(entry.get("id"), 0, checked.MAX_CATEGORY_ID)
         name, is_thing = checked.text(entry.get("name")), entry.get("thing")
         color = entry.get("color", list(made_color(index)))
         is_color = isinstance(color, list) and len(color) == 3
         if class_id is None or name is None:
-            messages.append(f"classes[{index}] needs an id of at least 0 and a name; got {entry!r}")
+            messages.append(
+                f"classes[{index}] needs an id of at least 0 and a name; got {checked.shown(entry)}"
+            )
         elif not isinstance(is_thing, bool):
             messages.append(f"class '{name}' needs 'thing: true' (countable) or 'thing: false'")
         elif not is_color or not all(type(c) is int and 0 <= c <= 255 for c in color):
@@ -158,7 +179,7 @@ def _parse_splits(root: Path, raw: Any, messages: list[str]) -> dict[str, dict[s
             messages.append(f"split {name!r} must be a word of letters, digits, _ and -")
             continue
         if not isinstance(entry, Mapping) or not all(isinstance(v, str) for v in entry.values()):
-            messages.append(f"split '{name}' must be keys with paths; got {entry!r}")
+            messages.append(f"split '{name}' must be keys with paths; got {checked.shown(entry)}")
             continue
         unknown = sorted(map(str, entry.keys() - SPLIT_KEYS))
         kinds = [key for key in ("labels", "instances", "panoptic") if key in entry]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
+from contextlib import suppress
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from seamless_pr.datasets.remote_files import is_uri, read_uri
+from seamless_pr.input_files import read_regular
 from seamless_pr.ops.images import pillow_pixels, sixteen_to_eight_bit
+from seamless_pr.structures.limits import MAX_PIXELS
 
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What is opened, by its first bytes, whatever the file is called: decoders of other formats are
@@ -27,8 +30,9 @@ _BEGINNINGS = (
     b"\x89PNG\r\n\x1a\n",
     *_TIFF_BEGINNINGS,
 )
-# Small files may hold pictures of any size; this one needs 2 GB in prediction.
-MAX_PIXELS = 64_000_000
+EXIF_ORIENTATION = 0x0112
+# Orientations from here on exchange height and width.
+FIRST_TRANSPOSED_ORIENTATION = 5
 
 
 class TooManyPixelsError(ValueError):
@@ -98,7 +102,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     elif not os.path.isfile(path):
         raise FileNotFoundError(f"no image file at {path}; check the folder and the file name")
     else:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     if not data:
         raise ValueError(f"{path} is empty; copy or create the file again")
     return data
@@ -178,10 +182,13 @@ def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> NDArray[np
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return pillow_pixels(image)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to.
-        # Pillow's own text names the memory address of the data.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "unknown format" if unknown else str(error) or type(error).__name__
-        raise _unreadable(path, reason) from error
+        raise _unreadable(path, _pillow_reason(error)) from error
+
+
+def _pillow_reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # Its text names the memory address of the data.
+        return "unknown format"
+    return str(error) or type(error).__name__
 
 
 def _unreadable(path: str | os.PathLike[str], reason: str) -> ValueError:
@@ -212,16 +219,71 @@ def read_label_image(path: str | os.PathLike[str]) -> NDArray[np.int32]:
         FileNotFoundError: no such file.
         ValueError: empty, truncated, or not a one-channel picture; the message names the file.
     """
-    path = Path(path)
-    data = read_bytes(path)
-    labels = None
-    if looks_complete(data):
-        labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if labels is None:
-        raise ValueError(f"{path} is truncated or not a picture; copy or create the file again")
+    labels = read_stored_pixels(path)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"{path} must be a one-channel picture of 8 or 16 bit labels; got {labels.dtype} with "
             f"shape {labels.shape}; is it a colour picture of the labels?"
         )
     return labels.astype(np.int32)
+
+
+def read_stored_pixels(path: str | os.PathLike[str]) -> NDArray[np.generic]:
+    """Reads the values of a picture that holds labels: nothing is turned, scaled or looked up.
+
+    Returns:
+        [H, W], or [H, W, 3] in the order red, green, blue; another number of channels as OpenCV
+        gives them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, truncated, too large or not a picture; the message names the file.
+    """
+    data = read_bytes(path)
+    _check_header(data, path, MAX_PIXELS)
+    pixels = None
+    if looks_complete(data):
+        with suppress(cv2.error):
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError(f"{path} is truncated or not a picture; copy or create the file again")
+    return pixels[..., ::-1] if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
+
+
+def read_pillow_pixels(path: str | os.PathLike[str]) -> tuple[str, NDArray[Any]]:
+    """As `read_stored_pixels`, with palettes left as indices, which OpenCV looks up.
+
+    Returns:
+        Pillow's mode, such as "P" or "L", and the values.
+    """
+    data = read_bytes(path)
+    _check_header(data, path, MAX_PIXELS)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return picture.mode, np.asarray(picture)
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to.
+        raise ValueError(
+            f"{path} is truncated or not a picture; copy or create the file again"
+        ) from error
+
+
+def whole_picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(height, width) of an image file after its EXIF orientation; decodes no pixel.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: empty, without its end, or not an image; the message names the file.
+    """
+    data = read_bytes(path)
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            # Asking a PNG for EXIF that its header lacks decodes the whole picture.
+            has_exif = image.format != "PNG" or "exif" in image.info
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1) if has_exif else 1
+    except Exception as error:
+        raise _unreadable(path, _pillow_reason(error)) from error
+    if not data.startswith(b"GIF8") and not looks_complete(data):
+        raise ValueError(f"{path}: the end of the file is missing; copy it again")
+    is_turned = isinstance(orientation, int) and orientation >= FIRST_TRANSPOSED_ORIENTATION
+    return (width, height) if is_turned else (height, width)

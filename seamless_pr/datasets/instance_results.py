@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.datasets.run_lengths import check_run_lengths
+from seamless_pr.input_files import read_json
 from seamless_pr.structures.faults import Fault, FaultyDataError
 
 
@@ -39,9 +39,11 @@ def read_instance_results(path: Path) -> list[InstanceResult]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; give COCO instance results (a JSON list)")
     try:
-        entries = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise FaultyDataError(f"{path} is not JSON", [Fault(str(path), str(error))]) from error
+        entries = read_json(path)
+    except ValueError as error:
+        raise FaultyDataError(
+            f"{path} is not JSON", [Fault(str(path), str(error).removeprefix(f"{path} "))]
+        ) from error
     if not isinstance(entries, list):
         message = f"expected a list of COCO results; got a {type(entries).__name__}"
         raise FaultyDataError(f"{path} cannot be used", [Fault(str(path), message)])

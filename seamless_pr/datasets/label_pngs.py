@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from seamless_pr.datasets.images import read_bytes, read_label_image
+from seamless_pr.datasets.images import read_bytes, read_label_image, read_pillow_pixels
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Bytes of the header: width, height, then the bits of a sample.
@@ -68,16 +68,10 @@ def read_palette_indices(path: Path) -> NDArray[np.int32]:
     Raises:
         FileNotFoundError, ValueError: as `read_label_png`.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    read_bytes(path)
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L"):
-                raise ValueError(
-                    f"{path} must be a palette or grey picture of 8-bit labels; got mode "
-                    f"{picture.mode}: take the original file"
-                )
-            return np.asarray(picture, dtype=np.int32)
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ValueError(f"{path} is truncated or not a picture; copy it again") from error
+    mode, values = read_pillow_pixels(path)
+    if mode not in ("P", "L"):
+        raise ValueError(
+            f"{path} must be a palette or grey picture of 8-bit labels; got mode {mode}: take the "
+            "original file"
+        )
+    return values.astype(np.int32)

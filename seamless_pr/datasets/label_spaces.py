@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seamless_pr.datasets import checked_values as checked
 from seamless_pr.structures.label_space import Category, LabelSpace
 
 LABEL_SPACE_NAMES = (
@@ -138,14 +139,14 @@ def _parse_category(raw: Any, index: int, faults: list[str]) -> Category | None:
     if isinstance(category_id, float) and category_id.is_integer():
         category_id = int(category_id)  # As some exporters write whole numbers.
     if not isinstance(category_id, int) or isinstance(category_id, bool):
-        faults.append(f"{place}: 'id' must be an integer; got {category_id!r}")
+        faults.append(f"{place}: 'id' must be an integer; got {checked.shown(category_id)}")
     if not isinstance(name, str) or not name:
-        faults.append(f"{place}: 'name' must be a text; got {name!r}")
+        faults.append(f"{place}: 'name' must be a text; got {checked.shown(name)}")
     if is_thing not in (0, 1):
-        faults.append(f"{place}: 'isthing' must be 0 or 1; got {is_thing!r}")
+        faults.append(f"{place}: 'isthing' must be 0 or 1; got {checked.shown(is_thing)}")
     color = raw.get("color")
     if color is not None and not _is_color(color):
-        faults.append(f"{place}: 'color' must be [r, g, b] in 0..255; got {color!r}")
+        faults.append(f"{place}: 'color' must be [r, g, b] in 0..255; got {checked.shown(color)}")
     if len(faults) > num_faults:
         return None
     return Category(

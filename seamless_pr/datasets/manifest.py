@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from seamless_pr.datasets.panoptic_records import PanopticDataset
 from seamless_pr.datasets.raw_splits import RawSplit
 from seamless_pr.files import safe_join
+from seamless_pr.input_files import read_json, read_regular
 from seamless_pr.structures.faults import Fault
 
 
@@ -69,7 +69,7 @@ def check_manifest(json_path: Path, png_dir: Path) -> list[Fault]:
     if not path.is_file():
         return []
     try:
-        checksums = json.loads(path.read_bytes())["sha256"]
+        checksums = read_json(path)["sha256"]
         expected = {
             safe_join(png_dir, name, path): entry["png"] for name, entry in checksums.items()
         }
@@ -84,4 +84,4 @@ def check_manifest(json_path: Path, png_dir: Path) -> list[Fault]:
 
 def file_sha256(path: Path) -> str:
     """Checksum of a file as hexadecimal text."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(path)).hexdigest()

@@ -23,6 +23,7 @@ from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.label_spaces import parse_categories
 from seamless_pr.datasets.panoptic_columns import MAX_AREA, Annotation, AnnotationReader, Refused
 from seamless_pr.datasets.panoptic_records import ImageId, ImageRecord, PanopticDataset
+from seamless_pr.input_files import read_regular
 from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import Category
 
@@ -95,7 +96,7 @@ def parse_panoptic_json(
     reader = _FileReader(str(path), is_prediction, needs_images, annotations.faults)
     try:
         with _without_collector():
-            top = json.loads(path.read_bytes(), object_hook=annotations.shrink)
+            top = json.loads(read_regular(path), object_hook=annotations.shrink)
     except OSError as error:
         reader.fault(f"cannot be read ({error.strerror}); check the path")
     except (ValueError, RecursionError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from seamless_pr.datasets import checked_values as checked
+from seamless_pr.input_files import read_json
 from seamless_pr.structures.faults import Fault
+from seamless_pr.structures.limits import MAX_PIXELS
 
 GROUP_ENDING = "group"
 MIN_CORNERS = 3
 # Two corners are painted as a line; one cannot be painted at all.
 MIN_PAINTED_CORNERS = 2
-# Far above any camera; a damaged size must not fill the memory.
-MAX_PIXELS = 2**28
-# Far outside of any image.
-MAX_COORDINATE = 2**24
+# In pixels; Pillow counts in 32 bits, and no corner of an object lies so far outside.
+MAX_COORDINATE = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def read_polygons(
     Returns:
         The file, and everything that is wrong with it.
     """
-    content, fault = read_json(path)
+    content, fault = read_json_or_fault(path)
     if fault is not None:
         return PolygonFile(0, 0, ()), [fault]
     size = [content.get(key) if isinstance(content, Mapping) else None for key in _SIZE_KEYS]
@@ -173,11 +172,12 @@ def paint_polygons(
     return np.array(picture, dtype=np.int32)
 
 
-def read_json(path: Path) -> tuple[Any, Fault | None]:
+def read_json_or_fault(path: Path) -> tuple[Any, Fault | None]:
     """The content of a JSON file, or why there is none."""
     try:
-        return json.loads(path.read_bytes()), None
+        return read_json(path), None
     except OSError as error:
-        return None, Fault(str(path), f"cannot be read ({error.strerror}); copy it again")
-    except (ValueError, RecursionError) as error:
-        return None, Fault(str(path), f"not JSON, or only a part of it ({error}); copy it again")
+        return None, Fault(str(path), f"cannot be read ({error.strerror or error}); copy it again")
+    except ValueError as error:
+        message = str(error).removeprefix(f"{path} is ")
+        return None, Fault(str(path), f"{message}; copy it again")

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.datasets import checked_values as checked
+from seamless_pr.structures.limits import MAX_PIXELS
 
-MAX_PIXELS = 1 << 30
 # Compressed run lengths: five bits a letter, least first, a sixth says that more follow.
 FIRST_LETTER, BITS, MORE, SIGN = 48, 5, 0x20, 0x10
 MAX_LETTERS = 7

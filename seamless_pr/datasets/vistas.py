@@ -16,10 +16,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.folders import listed, require_folder, split_folder, subfolders
 from seamless_pr.datasets.label_spaces import load_labels
 from seamless_pr.datasets.panoptic_files import PanopticFiles, open_panoptic_files
-from seamless_pr.datasets.polygons import read_json
+from seamless_pr.datasets.polygons import read_json_or_fault
 from seamless_pr.structures.faults import Fault
 from seamless_pr.structures.label_space import Category
 
@@ -145,7 +146,7 @@ def _describe(names: Sequence[str], version: str) -> str:
 
 def read_config(path: Path) -> tuple[tuple[VistasLabel, ...], list[Fault]]:
     """The labels of a config file in their order, which is the value in the label pictures."""
-    content, fault = read_json(path)
+    content, fault = read_json_or_fault(path)
     if fault is not None:
         return (), [fault]
     entries = content.get("labels") if isinstance(content, Mapping) else None
@@ -155,7 +156,8 @@ def read_config(path: Path) -> tuple[tuple[VistasLabel, ...], list[Fault]]:
     for index, entry in enumerate(entries):
         label = _parse_label(entry)
         if label is None:
-            message = f"labels[{index}] needs name, readable, instances and evaluate; got {entry!r}"
+            found = checked.shown(entry)
+            message = f"labels[{index}] needs name, readable, instances and evaluate; got {found}"
             faults.append(Fault(str(path), message))
         else:
             labels.append(label)

@@ -29,6 +29,10 @@ def read_asset(*names: str) -> str:
 
 
 def script_data(content: Any) -> str:
-    """JSON for a script element, which no text in it can end early."""
+    """JSON for a script element, whatever its texts hold.
+
+    `</script` would end the element, and `<!--` with `<script` makes it swallow its own end: no `<`
+    is left at all.
+    """
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
-    return text.replace("</", "<\\/")
+    return text.replace("<", "\\u003c")

@@ -38,6 +38,8 @@ from seamless_pr.structures.label_space import LabelSpace
 if TYPE_CHECKING:  # of instances, which most evaluations do without
     from seamless_pr.evaluation.instances import ImageInstances
 
+# Ids of one image that are told one by one; a picture of noise has millions.
+MAX_LISTED = 100
 NOTE_MISSING = "images have no prediction and count as empty"
 NOTE_NO_PIXEL = "predicted segments have no pixel and are left out"
 NOTE_GT_AREA = (
@@ -249,8 +251,11 @@ class _ImageCheck:
         ids = overlap.pred_ids
         index = pred.find(ids)
         unlisted = ids[(index < 0) & (ids != VOID_SEGMENT_ID)]
-        for segment_id in sorted(set(unlisted.tolist())):
+        unlisted = np.unique(unlisted)
+        for segment_id in unlisted[:MAX_LISTED].tolist():
             self.fault(self.pred_path, "the id is in the PNG and not in the JSON", segment_id)
+        if len(unlisted) > MAX_LISTED:
+            self.fault(self.pred_path, f"{len(unlisted)} ids are in the PNG and not in the JSON")
         has_pixels = np.zeros(len(pred), dtype=bool)
         has_pixels[index[index >= 0]] = True
         missing = pred.segment_ids[~has_pixels].tolist()

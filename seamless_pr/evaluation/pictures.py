@@ -7,7 +7,6 @@ h x w pixels as shown.
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seamless_pr.datasets.images import read_image
+from seamless_pr.drawing.pages import script_data
 from seamless_pr.evaluation.map_files import LoadedMap
 from seamless_pr.evaluation.pairing import ImagePair
 from seamless_pr.files import write_whole
@@ -105,7 +105,7 @@ def draw_pictures(
         "pred": _pred_rows(tables[0], tables[1], overlap, matches, pairs, label_space),
         **_grid(positions),
     }
-    text = json.dumps(details, separators=(",", ":"), ensure_ascii=False)
+    text = script_data(details)
     write_whole(stem.with_suffix(".js"), f"report.receive({work.number},{text});\n".encode())
     return {
         "number": work.number,

@@ -118,13 +118,13 @@ def overlap_with_label_png(
 
 
 def _read_labels(path: Path) -> NDArray[np.integer]:
-    from PIL import Image, UnidentifiedImageError
+    from seamless_pr.datasets.images import read_pillow_pixels  # Brings PyTorch.
 
     try:
-        with Image.open(path) as picture:
-            labels = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise ValueError("expected one channel of category ids; got no whole picture") from error
+        _, labels = read_pillow_pixels(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).removeprefix(f"{path} ")
+        raise ValueError(f"expected one channel of category ids; it {reason}") from error
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         channels = labels.shape[2] if labels.ndim == 3 else 1
         raise ValueError(

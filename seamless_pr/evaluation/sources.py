@@ -23,6 +23,7 @@ from seamless_pr.datasets.panoptic_columns import NO_AREA, Annotation
 from seamless_pr.datasets.panoptic_reader import ParsedPanoptic, parse_panoptic_json
 from seamless_pr.evaluation.map_files import LoadedMap, MapFile, Source
 from seamless_pr.id_maps.id_png import IdRuns, PngError, decode_id_runs
+from seamless_pr.input_files import read_regular
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import LabelSpace
 
@@ -285,7 +286,7 @@ def _coco_maps(parsed: ParsedPanoptic, path: Path, png_dir: Path | None) -> tupl
 
 
 def _read_coco_map(path: Path, annotation: Annotation) -> LoadedMap:
-    return LoadedMap(decode_id_runs(path.read_bytes()), annotation.segments)
+    return LoadedMap(decode_id_runs(read_regular(path)), annotation.segments)
 
 
 def _read_raw_map(path: Path, image: RawImage, read_map: Callable[[RawImage], RawMap]) -> LoadedMap:

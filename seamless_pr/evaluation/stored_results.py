@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.panoptic_records import ImageId
 from seamless_pr.evaluation.class_names import GROUPS
 from seamless_pr.evaluation.results import RESULT_FILE
+from seamless_pr.input_files import read_json
 from seamless_pr.metrics.panoptic_quality import COUNT_NAMES
 from seamless_pr.metrics.segment_matching import PQ_RULES
 from seamless_pr.structures.faults import Fault, FaultyDataError
@@ -29,9 +29,9 @@ def read_evaluation_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; pipelines/evaluate.py --output DIR writes one")
     try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); evaluate again") from error
+        values = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; evaluate again") from error
     messages = _faults(values)
     if messages:
         raise FaultyDataError(

@@ -12,6 +12,8 @@ from typing import Any
 from seamless_pr.files import write_whole
 
 DASH = "–"
+# OWASP, "CSV injection".
+FORMULA_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r")
 CLASS_COLUMNS = {"PQ": "pq", "SQ": "sq", "RQ": "rq", "PQ†": "pq_dagger", "IoU": "iou"}
 BOUNDARY_COLUMNS = {"Boundary PQ": "boundary_pq", "Boundary IoU": "boundary_iou"}
 COUNT_COLUMNS = {"TP": "tp", "FP": "fp", "FN": "fn"}
@@ -117,18 +119,37 @@ def plain_text(table: TextTable) -> str:
 
 
 def csv_text(table: TextTable) -> str:
-    """Comma separated, a dash as an empty cell."""
+    """Comma separated, a dash as an empty cell.
+
+    Spreadsheets run texts that begin like a formula; names get an apostrophe in front, which tells
+    them that the rest is text. Numbers stay as they are.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.heading)
-    writer.writerows([("" if cell == DASH else cell) for cell in row] for row in table.rows)
+    for row in (table.heading, *table.rows):
+        writer.writerow([_spreadsheet_cell(cell) for cell in row])
     return buffer.getvalue()
+
+
+def _spreadsheet_cell(text: str) -> str:
+    if text == DASH:
+        return ""
+    return f"'{text}" if text.startswith(FORMULA_BEGINNINGS) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def markdown_text(table: TextTable) -> str:
     """A Markdown table, columns aligned for readers of the source."""
     heading, *rows = (
-        [cell.replace("|", r"\|") for cell in row] for row in (table.heading, *table.rows)
+        [cell.replace("|", r"\|").replace("<", r"\<") for cell in row]
+        for row in (table.heading, *table.rows)
     )
     padded, widths = _padded(heading, rows)
     first, *others = widths
@@ -154,6 +175,7 @@ def _padded(
     heading: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> tuple[list[list[str]], list[int]]:
     """Heading and rows with all cells of a column as wide, the first to the left; the widths."""
+    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     widths = [
         max(len(name) + MIN_PADDING, *(len(row[column]) for row in rows), 0)
         for column, name in enumerate(heading)

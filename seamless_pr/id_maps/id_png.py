@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.id_maps.jit import helper, kernel
+from seamless_pr.structures.limits import MAX_PIXELS
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOR_GREY, COLOR_RGB, COLOR_PALETTE, COLOR_GREY_ALPHA, COLOR_RGBA = 0, 2, 3, 4, 6
@@ -44,8 +45,8 @@ USUAL_RUNS_PER_ROW = 128
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 # Deflate cannot expand further: a copy of 258 bytes takes at least two bits.
 MAX_EXPANSION = 1032
-# An image side beyond this is a broken or hostile header, not a photograph.
-MAX_PIXELS = 1 << 30
+# Larger maps than `MAX_PIXELS` are believed if the file is not small for them.
+PIXELS_PER_BYTE = 64
 
 
 class PngError(ValueError):
@@ -126,6 +127,12 @@ def decode_id_runs(data: bytes) -> IdRuns:
         PngError: not a PNG, truncated, damaged, or of a kind that holds no 24-bit ids.
     """
     header, compressed = _read_chunks(data)
+    if header.height * header.width > max(MAX_PIXELS, PIXELS_PER_BYTE * len(data)):
+        raise PngError(
+            f"{header.height}x{header.width} pixels in {len(data)} bytes; more than "
+            f"{MAX_PIXELS / 1e6:g} million are read only if there are at most {PIXELS_PER_BYTE} a "
+            "byte: cut the map into tiles"
+        )
     if header.color_type not in (COLOR_RGB, COLOR_RGBA, COLOR_PALETTE) or header.bit_depth == 16:
         raise PngError(
             "expected an 8-bit RGB PNG with ids as R + 256 G + 65536 B; "
@@ -183,7 +190,7 @@ def _read_header(data: bytes) -> _PngHeader:
     )
     if (
         bit_depth not in BIT_DEPTHS.get(color_type, ())
-        or not 0 < height * width <= MAX_PIXELS
+        or not height * width
         or (compression, filtering) != (0, 0)
         or interlace > 1
     ):
@@ -237,7 +244,7 @@ def _decode_with_pillow(data: bytes) -> NDArray[np.uint32]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             return pack_ids(np.asarray(image.convert("RGB")))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PngError(f"damaged PNG: {error}") from error

@@ -14,6 +14,7 @@ from PIL import Image
 from seamless_pr.files import write_whole
 from seamless_pr.id_maps.id_png import PngError, decode_id_png
 from seamless_pr.id_maps.segments import MAX_SEGMENT_ID
+from seamless_pr.input_files import read_regular
 
 
 def read_id_png(path: str | os.PathLike[str]) -> NDArray[np.int32]:
@@ -30,7 +31,7 @@ def read_id_png(path: str | os.PathLike[str]) -> NDArray[np.int32]:
     if not path.is_file():
         raise FileNotFoundError(f"no id PNG at {path}; check the PNG folder or prepare it again")
     try:
-        return decode_id_png(path.read_bytes()).view(np.int32)
+        return decode_id_png(read_regular(path)).view(np.int32)
     except PngError as error:
         raise ValueError(f"{path}: {error}") from error
 

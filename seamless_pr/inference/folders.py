@@ -16,20 +16,24 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from seamless_pr.datasets.images import MAX_PIXELS, read_image
+from seamless_pr.datasets.images import read_image
 from seamless_pr.datasets.remote_files import file_state
 from seamless_pr.drawing.panoptic import draw_panoptic
+from seamless_pr.files import check_writable
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.ops.resize import resize_to_sides
 from seamless_pr.structures.instances import Instances
+from seamless_pr.structures.limits import MAX_PIXELS
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 from seamless_pr.structures.prediction import Prediction
 
 # Decoded images that may wait for a batch of their size, in batches.
 WAITING_BATCHES = 4
 FINDING_THREADS = 16
+# Of the record and the PNG of an image, a block of the disk each; and of a coloured picture.
+LEAST_BYTES, LEAST_OVERLAY_BYTES = 8192, 4096
 _UNNAMED = "{!r} is a name that is no UTF-8 and could be no id in a JSON; rename the file"
 # Of the images that wait between two steps; one larger image may wait all the same.
 WAITING_PIXELS = 40_000_000
@@ -125,6 +129,8 @@ def predict_folder(
 
     Raises:
         ValueError: the folder belongs to another run, or the device cannot compute in fp16.
+        WriteError: the disk is read-only, or full even for the smallest results; said before the
+            work.
     """
     if label is None:
         predictor.check_device()
@@ -133,6 +139,9 @@ def predict_folder(
     with ThreadPoolExecutor(FINDING_THREADS) as pool:  # Storage may be far away.
         is_finished = list(pool.map(folder.is_finished, items))
     unfinished = [item for item, done in zip(items, is_finished) if not done]
+    if unfinished:
+        least = len(unfinished) * (LEAST_BYTES + overlays * LEAST_OVERLAY_BYTES)
+        check_writable(folder.root, least, f"the least of results of {len(unfinished)} images")
     if on_start is not None:
         on_start(len(unfinished), len(items) - len(unfinished))
     unnamed = [item for item in unfinished if not _is_text(item.name)]

@@ -22,6 +22,7 @@ from seamless_pr.datasets.image_files import (
 from seamless_pr.datasets.panoptic_records import ImageRecord
 from seamless_pr.datasets.remote_files import FileState, Location, as_location, is_uri, list_uri
 from seamless_pr.files import safe_join
+from seamless_pr.input_files import read_regular
 
 LIST_EXTENSIONS = (".txt", ".lst")
 # Of a file or folder name; file systems take 255, and results have extensions.
@@ -150,6 +151,9 @@ def _read_list(path: Path) -> tuple[list[Location], Path]:
     entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not entries:
         raise FileNotFoundError(f"{path} lists no images; write one path a line")
+    for entry in entries:
+        if not PurePosixPath(entry.partition("://")[2] if is_uri(entry) else entry).name:
+            raise ValueError(f"{path} has a line {entry!r:.80}, which names no file; correct it")
     locations = (as_location(entry) for entry in entries)
     paths = [path.parent / place if isinstance(place, Path) else place for place in locations]
     return sorted(paths, key=str), path.parent
@@ -157,7 +161,7 @@ def _read_list(path: Path) -> tuple[list[Location], Path]:
 
 def _read_text(path: Path) -> str:
     """UTF-8 with or without a mark, or UTF-16 with one, as PowerShell writes it."""
-    data = path.read_bytes()
+    data = read_regular(path)
     encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         return data.decode(encoding)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from seamless_pr.datasets.coco_panoptic import category_json
 from seamless_pr.datasets.coco_results import to_coco, to_coco_instances
-from seamless_pr.datasets.images import MAX_PIXELS
 from seamless_pr.datasets.remote_files import file_state, location_name
 from seamless_pr.files import (
     WriteError,
@@ -27,8 +26,10 @@ from seamless_pr.files import (
     write_whole,
 )
 from seamless_pr.inference.image_list import ImageItem
+from seamless_pr.input_files import read_json
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.limits import MAX_PIXELS
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 
 _NEW_OUTPUT = "give another --output, or delete that folder"
@@ -259,7 +260,7 @@ class PredictionFolder:
 
     def _read_record(self, item: ImageItem) -> dict[str, Any] | None:
         try:
-            record: dict[str, Any] = json.loads(self._record_file(item).read_text(encoding="utf-8"))
+            record = read_json(self._record_file(item))
         except (FileNotFoundError, ValueError):
             return None  # One that somebody damaged is made again.
         return record if isinstance(record, dict) else None
@@ -267,9 +268,9 @@ class PredictionFolder:
 
 def _read_settings(run_file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(run_file.read_bytes())
+        found = read_json(run_file)
     except ValueError as error:
-        raise ValueError(f"{run_file} is not JSON ({error}); {_NEW_OUTPUT}") from error
+        raise ValueError(f"{error}; {_NEW_OUTPUT}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{run_file} is not of a prediction; {_NEW_OUTPUT}")
     return found

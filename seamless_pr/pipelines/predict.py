@@ -44,7 +44,6 @@ from pathlib import Path
 
 from seamless_pr.datasets.class_readings import contradictions
 from seamless_pr.datasets.coco_images import read_stated_categories
-from seamless_pr.datasets.images import MAX_PIXELS
 from seamless_pr.datasets.label_spaces import stuff_first
 from seamless_pr.inference.cpu_memory import keep_freed_memory
 from seamless_pr.inference.folders import ImageOutcome, predict_folder
@@ -61,6 +60,7 @@ from seamless_pr.pipelines.wanted_predictor import (
 from seamless_pr.progress import Progress
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import Category, LabelSpace
+from seamless_pr.structures.limits import MAX_PIXELS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -89,8 +89,23 @@ class Stage:
             except EXPECTED_ERRORS as error:
                 print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
                 return ExitCode.FAILED
+            except RuntimeError as error:
+                if not _is_want_of_memory(error):
+                    raise
+                print(f"error: not enough memory ({_first_line(error)})", file=sys.stderr)
+                return ExitCode.FAILED
             except KeyboardInterrupt as stop:
                 terminated = isinstance(stop, Terminated) or is_terminated()
                 reason = "SIGTERM" if terminated else "Ctrl-C"
                 print(f"stopped by {reason}; {self.when_stopped}", file=sys.stderr)
                 return ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
+
+
+def _is_want_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch says that the processor's or a GPU's memory does not suffice."""
+    text = str(error)
+    return "can't allocate memory" in text or "out of memory" in text
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -29,13 +29,17 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
+
 from seamless_pr.build.configs import load_config
 from seamless_pr.build.run_folder import run_folder
 from seamless_pr.build.runs import build_trainer
 from seamless_pr.config.schema import Config
 from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
 from seamless_pr.pipelines.stage import Stage
+from seamless_pr.structures.faults import FaultyDataError
 from seamless_pr.training.distributed import barrier, join_torchrun, leave, rank
+from seamless_pr.training.trainer import Trainer
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,24 +75,41 @@ def run(options: argparse.Namespace) -> None:
 
         train_on_cluster(config, Path(options.output), options.storage)
     else:
-        train(config, Path(options.output))
+        train(config, Path(options.output), options.config)
 
 
-def train(config: Config, output: Path) -> None:
-    """Trains in this process, alone or as a worker of torchrun."""
+def train(config: Config, output: Path, source: str = "config") -> None:
+    """Trains in this process, alone or as a worker of torchrun.
+
+    Args:
+        config: the run.
+        output: its folder.
+        source: where the config comes from, for messages.
+    """
     device = join_torchrun()
     try:
         with run_folder(output, config) if rank() == 0 else nullcontext():
             barrier()
-            try:
-                trainer = build_trainer(config, output, device=device)
-            except TypeError as error:  # Of a network of timm, about model.backbone.options.
-                raise ValueError(str(error)) from error
-            trainer.run()
+            _build(config, output, device, source).run()
         if rank() == 0:
             print(f"weights: {output / 'weights.safetensors'}", flush=True)
     finally:
         leave()
+
+
+def _build(config: Config, output: Path, device: torch.device, source: str) -> Trainer:
+    """The trainer; whatever of the config cannot be had is told with the config's name."""
+    try:
+        return build_trainer(config, output, device=device)
+    except FaultyDataError:
+        raise
+    # A network of timm raises TypeErrors about model.backbone.options, PyTorch RuntimeErrors about
+    # sizes that no tensor has.
+    except (OSError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, OSError | ValueError):
+            reason = str(error)
+        raise ValueError(reason if source in reason else f"{source}: {reason}") from error
 
 
 def default_output(config_path: str) -> Path:

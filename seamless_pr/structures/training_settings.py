@@ -141,6 +141,8 @@ class TrainingSettings:
         evaluation_interval_steps: validation every so many steps, and at the end; 0: never.
         num_example_pictures: validation images that are drawn for TensorBoard after each
             validation.
+        accept_changed_data: go on with a run though its training or validation data were changed
+            since it began; False: that is refused.
     """
 
     steps: Count = 48000
@@ -156,6 +158,7 @@ class TrainingSettings:
     checkpoint_interval_steps: Count = 1000
     evaluation_interval_steps: CountOrZero = 2000
     num_example_pictures: CountOrZero = 4
+    accept_changed_data: bool = False
 
     def __post_init__(self) -> None:
         if self.loss_scale and self.amp != "fp16":

@@ -327,19 +327,29 @@ class Trainer:
                 f"initial_weights.file={checkpoint / WEIGHTS_NAME}"
             )
         fingerprints = {state.get("data_fingerprint", ""), self._data_fingerprint} - {""}
-        if len(fingerprints) > 1:
+        if len(fingerprints) > 1 and not self._training.accept_changed_data:
             raise ValueError(
                 f"{checkpoint} was trained on other data than those that data.train names now: "
                 "pictures or id PNGs were added, removed or changed in size since; put the earlier "
-                "ones back to go on with that run, or choose another output folder"
+                "ones back to go on with that run, choose another output folder, or go on with "
+                "the changed ones by training.accept_changed_data=true"
             )
-        self.network.load_state_dict(weights)
-        self._step.load_state_dict(state)
-        self._steps_done = state["step"]
-        self._best_pq = state["best_pq"]
-        self._best_step = state["best_step"]
-        self._validation = _Validation(state["validation_step"], state["validation_metrics"])
-        self._seconds_before = state["seconds"]
+        try:
+            self.network.load_state_dict(weights)
+            self._step.load_state_dict(state)
+            self._steps_done = int(state["step"])
+            self._best_pq = float(state["best_pq"])
+            self._best_step = int(state["best_step"])
+            self._validation = _Validation(
+                int(state["validation_step"]), dict(state["validation_metrics"])
+            )
+            self._seconds_before = float(state["seconds"])
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{checkpoint} does not fit this run ({reason}); remove that folder to go on from "
+                "an older checkpoint, or to start the run again"
+            ) from error
         if resume_from is None and rank() == 0:
             self._checkpoints.settle(checkpoint, self._best_step == self._steps_done)
 

@@ -6,7 +6,6 @@ predictors change their order on the way; everything else only changes its name.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,20 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seamless_pr.weights.array_pickles import StoredArray, read_array_pickle
 from seamless_pr.weights.key_report import KeyReport, fit_keys
 from seamless_pr.weights.tensor_files import read_pickled
-
-# All that a pickle of numpy arrays in plain containers refers to; old files say numpy.core.
-_SAFE_GLOBALS = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("collections", "OrderedDict"),
-    ("_codecs", "encode"),
-}
-_NUMPY_CORE = np.ndarray.__reduce__(np.zeros(0))[0].__module__.rpartition(".")[0]
 
 # Constants of the network that older versions stored as well.
 _CONSTANTS = re.compile(r"pixel_mean|pixel_std|.*\.cell_anchors\.\d+|.*\.num_batches_tracked")
@@ -166,8 +154,8 @@ def read_zoo_file(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} must hold named arrays; got {type(content).__name__}")
     tensors = {}
     for name, value in content.items():
-        if isinstance(value, np.ndarray):
-            value = torch.from_numpy(np.ascontiguousarray(value))
+        if isinstance(value, StoredArray):
+            value = torch.from_numpy(np.ascontiguousarray(value.array))
         if not isinstance(value, Tensor):
             raise ValueError(
                 f"{path}: '{name}' must be an array; got {type(value).__name__}; is this a "
@@ -177,21 +165,10 @@ def read_zoo_file(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Knows numpy arrays and containers; everything else in a pickle is an error."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) not in _SAFE_GLOBALS:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-        return super().find_class(module.replace("numpy._core", _NUMPY_CORE), name)
-
-
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         try:
-            # Zoo files were written by Python 2, whose texts are bytes.
-            return _ArrayUnpickler(file, encoding="latin1").load()
+            return read_array_pickle(file)
         except Exception as error:  # Unpickling raises a dozen unrelated types on damaged files.
             raise ValueError(
                 f"{path} is not a pickle of numpy arrays in plain containers: {error}; nothing of "

@@ -6,7 +6,6 @@ decoder; then to ours. Classes change from the order of their dataset to stuff f
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seamless_pr.datasets.label_spaces import label_space_from_categories, load_labels
+from seamless_pr.input_files import read_json
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.weights.key_report import KeyReport, fit_keys
 
@@ -209,7 +209,7 @@ def described_classes(path: str | Path) -> tuple[LabelSpace, list[int]]:
     if not path.is_file():
         raise FileNotFoundError(f"file of categories {path} does not exist")
     try:
-        categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
+        categories = read_json(path)["categories"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} must be a JSON object with 'categories', as a COCO panoptic JSON; got "

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from seamless_pr.weights.array_pickles import StoredDtype, stored_scalar
 
 # Under these keys training programs keep the weights beside the rest of their state.
 _NESTING_KEYS = ("state_dict", "model")
@@ -142,11 +143,8 @@ def _is_larger_than_its_data(value: Any) -> bool:
 
 def _numpy_numbers() -> list[Any]:
     """What a pickled NumPy number is made of: old checkpoints hold their best score as one."""
-    scalar = np.float64(0).__reduce__()[0]
-    types = {type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")}
     return [
-        np.dtype,
-        *types,
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
+        (StoredDtype, "numpy.dtype"),
+        (stored_scalar, "numpy.core.multiarray.scalar"),
+        (stored_scalar, "numpy._core.multiarray.scalar"),
     ]

@@ -96,3 +96,7 @@ def test_a_run_whose_annotations_were_changed_is_not_continued(tmp_path: Path) -
         claim_run_folder(tmp_path / "run", config)
     path.write_text("{}")
     claim_run_folder(tmp_path / "run", config)
+    path.write_text("[]")
+    accepting = replace(config, training=replace(config.training, accept_changed_data=True))
+    claim_run_folder(tmp_path / "run", accepting)
+    claim_run_folder(tmp_path / "run", config)

@@ -64,6 +64,7 @@ def test_polygons_are_painted_as_by_pycocotools() -> None:
         ([[1, 2, 3, 4, 5, 10**400]], "must be [x, y, x, y, ...] in pixels"),
         ([[1, 2, 3, 4, 5, float("nan")]], "must be [x, y, x, y, ...] in pixels"),
         ([[1, 2, 3, 4, 5, True]], "must be [x, y, x, y, ...] in pixels"),
+        ([[0, 0, 120, 80] * 20000], "the outline has"),
         ({"size": [9, 12], "counts": [108]}, "the image has [9, 13]"),
         ({"size": [9, 13], "counts": [116]}, "cover 116 pixels"),
         ({"size": [9, 13], "counts": [118, -1]}, "a run length is negative"),

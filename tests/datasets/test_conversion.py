@@ -240,7 +240,7 @@ def test_pictures_that_do_not_fit_are_faults_and_are_looked_at_again_when_they_c
     convert(split, tmp_path / "out")
     written.clear()
     pictures[0].unlink()
-    with pytest.raises(FaultyDataError, match=r"0\.png: cannot be read as an image"):
+    with pytest.raises(FaultyDataError, match=r"0\.png: no image file"):
         convert(split, tmp_path / "out")
     assert written == []
 

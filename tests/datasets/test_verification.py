@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json, write_panoptic_json
-from seamless_pr.datasets.verification import upright_size, verify_dataset
+from seamless_pr.datasets.images import whole_picture_size
+from seamless_pr.datasets.verification import verify_dataset
 from seamless_pr.id_maps.id_png_files import read_id_png, write_id_png
 from tests.support.panoptic_files import write_panoptic_dataset, write_png
 
@@ -99,7 +100,7 @@ def test_image_of_other_size_is_named(json_path: Path) -> None:
     assert faults_of(json_path, images=True) == [
         "images/a.png: size 3x2 (height x width); the JSON says 2x3"
     ]
-    assert upright_size(json_path.parent / "images" / "a.png") == (3, 2)
+    assert whole_picture_size(json_path.parent / "images" / "a.png") == (3, 2)
 
 
 def test_half_converted_dataset_says_what_to_do(json_path: Path) -> None:

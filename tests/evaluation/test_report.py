@@ -61,6 +61,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
     gt, pred = open_ground_truth(files.gt_json), open_predictions(files.pred_json)
     values = evaluation_json(evaluate(gt, pred))
     values["per_category"][3]["name"] = "person </script><b>"
+    values["per_category"][4]["name"] = "<!--<script>"
     page = write_report(values, gt, pred, folder / "out", images=folder / "photographs")
     return page, values
 
@@ -87,6 +88,8 @@ def test_names_cannot_break_out_of_the_data(report: tuple[Path, dict[str, Any]])
     text = report[0].read_text()
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.S)
     assert json.loads(data)["classes"][3]["name"] == "person </script><b>"
+    assert json.loads(data)["classes"][4]["name"] == "<!--<script>"
+    assert "<" not in data
 
 
 def test_galleries_order_images_by_quality_and_then_by_weight() -> None:

@@ -87,7 +87,9 @@ def test_missing_and_misfit_pictures_are_all_listed(tmp_path: Path) -> None:
         "image 'image_0': no PNG of that name",
         "image 'image_1': the PNG is 3x5 pixels (height x width), the ground truth 3x4",
         "image 'image_2': expected one channel of category ids; got 3 channels of uint8",
-        "image 'image_3': expected one channel of category ids; got no whole picture",
+        "image 'image_3': expected one channel of category ids; it cannot be read as an "
+        "image (unknown format; expected one of BMP, GIF, JPEG, PNG, TIFF, WEBP); it is damaged or "
+        "of another kind: copy it again, convert it to PNG or leave it out",
     ]
 
 

@@ -56,6 +56,38 @@ def test_latex_escapes_special_letters() -> None:
     assert text.startswith(r"\begin{tabular}{lrr}")
 
 
+HOSTILE = TextTable(
+    ("class", "PQ"),
+    (
+        ('=HYPERLINK("http://x")', "-1.0"),
+        ("@SUM(A1)", "+2.5"),
+        ("-cmd|' /C calc'!A0", "3"),
+        ("\\input{/etc/passwd} 100% #1 ~^", "4"),
+        ("two\nlines", "5"),
+        ("<!--<script>", "6"),
+    ),
+)
+
+
+def test_a_name_is_no_formula_in_a_spreadsheet_and_a_number_stays_one() -> None:
+    rows = list(csv.reader(io.StringIO(csv_text(HOSTILE))))
+    assert [row[0] for row in rows[1:4]] == [
+        '\'=HYPERLINK("http://x")',
+        "'@SUM(A1)",
+        "'-cmd|' /C calc'!A0",
+    ]
+    assert [row[1] for row in rows[1:]] == ["-1.0", "+2.5", "3", "4", "5", "6"]
+
+
+def test_a_name_is_no_command_of_latex_and_no_row_or_element_of_its_own() -> None:
+    text = latex_text(HOSTILE)
+    assert r"\textbackslash{}input\{/etc/passwd\} 100\% \#1 \textasciitilde{}" in text
+    assert "two lines" in text
+    markdown = markdown_text(HOSTILE)
+    assert r"\<!--\<script>" in markdown
+    assert len(markdown.splitlines()) == 2 + len(HOSTILE.rows)
+
+
 def test_a_table_is_written_in_every_form(tmp_path: Path) -> None:
     write_table(TABLE, tmp_path / "out" / "classes")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

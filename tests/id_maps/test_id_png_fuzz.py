@@ -81,7 +81,6 @@ def test_a_damaged_file_is_refused_or_read_and_never_crashes(seed: int) -> None:
 @pytest.mark.parametrize(
     "size, kind, bits, methods",
     [
-        ((1 << 31, 1 << 31), 2, 8, (0, 0, 0)),
         ((0, 5), 2, 8, (0, 0, 0)),
         ((5, 5), 2, 4, (0, 0, 0)),
         ((5, 5), 5, 8, (0, 0, 0)),
@@ -100,17 +99,18 @@ def test_impossible_headers_are_refused_before_anything_is_allocated(
 
 
 def test_a_small_file_cannot_ask_for_a_large_picture() -> None:
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", 7_000, 7_000, 8, 2, 0, 0, 0)
     body = zlib.compress(bytes(1000))
     data = SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
-    with pytest.raises(PngError, match="too little image data for 2700030000 bytes of pixels"):
+    with pytest.raises(PngError, match="too little image data for 147007000 bytes of pixels"):
         decode_id_png(data)
 
 
-def test_a_palette_picture_that_is_too_large_is_refused() -> None:
-    header = struct.pack(">IIBBBBB", 32_000, 32_000, 8, 3, 0, 0, 0)
+@pytest.mark.parametrize("kind", [2, 3])
+def test_a_picture_that_is_too_large_for_its_file_is_refused_unread(kind: int) -> None:
+    header = struct.pack(">IIBBBBB", 32_000, 32_000, 8, kind, 0, 0, 0)
     chunks = [_chunk(b"IHDR", header), _chunk(b"PLTE", bytes(3)), _chunk(b"IDAT", b"")]
-    with pytest.raises(PngError, match="damaged PNG"):
+    with pytest.raises(PngError, match="32000x32000 pixels in 72 bytes; more than 64 million"):
         decode_id_png(SIGNATURE + b"".join([*chunks, _chunk(b"IEND", b"")]))
 
 

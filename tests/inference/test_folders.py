@@ -245,6 +245,18 @@ def test_a_kill_at_any_file_operation_costs_no_result_and_leaves_no_rubbish(
     assert operation > 40
 
 
+def test_a_disk_that_is_full_is_told_before_the_first_image(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = list_images(images)
+    nearly_full = shutil._ntuple_diskusage(10**9, 10**9, 20_000)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
+    seen: list[ImageOutcome] = []
+    with pytest.raises(WriteError, match=rf"results of {len(items)} images takes"):
+        predict_folder(make_predictor(), items, tmp_path / "out", on_image=seen.append)
+    assert seen == []
+
+
 def test_killed_run_continues_with_the_images_not_finished(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     items = list_images(images)

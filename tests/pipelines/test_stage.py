@@ -57,6 +57,22 @@ def test_mistakes_and_the_machines_limits_are_an_error_line_and_code_1(
     assert capsys.readouterr().err == f"error: {error}\n"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried",
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+    ],
+)
+def test_want_of_memory_is_an_error_line_and_another_runtime_error_a_fault_of_the_program(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert raising(RuntimeError(f"{text}\nC++ stack")).main([]) == 1
+    assert capsys.readouterr().err == f"error: not enough memory ({text})\n"
+    with pytest.raises(RuntimeError, match="shapes"):
+        raising(RuntimeError("shapes do not fit")).main([])
+
+
 def test_an_error_without_words_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert raising(MemoryError()).main([]) == 1
     assert capsys.readouterr().err == "error: MemoryError\n"

@@ -1,0 +1,47 @@
+"""The one way of reading a file that somebody else has written."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from typing import Any
+
+# Devices have no end, and some file systems hold files of terabytes that take no room.
+MAX_BYTES = 4_000_000_000
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """The content of a regular file; a device, a pipe or a socket is never waited for.
+
+    Raises:
+        FileNotFoundError: no such file.
+        OSError: not a regular file, larger than any that is read whole, or refused by the system;
+            the message names it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(f"{os.fspath(path)} is not a regular file; give a file with content")
+        if state.st_size > MAX_BYTES:
+            size = f"{state.st_size / 1e9:.1f} GB"
+            raise OSError(f"{os.fspath(path)} has {size}, more than any file that is read whole")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError, OSError: as `read_regular`.
+        ValueError: no JSON, or nested beyond any use; the message names the file.
+    """
+    try:
+        return json.loads(read_regular(path))
+    except (ValueError, RecursionError) as error:
+        name = os.fspath(path)
+        raise ValueError(f"{name} is not JSON, or only a part of it ({error})") from error

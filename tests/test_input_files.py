@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from seamless_pr.input_files import MAX_BYTES, read_json, read_regular
+
+
+def test_a_regular_file_is_read_whole_and_a_link_to_it_too(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").symlink_to("a")
+    assert read_regular(tmp_path / "a") == read_regular(tmp_path / "b") == b"abc"
+
+
+def test_devices_pipes_and_folders_are_refused_at_once_by_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match=f"{path} is not a regular file"):
+            read_regular(path)
+
+
+def test_a_file_that_claims_terabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(OSError, match=r"sparse has 4\.0 GB"):
+        read_regular(tmp_path / "sparse")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": ', b"[" * 200_000, b'{"a": \xff}', b"9" * 5000, b"\0"]
+)
+def test_what_is_no_json_is_an_error_that_names_the_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is not JSON, or only a part of it"):
+        read_json(tmp_path / "a.json")
