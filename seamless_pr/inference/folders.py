@@ -254,7 +254,7 @@ def label_images(
 def _wanted_instances(prediction: Prediction) -> Instances:
     if prediction.instances is None:
         raise ValueError("this network finds no instances; leave out --instances")
-    return prediction.instances
+    return prediction.instances.to("cpu")
 
 
 def write_image(labelled: LabelledImage | ImageOutcome, folder: PredictionFolder) -> ImageOutcome:

@@ -36,7 +36,7 @@ class Predictor:
 
     Attributes:
         label_space: classes of the results.
-        device: where the network runs; results are on the CPU.
+        device: where the network runs.
         settings: plain values that decide the result (weights digest, sizes, amp, ...), for
             the record of a prediction folder; see `describe`.
     """
@@ -84,6 +84,10 @@ class Predictor:
     def network(self) -> Network:
         """The network itself, in evaluation mode, on its device."""
         return self._network
+
+    def note(self, **settings: Any) -> None:
+        """Adds values that decide the results to what `describe` says."""
+        self._settings |= settings
 
     @property
     def label_space(self) -> LabelSpace:
@@ -142,7 +146,10 @@ class Predictor:
                 predictions = self.predict_resized(
                     [resized[index] for index in chunk], [_size(tensors[index]) for index in chunk]
                 )
-                results.update(zip(chunk, predictions, strict=True))
+                results.update(
+                    (index, prediction.to("cpu"))
+                    for index, prediction in zip(chunk, predictions, strict=True)
+                )
         return [results[index] for index in range(len(images))]
 
     def resize(self, image: Tensor) -> Tensor:
@@ -160,7 +167,8 @@ class Predictor:
             original_sizes: (height, width) of each image before `resize`.
 
         Returns:
-            As `predict`.
+            As `predict`, but only the panoptic map has left the device: the rest is copied by those
+            who want it.
         """
         sizes = {_size(image) for image in images}
         if len(sizes) != 1:
@@ -168,7 +176,23 @@ class Predictor:
         batch = ImageBatch.from_images(images).to(self.device)
         with torch.inference_mode(), self._autocast():
             predictions = self._network.predict(batch, list(original_sizes))
-        return [_without_crowd(prediction.to("cpu")) for prediction in predictions]
+        return [_without_crowd(prediction) for prediction in predictions]
+
+    def predict_tile(self, tile: Tensor) -> tuple[Prediction, Tensor | None]:
+        """Labels a part of a large image at its own size.
+
+        Args:
+            tile: [3, H, W] uint8.
+
+        Returns:
+            The prediction, whose panoptic map is on the CPU, and what `Network.dense_scores` says.
+        """
+        batch = ImageBatch.from_images([tile]).to(self.device)
+        with torch.inference_mode(), self._autocast():
+            outputs = self._network.outputs(batch)
+            (prediction,) = self._network.finish(outputs, [_size(tile)])
+            scores = self._network.dense_scores(outputs, 0, _size(tile))
+        return _without_crowd(prediction), scores
 
     def _autocast(self) -> AbstractContextManager[Any]:
         self.check_device()

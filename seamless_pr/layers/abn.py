@@ -20,6 +20,7 @@ from seamless_pr.layers.norm_act import (
     FrozenBatchNormAct,
     GroupNormAct,
 )
+from seamless_pr.ops.fixed_shapes import needs_fixed_shapes
 
 
 class NormActFactory(Protocol):
@@ -80,12 +81,18 @@ class ABN(TrainedBatchNorm):
 class InPlaceABN(ABN):
     """`ABN` that overwrites its input and keeps one activation tensor for backward, not two.
 
-    `forward`: [N, C, *] -> the same tensor, overwritten. Whoever made the input must not need it
-    for its own backward pass (a convolution does not; a ReLU does), and whoever reads the output
-    must not change it in place. autograd raises an error in both cases.
+    `forward`: [N, C, *] -> the same tensor, overwritten; a new one in predictions of fixed shapes.
+    Whoever made the input must not need it for its own backward pass (a convolution does not; a
+    ReLU does), and whoever reads the output must not change it in place. autograd raises an error
+    in both cases.
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.training and not torch.is_grad_enabled() and needs_fixed_shapes(x):
+            # One operation for a GPU to start, where the in-place function takes three; and one
+            # that can be exported.
+            scale = self.weight.abs() + self.eps
+            return self._activate(self._batch_norm(x, scale), in_place=True)
         return self._normalize_in_place(x)
 
 

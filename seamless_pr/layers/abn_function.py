@@ -21,6 +21,13 @@ from torch import Tensor
 
 from seamless_pr.layers.batch_statistics import BatchStatistics
 
+# PyTorch knows no shape of this operation, so that nothing that contains it could be traced or
+# tested without a GPU. The library object must live as long as what it registers.
+_ELEMENTWISE_NORM = "batch_norm_elemt.out"
+_LIBRARY = torch.library.Library("aten", "IMPL")
+if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{_ELEMENTWISE_NORM}", "Meta"):
+    _LIBRARY.impl(_ELEMENTWISE_NORM, lambda *arguments, out: out, "Meta")
+
 
 class InPlaceNormAct(torch.autograd.Function):
     """Normalises, scales and activates x in place; see the head of the file."""

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seamless_pr.ops.fixed_shapes import needs_fixed_shapes
+
 # What a layer of the point head writes for so many points is still in the processor's cache when
 # the next layer reads it.
 CPU_BLOCK_POINTS = 1024
@@ -19,8 +21,8 @@ class PointHead(nn.Module):
     """The point MLP: fine features and coarse logits of a point -> its logits.
 
     forward: fine [M, C], coarse [M, K] -> [M, K]. A layer's weight is one matrix
-    [hidden, inputs + K]; it is applied in two parts, so that fine and coarse inputs are never
-    concatenated.
+    [hidden, inputs + K]; on the CPU it is applied in two parts, so that fine and coarse inputs are
+    never concatenated.
 
     Args:
         in_channels: C.
@@ -54,10 +56,21 @@ class PointHead(nn.Module):
         nn.init.zeros_(self.predictor.bias)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        if fine.device.type != "cpu":
-            return self._block(fine, coarse)
+        if needs_fixed_shapes(fine):
+            return self._products(fine, coarse)
         blocks = zip(fine.split(CPU_BLOCK_POINTS), coarse.split(CPU_BLOCK_POINTS))
         return torch.cat([self._block(*block) for block in blocks])
+
+    def _products(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """One product a layer of all points: a GPU is quick at those, and slow at starting many."""
+        for layer in (*self.layers, self.predictor):
+            assert isinstance(layer, nn.Linear)
+            takes_coarse = layer.in_features > fine.shape[1]
+            inputs = torch.cat([fine, coarse.to(fine.dtype)], dim=1) if takes_coarse else fine
+            fine = layer(inputs)
+            if layer is not self.predictor:
+                fine = fine.relu_()
+        return fine
 
     def _block(self, fine: Tensor, coarse: Tensor) -> Tensor:
         # The bias is the weight of one more coarse input, so that it costs no pass over memory.

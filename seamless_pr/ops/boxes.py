@@ -13,6 +13,8 @@ import torch
 import torchvision
 from torch import Tensor
 
+from seamless_pr.ops.vectors import vector
+
 # A decoded box is at most this many times as large as its reference (1000 px from a 16 px anchor).
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 # References thinner than this (pixels) are widened before their size becomes a divisor.
@@ -29,18 +31,18 @@ def box_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     """Intersection over union of every pair.
 
     Args:
-        boxes_a: [A, 4].
-        boxes_b: [B, 4].
+        boxes_a: [..., A, 4].
+        boxes_b: [..., B, 4].
 
     Returns:
-        [A, B] in [0, 1]; 0 where both boxes are empty.
+        [..., A, B] in [0, 1]; 0 where both boxes are empty.
     """
-    a, b = boxes_a[:, None], boxes_b[None]
+    a, b = boxes_a[..., :, None, :], boxes_b[..., None, :, :]
     # One coordinate at a time: half the memory traffic of [A, B, 2] temporaries.
     width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
     height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
     intersection = width.clamp_(min=0).mul_(height.clamp_(min=0))
-    union = (box_area(boxes_a)[:, None] + box_area(boxes_b)[None]).sub_(intersection)
+    union = (box_area(boxes_a)[..., :, None] + box_area(boxes_b)[..., None, :]).sub_(intersection)
     return intersection.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
@@ -92,7 +94,7 @@ def encode_boxes(
     size = boxes[..., 2:] - boxes[..., :2]
     shift = (boxes[..., :2] + 0.5 * size) - (reference[..., :2] + 0.5 * reference_size)
     deltas = torch.cat([shift / reference_size, (size / reference_size).log()], dim=-1)
-    return deltas * deltas.new_tensor(weights)
+    return deltas * vector(weights, deltas)
 
 
 def decode_boxes(
@@ -114,7 +116,7 @@ def decode_boxes(
         [..., 4] float32.
     """
     reference, deltas = reference.float(), deltas.float()
-    deltas = deltas / deltas.new_tensor(weights)
+    deltas = deltas / vector(weights, deltas)
     reference_size = reference[..., 2:] - reference[..., :2]
     center = reference[..., :2] + 0.5 * reference_size + reference_size * deltas[..., :2]
     least = -MAX_LOG_SCALE if limits_shrinking else None
@@ -130,15 +132,16 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int], *, keeps_pixel: bool = Fals
     pixel at the border.
     """
     height, width = size
-    least = 1 if keeps_pixel else 0
-    lower = boxes.new_tensor([0, 0, least, least])
-    upper = boxes.new_tensor([width - least, height - least, width, height])
+    if not keeps_pixel:
+        return torch.minimum(boxes.clamp(min=0), vector([width, height] * 2, boxes))
+    lower = vector([0, 0, 1, 1], boxes)
+    upper = vector([width - 1, height - 1, width, height], boxes)
     return torch.minimum(torch.maximum(boxes, lower), upper)
 
 
 def last_pixels(boxes: Tensor) -> Tensor:
     """Boxes [..., 4] whose ends are the indices of their last pixels (mmdetection 1.x)."""
-    return boxes - boxes.new_tensor([0, 0, 1, 1])
+    return boxes - vector([0, 0, 1, 1], boxes)
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, max_kept: int | None = None) -> Tensor:

@@ -11,10 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seamless_pr.ops.fixed_shapes import needs_fixed_shapes
+
 # Above this share of undecided pixels one dense pass is cheaper than gathering them.
 _DENSE_FRACTION = 0.25
 # Of a large photograph not all rows are computed at once, for the sake of the memory.
 STRIP_ROWS = 1024
+# The same for all classes of a strip on a GPU.
+_NUMBERS_AT_ONCE = 2**26
 
 _Neighbours = tuple[Tensor, Tensor, Tensor]
 
@@ -83,8 +87,12 @@ def resampled_classes(logits: Tensor, grid: ResampleGrid) -> Tensor:
     """
     _, height, width = logits.shape
     device = logits.device
+    if (height, width) == tuple(grid.output_size) and grid.cells_per_pixel == (1.0, 1.0):
+        return _argmax_classes(logits)
     vertical = _neighbours(height, grid.output_size[0], grid.cells_per_pixel[0], device)
     horizontal = _neighbours(width, grid.output_size[1], grid.cells_per_pixel[1], device)
+    if needs_fixed_shapes(logits):
+        return _all_classes(logits.float(), vertical, horizontal)
     cell_classes = _argmax_classes(logits)
     cells = logits.flatten(1).T.float().contiguous()
     strips = zip(*(part.split(STRIP_ROWS) for part in vertical), strict=True)
@@ -141,7 +149,9 @@ def _neighbours(
 
 
 def _argmax_classes(logits: Tensor) -> Tensor:
-    """[K, h, w] -> [h, w] int16 first largest class; a running comparison beats argmax."""
+    """[K, h, w] -> [h, w] int16 first largest class; on the CPU comparisons beat argmax."""
+    if needs_fixed_shapes(logits):
+        return logits.argmax(0).to(torch.int16)
     best, classes = logits[0].clone(), torch.zeros_like(logits[0], dtype=torch.int16)
     for index in range(1, len(logits)):
         larger = logits[index] > best
@@ -162,3 +172,15 @@ def _dense_classes(logits: Tensor, vertical: _Neighbours, horizontal: _Neighbour
         classes.masked_fill_(larger, index)
         torch.maximum(best, resized, out=best)
     return classes
+
+
+def _all_classes(logits: Tensor, vertical: _Neighbours, horizontal: _Neighbours) -> Tensor:
+    """All classes at once, as many rows of the output as fit."""
+    left, right, u = horizontal
+    num_rows = max(1, _NUMBERS_AT_ONCE // (len(logits) * len(left)))
+    classes = []
+    for top, bottom, v in zip(*(part.split(num_rows) for part in vertical), strict=True):
+        rows = torch.lerp(logits[:, top], logits[:, bottom], v[:, None])
+        resized = torch.lerp(rows[:, :, left], rows[:, :, right], u)
+        classes.append(resized.argmax(0).to(torch.int16))
+    return torch.cat(classes)

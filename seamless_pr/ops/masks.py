@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seamless_pr.ops.mask_paste import PIXELS_AT_ONCE, paste_masks, paste_pixel_masks
 from seamless_pr.ops.opencv_resize import resize_probs
+from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.instances import MaskCrop, Masks
 
 
@@ -41,7 +44,7 @@ class BoxMasks:
         return replace(self, logits=self.logits[index], boxes=self.boxes[index])
 
     def scaled(self, scale_x: float, scale_y: float) -> BoxMasks:
-        factors = self.boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+        factors = vector([scale_x, scale_y, scale_x, scale_y], self.boxes)
         return replace(self, boxes=self.boxes * factors)
 
     def to(self, device: torch.device | str) -> BoxMasks:
@@ -62,6 +65,14 @@ class BoxMasks:
             image_size,
             threshold,
             includes_threshold=includes_threshold,
+        )
+
+    def paste(
+        self, image_size: tuple[int, int], threshold: float, *, includes_threshold: bool = False
+    ) -> Tensor:
+        probs = self.logits.float().sigmoid()
+        return paste_masks(
+            probs, self.boxes, image_size, threshold, includes_threshold=includes_threshold
         )
 
 
@@ -88,6 +99,14 @@ class PixelBoxMasks(BoxMasks):
         values = values[max(-top, 0) : image_size[0] - top, max(-left, 0) : image_size[1] - left]
         mask = values >= threshold if includes_threshold else values > threshold
         return MaskCrop(mask, max(top, 0), max(left, 0))
+
+    def paste(
+        self, image_size: tuple[int, int], threshold: float, *, includes_threshold: bool = False
+    ) -> Tensor:
+        probs = self.logits.float().sigmoid()
+        return paste_pixel_masks(
+            probs, self.boxes, image_size, threshold, includes_threshold=includes_threshold
+        )
 
 
 @dataclass(frozen=True)
@@ -125,14 +144,34 @@ class ImageMasks:
         *,
         includes_threshold: bool = False,
     ) -> MaskCrop:
-        probs = self.probs[index].float()[None, None]
-        if tuple(probs.shape[-2:]) != self.padded_size:
-            probs = F.interpolate(probs, self.padded_size, mode="bilinear", align_corners=False)
-        probs = probs[..., : self.image_size[0], : self.image_size[1]]
-        if tuple(probs.shape[-2:]) != tuple(image_size):
-            probs = F.interpolate(probs, tuple(image_size), mode="bilinear", align_corners=False)
-        values = probs[0, 0]
-        return MaskCrop(values >= threshold if includes_threshold else values > threshold, 0, 0)
+        mask = self._resized(self.probs[index][None], image_size, threshold, includes_threshold)[0]
+        return MaskCrop(mask, 0, 0)
+
+    def paste(
+        self, image_size: tuple[int, int], threshold: float, *, includes_threshold: bool = False
+    ) -> Tensor:
+        num_at_once = max(1, PIXELS_AT_ONCE // (image_size[0] * image_size[1]))
+        parts = [
+            self._resized(probs, image_size, threshold, includes_threshold)
+            for probs in self.probs.split(num_at_once)
+        ]
+        return torch.cat(parts)
+
+    def _resized(
+        self,
+        probs: Tensor,
+        image_size: tuple[int, int],
+        threshold: float,
+        includes_threshold: bool,
+    ) -> Tensor:
+        """[R, h, w] -> [R, H, W] bool."""
+        values = probs.float()[:, None]
+        if tuple(values.shape[-2:]) != self.padded_size:
+            values = F.interpolate(values, self.padded_size, mode="bilinear", align_corners=False)
+        values = values[..., : self.image_size[0], : self.image_size[1]]
+        if tuple(values.shape[-2:]) != tuple(image_size):
+            values = F.interpolate(values, tuple(image_size), mode="bilinear", align_corners=False)
+        return (values >= threshold if includes_threshold else values > threshold)[:, 0]
 
 
 @dataclass(frozen=True)
@@ -171,6 +210,18 @@ class PooledMasks:
         return self.parts[part].crop(
             row, image_size, threshold, includes_threshold=includes_threshold
         )
+
+    def paste(
+        self, image_size: tuple[int, int], threshold: float, *, includes_threshold: bool = False
+    ) -> Tensor:
+        pasted = torch.cat(
+            [
+                part.paste(image_size, threshold, includes_threshold=includes_threshold)
+                for part in self.parts
+            ]
+        )
+        starts = vector([0, *accumulate(len(part) for part in self.parts[:-1])], self.places)
+        return pasted[starts[self.places[:, 0]] + self.places[:, 1]]
 
 
 def pooled_masks(parts: Sequence[Masks], device: torch.device) -> PooledMasks:

@@ -14,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seamless_pr.ops.fixed_shapes import needs_fixed_shapes
+from seamless_pr.ops.vectors import vector
+
 
 def sample_points(maps: Tensor, point_coords: Tensor, map_indices: Tensor) -> Tensor:
     """Reads maps at points, bilinearly; what lies outside a map reads as 0.
@@ -69,9 +72,7 @@ class PointReader:
             map_indices: [M] int64, the image of each point.
         """
         parts = [
-            sample_points(
-                level, points_image / points_image.new_tensor([width, height]), map_indices
-            )
+            sample_points(level, points_image / vector([width, height], points_image), map_indices)
             for level, (height, width) in zip(self.maps, self.extents, strict=True)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -98,7 +99,7 @@ def sample_membership(
     for image_index, id_map in enumerate(id_maps):
         row = torch.nonzero(map_indices == image_index).flatten()
         height, width = id_map.shape
-        size = points_image.new_tensor([width, height])
+        size = vector([width, height], points_image)
         cells, weights = _bilinear_cells((points_image[row] / size).flatten(0, 1), height, width)
         # Both lengths given: an image may have no row.
         grid = (len(row), points_image.shape[1])
@@ -126,16 +127,19 @@ def sample_labels(label_map: Tensor, point_coords: Tensor) -> Tensor:
 
 def _bilinear_cells(point_coords: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """[M, 2] -> flat cell indices [M, 4] and weights [M, 4]; weight 0 outside the map."""
-    position = point_coords.float() * point_coords.new_tensor([width, height]) - 0.5
+    size = vector([width, height], point_coords)
+    position = point_coords.float() * size - 0.5
     lower = position.floor()
-    fraction = position - lower
-    x, y = lower.long().unbind(-1)
-    columns = torch.stack([x, x + 1, x, x + 1], dim=-1)
-    rows = torch.stack([y, y, y + 1, y + 1], dim=-1)
-    fx, fy = fraction.unbind(-1)
-    weights = torch.stack([(1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy], dim=-1)
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    return rows.clamp(0, height - 1) * width + columns.clamp(0, width - 1), weights * inside
+    upper_weight = position - lower
+    # [M, 2 axes, lower and upper]
+    cells = torch.stack([lower, lower + 1], dim=-1)
+    weights = torch.stack([1 - upper_weight, upper_weight], dim=-1)
+    last = (size - 1)[:, None]
+    weights = weights * ((cells >= 0) & (cells <= last))
+    columns, rows = torch.minimum(cells.clamp(min=0), last).long().unbind(1)
+    flat = rows[:, :, None] * width + columns[:, None, :]
+    products = weights[:, 1, :, None] * weights[:, 0, None, :]
+    return flat.flatten(1), products.flatten(1)
 
 
 def regular_grid(size: int, device: torch.device | None = None) -> Tensor:
@@ -207,6 +211,10 @@ def class_uncertainty(logits: Tensor, dim: int) -> Tensor:
 
 def _two_largest(logits: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The two largest values along `dim`; running maxima beat a top-k by far on the CPU."""
+    if needs_fixed_shapes(logits):
+        best = logits.max(dim, keepdim=True)
+        others = logits.scatter(dim, best.indices, float("-inf"))
+        return best.values.squeeze(dim), others.amax(dim)
     slices = logits.unbind(dim)
     first, second = slices[0], torch.full_like(slices[0], float("-inf"))
     for values in slices[1:]:

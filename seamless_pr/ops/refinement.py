@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.ops.points import PointReader, points_to_image, sample_points
+from seamless_pr.ops.vectors import vector
 
 
 def refine(
@@ -74,7 +75,7 @@ def gather_point_features(
     num_rows, num_points, _ = point_coords.shape
     if boxes is None:
         height, width = reader.extents[0]
-        points_image = point_coords * point_coords.new_tensor([width, height])
+        points_image = point_coords * vector([width, height], point_coords)
     else:
         points_image = points_to_image(point_coords, boxes)
     rows = torch.arange(num_rows, device=point_coords.device).repeat_interleave(num_points)

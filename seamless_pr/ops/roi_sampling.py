@@ -6,6 +6,7 @@ Letters: N images, C channels, H and W a feature map, R boxes of the batch, h an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,9 @@ import torchvision
 from torch import Tensor
 
 from seamless_pr.ops.boxes import box_area
+from seamless_pr.ops.fixed_shapes import needs_fixed_shapes
+from seamless_pr.ops.vectors import image_indices as indices_of_images
+from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.settings import RoISettings
 
 SAMPLERS = ("seamless", "aligned", "unaligned")
@@ -51,7 +55,7 @@ def sample_rois(
     if padding not in ("border", "zero"):
         raise ValueError(f"padding must be 'border' or 'zero'; got '{padding}'")
     height, width = features.shape[2:]
-    map_sizes = torch.tensor([[height, width]], device=boxes.device).expand(len(boxes), 2)
+    map_sizes = vector([height, width], image_indices)[None].expand(len(boxes), 2)
     first_rows = image_indices * (height * width)
     return _sample_table(_as_table(features), first_rows, map_sizes, boxes, size, mode, padding)
 
@@ -95,16 +99,19 @@ def pool_rois(
     if settings.sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {SAMPLERS}; got '{settings.sampler}'")
     all_boxes = torch.cat(list(boxes)).detach().float()
-    counts = torch.tensor([len(image_boxes) for image_boxes in boxes], device=all_boxes.device)
-    image_indices = torch.repeat_interleave(counts, output_size=len(all_boxes))
+    image_indices = indices_of_images([len(rows) for rows in boxes], all_boxes.device)
     levels = roi_levels(all_boxes, settings)
     used = features[: settings.num_levels]
     # A copy of all levels as one table gives the boxes in their order. Below that many reads, it is
-    # cheaper to pool level by level and to reorder the results.
+    # cheaper to pool level by level and to reorder the results; but which boxes a level has, a GPU
+    # would have to tell the host.
     num_reads = len(all_boxes) * settings.size**2
     num_cells = sum(level.shape[0] * level.shape[2] * level.shape[3] for level in used)
-    if settings.sampler == "seamless" and 2 * num_reads > num_cells:
+    is_fixed = needs_fixed_shapes(all_boxes)
+    if settings.sampler == "seamless" and (is_fixed or 2 * num_reads > num_cells):
         return _pool_table(used, all_boxes, image_indices, levels, padded_size, settings.size)
+    if is_fixed:
+        return _pool_every_level(used, all_boxes, image_indices, levels, padded_size, settings)
     return _pool_per_level(used, all_boxes, image_indices, levels, padded_size, settings)
 
 
@@ -118,10 +125,10 @@ def _pool_table(
 ) -> Tensor:
     """Seamless sampling of all boxes at once."""
     tables = [_as_table(level) for level in features]
-    map_sizes = torch.tensor([level.shape[2:] for level in features], device=boxes.device)
-    first_rows = torch.tensor([0] + [len(table) for table in tables[:-1]], device=boxes.device)
+    map_sizes = torch.stack([vector(level.shape[2:], levels) for level in features])
+    first_rows = vector([0, *accumulate(len(table) for table in tables[:-1])], levels)
     box_map_sizes = map_sizes[levels]
-    box_first_rows = first_rows.cumsum(0)[levels] + image_indices * box_map_sizes.prod(1)
+    box_first_rows = first_rows[levels] + image_indices * box_map_sizes.prod(1)
     cells = _boxes_in_cells(boxes, box_map_sizes, padded_size)
     return _sample_table(
         torch.cat(tables), box_first_rows, box_map_sizes, cells, (size, size), "bilinear", "border"
@@ -148,7 +155,7 @@ def _pool_per_level(
         positions.append(position)
         level_boxes, level_images = boxes[position], image_indices[position]
         if settings.sampler == "seamless":
-            map_size = torch.tensor([level_features.shape[2:]], device=boxes.device)
+            map_size = vector(level_features.shape[2:], levels)[None]
             cells = _boxes_in_cells(level_boxes, map_size, padded_size)
             pooled.append(sample_rois(level_features, cells, level_images, size))
         else:
@@ -160,6 +167,27 @@ def _pool_per_level(
     # Rows of channels_last maps are contiguous, so reordering whole boxes is a plain copy.
     order = torch.cat(positions).argsort()
     return torch.cat([rois.movedim(1, -1) for rois in pooled])[order].movedim(-1, 1)
+
+
+def _pool_every_level(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    image_indices: Tensor,
+    levels: Tensor,
+    padded_size: tuple[int, int],
+    settings: RoISettings,
+) -> Tensor:
+    """The other samplers on all boxes at each level; those of other levels shrink to a point."""
+    finest_stride = round(padded_size[1] / features[0].shape[3])
+    pooled: Tensor | None = None
+    for level, level_features in enumerate(features):
+        is_here = (levels == level)[:, None]
+        here = torch.where(is_here, boxes, torch.zeros_like(boxes))
+        rois = torch.cat([image_indices[:, None].to(boxes.dtype), here], dim=1)
+        found = align_rois(level_features, rois, 1 / (finest_stride * 2**level), settings)
+        pooled = found if pooled is None else torch.where(is_here[..., None, None], found, pooled)
+    assert pooled is not None
+    return pooled
 
 
 def align_rois(features: Tensor, rois: Tensor, scale: float, settings: RoISettings) -> Tensor:
@@ -176,7 +204,7 @@ def align_rois(features: Tensor, rois: Tensor, scale: float, settings: RoISettin
     """
     if settings.sampler == "unaligned":
         # Half a cell on, which takes back the shift that comes with having no smallest box.
-        rois = rois + rois.new_tensor([0, *[0.5 / scale] * 4])
+        rois = rois + vector([0, *[0.5 / scale] * 4], rois)
     return torchvision.ops.roi_align(
         features,
         rois.to(features.dtype),
@@ -197,8 +225,8 @@ def _boxes_in_cells(boxes: Tensor, map_sizes: Tensor, padded_size: tuple[int, in
         map_sizes: [R, 2] or [1, 2] (height, width) of the feature map of each box.
         padded_size: (height, width).
     """
-    scale = map_sizes / torch.tensor(padded_size, device=boxes.device)
-    return (boxes - 0.5) * scale[:, [1, 0, 1, 0]] + 0.5
+    scale = map_sizes / vector(padded_size, map_sizes)
+    return (boxes - 0.5) * scale.flip(1).repeat(1, 2) + 0.5
 
 
 def _sample_table(

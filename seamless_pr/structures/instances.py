@@ -62,6 +62,16 @@ class Masks(Protocol):
         """
         ...
 
+    def paste(
+        self, image_size: tuple[int, int], threshold: float, *, includes_threshold: bool = False
+    ) -> Tensor:
+        """All masks in pixels, [R, H, W] bool, without a number that the host would read.
+
+        Args:
+            image_size, threshold, includes_threshold: as for `crop`.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Instances:
@@ -112,7 +122,9 @@ class Instances:
         """The same objects in an image resized by these factors."""
         boxes = self.boxes
         if boxes is not None:
-            boxes = boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+            # Made on the device of the boxes; a list would be copied there.
+            factors = torch.linspace(scale_x, scale_y, 2, dtype=boxes.dtype, device=boxes.device)
+            boxes = boxes * factors.repeat(2)
         masks = None if self.masks is None else self.masks.scaled(scale_x, scale_y)
         return replace(self, boxes=boxes, masks=masks)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seamless_pr.models.fusion.on_device import FixedFusion, fuse_fixed
 from seamless_pr.ops.class_maps import STRIP_ROWS, best_classes
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
@@ -32,6 +33,23 @@ class FrameSizes:
     padded: tuple[int, int]
     image: tuple[int, int]
     original: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What is put together, at the size where pixels are decided.
+
+    Attributes:
+        classes: [H, W] int16 train ids.
+        fused: instances in pixels of `classes`.
+        in_file: the same in pixels of the image file.
+        semantic_map: at the size of the file.
+    """
+
+    classes: Tensor
+    fused: Instances | None
+    in_file: Instances | None
+    semantic_map: Tensor | None
 
 
 class ScoreFusion:
@@ -65,6 +83,43 @@ class ScoreFusion:
         Returns:
             Everything at the size of the file.
         """
+        frame = self._frame(semantic_logits, instances, sizes, merged_things)
+        segmentation = fuse(frame.classes, frame.fused, self.label_space, self.settings)
+        segmentation = resized_segmentation(segmentation, sizes.original)
+        return Prediction(segmentation, frame.semantic_map, frame.in_file)
+
+    def fixed(
+        self,
+        semantic_logits: Tensor | None,
+        instances: Instances | None,
+        count: Tensor | None,
+        sizes: FrameSizes,
+        *,
+        merged_things: bool = False,
+    ) -> tuple[FixedFusion, Prediction]:
+        """The same where the logits are, in shapes that depend on no number; nothing is read.
+
+        Args:
+            semantic_logits, sizes, merged_things: as for a call.
+            instances: best first.
+            count: so many of them are objects, int64 scalar; None: all.
+
+        Returns:
+            The panoptic map, and everything else, with all rows of instances.
+        """
+        frame = self._frame(semantic_logits, instances, sizes, merged_things)
+        fused = fuse_fixed(
+            frame.classes, frame.fused, count, self.label_space, self.settings, sizes.original
+        )
+        return fused, Prediction(None, frame.semantic_map, frame.in_file)
+
+    def _frame(
+        self,
+        semantic_logits: Tensor | None,
+        instances: Instances | None,
+        sizes: FrameSizes,
+        merged_things: bool,
+    ) -> _Frame:
         at_network_size = self.settings.size == "network"
         fusion_size = sizes.image if at_network_size else sizes.original
         in_file = None
@@ -73,16 +128,15 @@ class ScoreFusion:
                 original / valid for original, valid in zip(sizes.original, sizes.image)
             )
             in_file = instances.scaled(scale_x, scale_y)
-        classes = torch.full(fusion_size, LabelSpace.IGNORE_TRAIN_ID, dtype=torch.int16)
         semantic_map = None
         if semantic_logits is not None:
             classes = best_classes(semantic_logits, sizes.padded, sizes.image, fusion_size)
             semantic_map = None if merged_things else _nearest(classes, sizes.original)
-        segmentation = fuse(
-            classes, instances if at_network_size else in_file, self.label_space, self.settings
-        )
-        segmentation = resized_segmentation(segmentation, sizes.original)
-        return Prediction(segmentation, semantic_map, in_file)
+        else:
+            device = "cpu" if instances is None else instances.scores.device
+            void = LabelSpace.IGNORE_TRAIN_ID
+            classes = torch.full(fusion_size, void, dtype=torch.int16, device=device)
+        return _Frame(classes, instances if at_network_size else in_file, in_file, semantic_map)
 
 
 def fuse(

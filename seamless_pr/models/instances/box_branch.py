@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.layers.abn import NormActFactory
-from seamless_pr.models.instances.rpn import Proposals
+from seamless_pr.models.instances.branch import FixedDetections
+from seamless_pr.models.instances.rpn import FixedProposals, Proposals
 from seamless_pr.ops.boxes import class_nms, clip_boxes, decode_boxes, encode_boxes
+from seamless_pr.ops.fixed_nms import fixed_nms
 from seamless_pr.ops.matching import assign_proposals, sample_matches
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
@@ -26,6 +28,8 @@ _LEAKY_SLOPE = 0.01
 # Near-zero starts: classes begin equally likely, boxes begin as the proposals.
 _CLASS_GAIN = 0.01
 _DELTA_GAIN = 0.001
+# Below every probability: of rows that are no detections.
+NO_SCORE = -1.0
 
 
 @dataclass(frozen=True)
@@ -305,6 +309,62 @@ def _detect_image(
     )
     decoded = clip_boxes(decoded, image_size, keeps_pixel=settings.whole_pixels)
     return suppressed(Instances(scores, things, decoded), settings)
+
+
+@torch.no_grad()
+def fixed_detections(
+    output: BoxOutput,
+    proposals: FixedProposals,
+    image_sizes: Sequence[tuple[int, int]],
+    settings: BoxSettings,
+) -> FixedDetections:
+    """`detect_boxes` in shapes that depend on no number: nothing waits for the host.
+
+    Args:
+        output: of `BoxHead` for all rows of the proposals.
+        proposals: of the batch.
+        image_sizes, settings: as for `detect_boxes`.
+
+    Returns:
+        As many rows as there may be detections, best first, without masks; equals in class order.
+    """
+    num_rows = proposals.boxes.shape[1]
+    probs = output.class_logits.float().softmax(dim=1)[:, 1:].split(num_rows)
+    deltas = output.box_deltas.unflatten(1, (-1, 4)).split(num_rows)
+    per_image = zip(probs, deltas, proposals.boxes, proposals.valid, image_sizes, strict=True)
+    found, counts, converged = zip(*(_detect_fixed(*image, settings) for image in per_image))
+    return FixedDetections(found, torch.stack(counts), torch.stack(converged) & proposals.converged)
+
+
+def _detect_fixed(
+    probs: Tensor,
+    deltas: Tensor,
+    boxes: Tensor,
+    valid: Tensor,
+    image_size: tuple[int, int],
+    settings: BoxSettings,
+) -> tuple[Instances, Tensor, Tensor]:
+    decoded = decode_boxes(
+        boxes[:, None],
+        deltas,
+        settings.delta_weights,
+        limits_shrinking=settings.whole_pixels,
+    )
+    decoded = clip_boxes(decoded, image_size, keeps_pixel=settings.whole_pixels)
+    has_area = (decoded[..., 2:] > decoded[..., :2]).all(-1)
+    is_candidate = (probs > settings.score_threshold) & has_area & valid[:, None]
+    # [R, T] -> [T, R], each class best first
+    scores = torch.where(is_candidate, probs, NO_SCORE).t()
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    by_class = decoded.movedim(1, 0).gather(1, order[..., None].expand(-1, -1, 4))
+    kept, converged = fixed_nms(by_class, scores > NO_SCORE, settings.nms_threshold)
+    ranked = torch.where(kept, scores, NO_SCORE).flatten()
+    ranked, rows = ranked.sort(descending=True, stable=True)
+    num_detections = min(settings.max_detections, len(ranked))
+    ranked, rows = ranked[:num_detections], rows[:num_detections]
+    things = rows.div(scores.shape[1], rounding_mode="floor")
+    instances = Instances(ranked, things, by_class.flatten(0, 1)[rows])
+    return instances, (ranked > NO_SCORE).sum(), converged.all()
 
 
 def suppressed(candidates: Instances, settings: BoxSettings) -> Instances:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,35 @@ from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.views import SeenView
 
 
+@dataclass(frozen=True)
+class FixedDetections:
+    """Objects of a batch in rows whose number the settings fix; the host has read none of them.
+
+    Attributes:
+        instances: one record per image, all of the same length, best first.
+        counts: [N] int64: so many rows from the first on are objects; what the others hold means
+            nothing. None: all rows are objects.
+        converged: [N] bool: no suppression was cut short; else the rows are not to be used. None:
+            none could be.
+    """
+
+    instances: Sequence[Instances]
+    counts: Tensor | None = None
+    converged: Tensor | None = None
+
+
 class InstanceBranch(nn.Module):
     """Finds objects with masks in the features of a batch.
 
     Attributes:
         loss_names: the names that `losses` returns, always all of them.
         reads_semantics: it wants `Features.semantic`.
+        has_fixed_shapes: `detect_fixed` is there.
     """
 
     loss_names: tuple[str, ...]
     reads_semantics = False
+    has_fixed_shapes = False
 
     @abstractmethod
     def losses(
@@ -55,6 +75,14 @@ class InstanceBranch(nn.Module):
         Returns:
             One record per image; boxes and masks in pixels of the network input.
         """
+
+    def detect_fixed(self, features: Features, batch: ImageBatch) -> FixedDetections:
+        """`detect` in shapes that depend on no number, so that nothing waits for the host.
+
+        Raises:
+            NotImplementedError: the branch has no such way.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no detection of fixed shapes")
 
     @abstractmethod
     def add_masks(

@@ -29,6 +29,7 @@ from seamless_pr.ops.points import (
     sample_membership,
 )
 from seamless_pr.ops.refinement import num_subdivision_steps, refine, uniform_drawer
+from seamless_pr.ops.vectors import image_indices as indices_of_images
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
@@ -194,9 +195,7 @@ class ImplicitPointMasks(MaskPart):
         reader, counts = self.reader(features), [len(found) for found in instances]
         boxes = torch.cat([found.require_boxes() for found in instances])
         classes = torch.cat([found.thing_indices for found in instances])
-        images = torch.arange(len(counts), device=boxes.device).repeat_interleave(
-            torch.tensor(counts, device=boxes.device)
-        )
+        images = indices_of_images(counts, boxes.device)
         weights = self.point_weights(reader, boxes, images)
 
         def predict(coords: Tensor) -> Tensor:

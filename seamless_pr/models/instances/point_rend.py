@@ -43,6 +43,7 @@ from seamless_pr.ops.refinement import (
     refine,
     uniform_drawer,
 )
+from seamless_pr.ops.vectors import image_indices
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
@@ -147,13 +148,11 @@ def point_mask_logits(
     if whole_pixels:
         boxes = last_pixels(boxes)
     classes = torch.cat([found.thing_indices for found in instances]) + coarse_head.first_thing
-    image_indices = torch.arange(len(counts), device=boxes.device).repeat_interleave(
-        torch.tensor(counts, device=boxes.device)
-    )
-    coarse_logits = coarse_mask_logits(coarse_head, reader, boxes, image_indices)
+    indices = image_indices(counts, boxes.device)
+    coarse_logits = coarse_mask_logits(coarse_head, reader, boxes, indices)
 
     def predict(coords: Tensor) -> Tensor:
-        fine, coarse = gather_point_features(reader, coarse_logits, coords, boxes, image_indices)
+        fine, coarse = gather_point_features(reader, coarse_logits, coords, boxes, indices)
         logits = point_head(fine, coarse).unflatten(0, (len(boxes), coords.shape[1]))
         return logits.gather(2, classes[:, None, None].expand(-1, coords.shape[1], 1))
 

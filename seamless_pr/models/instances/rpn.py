@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from seamless_pr.layers.abn import NormActFactory
 from seamless_pr.ops.boxes import clip_boxes, decode_boxes, encode_boxes, nms
+from seamless_pr.ops.fixed_nms import fixed_nms, kept_first
 from seamless_pr.ops.matching import assign_anchors, sample_matches
+from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import RPNSettings
@@ -135,19 +137,19 @@ def generate_anchors(
         raise ValueError(
             f"got {len(feature_sizes)} feature sizes but {len(strides)} strides; give one per level"
         )
+    roots = vector(settings.anchor_ratios, torch.empty(0, device=device)).sqrt()
     anchors = []
     for (height, width), stride in zip(feature_sizes, strides):
-        cell = _cell_anchors(stride, settings).to(device)
+        cell = _cell_anchors(stride, roots, settings)
         x = torch.arange(width, device=device) * stride
         y = torch.arange(height, device=device) * stride
-        corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[:, :, None]
-        anchors.append((torch.cat([corners, corners], dim=-1) + cell).flatten(0, 2))
+        corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).repeat(1, 1, 2)
+        anchors.append((corners[:, :, None] + cell).flatten(0, 2))
     return tuple(anchors)
 
 
-def _cell_anchors(stride: int, settings: RPNSettings) -> Tensor:
-    """Anchors of the first cell of a level, [A, 4]."""
-    roots = torch.tensor(settings.anchor_ratios).sqrt()
+def _cell_anchors(stride: int, roots: Tensor, settings: RPNSettings) -> Tensor:
+    """Anchors of the first cell of a level, [A, 4]; `roots` of the ratios, [A]."""
     side = stride * settings.anchor_scale
     size = torch.stack([side / roots, side * roots], dim=1)
     if settings.whole_pixels:
@@ -221,6 +223,78 @@ def _select_proposals(
         boxes, best_logits = boxes[has_area], best_logits[has_area]
     kept = nms(boxes, best_logits, settings.nms_threshold, post_nms)
     return Proposals(boxes[kept], best_logits[kept])
+
+
+@dataclass(frozen=True)
+class FixedProposals:
+    """Candidate boxes of a batch, as many rows for every image.
+
+    Attributes:
+        boxes: [N, R, 4] as in `Proposals`, best first.
+        valid: [N, R] bool; the other rows are no proposals.
+        converged: [N] bool: the suppression came to its end.
+    """
+
+    boxes: Tensor
+    valid: Tensor
+    converged: Tensor
+
+
+@torch.no_grad()
+def fixed_proposals(
+    output: RPNOutput,
+    anchors: Sequence[Tensor],
+    image_sizes: Sequence[tuple[int, int]],
+    settings: RPNSettings,
+) -> FixedProposals:
+    """`propose` of a prediction in shapes that depend on no number: nothing waits for the host.
+
+    Args:
+        output, anchors, image_sizes, settings: as for `propose`.
+    """
+    flat_logits, flat_deltas = output.flat_logits(), output.flat_deltas()
+    flat_anchors = torch.cat(list(anchors))
+    groups = [len(level) for level in anchors] if settings.nms_per_level else [len(flat_anchors)]
+    images = []
+    for logits, deltas, image_size in zip(flat_logits, flat_deltas, image_sizes, strict=True):
+        parts = [
+            _select_fixed(*group, image_size, settings)
+            for group in zip(logits.split(groups), deltas.split(groups), flat_anchors.split(groups))
+        ]
+        images.append(_best_of_levels(parts, settings.post_nms_test))
+    boxes, valid, converged = (torch.stack(values) for values in zip(*images, strict=True))
+    return FixedProposals(boxes, valid, converged)
+
+
+_FixedPart = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _select_fixed(
+    logits: Tensor,
+    deltas: Tensor,
+    anchors: Tensor,
+    image_size: tuple[int, int],
+    settings: RPNSettings,
+) -> _FixedPart:
+    """Boxes, logits, validity and convergence of one group of anchors."""
+    best_logits, best = logits.topk(min(settings.pre_nms_test, len(logits)))
+    boxes = decode_boxes(anchors[best], deltas[best], limits_shrinking=settings.whole_pixels)
+    boxes = clip_boxes(boxes, image_size, keeps_pixel=settings.whole_pixels)
+    valid = torch.ones_like(best_logits, dtype=torch.bool)
+    if settings.drop_empty:
+        valid = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    kept, converged = fixed_nms(boxes, valid, settings.nms_threshold)
+    rows = kept_first(kept, min(settings.post_nms_test, len(kept)))
+    return boxes[rows], best_logits[rows], kept[rows], converged
+
+
+def _best_of_levels(parts: Sequence[_FixedPart], count: int) -> tuple[Tensor, Tensor, Tensor]:
+    boxes, logits, valid, converged = zip(*parts, strict=True)
+    if len(parts) == 1:
+        return boxes[0], valid[0], converged[0]
+    all_logits = torch.where(torch.cat(valid), torch.cat(logits), float("-inf"))
+    scores, order = all_logits.topk(min(count, len(all_logits)))
+    return torch.cat(boxes)[order], scores > float("-inf"), torch.stack(converged).all()
 
 
 def rpn_losses(

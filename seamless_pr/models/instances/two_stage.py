@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from seamless_pr.models.instances.box_branch import (
     SampledRoIs,
     box_losses,
     detect_boxes,
+    fixed_detections,
     sample_proposals,
 )
 from seamless_pr.models.instances.box_views import (
@@ -27,10 +28,11 @@ from seamless_pr.models.instances.box_views import (
     pooled_proposals,
     scored_boxes,
 )
-from seamless_pr.models.instances.branch import InstanceBranch
+from seamless_pr.models.instances.branch import FixedDetections, InstanceBranch
 from seamless_pr.models.instances.rpn import (
     RPNHead,
     RPNOutput,
+    fixed_proposals,
     generate_anchors,
     propose,
     rpn_losses,
@@ -175,6 +177,8 @@ class TwoStageBranch(ProposingBranch):
         rpn, roi, box: numbers of the procedures around them.
     """
 
+    has_fixed_shapes = True
+
     def __init__(
         self,
         rpn_head: RPNHead,
@@ -230,6 +234,13 @@ class TwoStageBranch(ProposingBranch):
     ) -> list[Instances]:
         boxes = self.propose(features, batch) if proposals is None else list(proposals)
         return self.add_masks(features, batch, self.detect_boxes(features, batch, boxes))
+
+    def detect_fixed(self, features: Features, batch: ImageBatch) -> FixedDetections:
+        output, anchors = self.score_anchors(features)
+        proposals = fixed_proposals(output, anchors, batch.image_sizes, self.rpn)
+        rois = pool_rois(features.levels, list(proposals.boxes), batch.padded_size, self.roi)
+        found = fixed_detections(self.box_head(rois), proposals, batch.image_sizes, self.box)
+        return replace(found, instances=self.add_masks(features, batch, found.instances))
 
     def detect_boxes(
         self, features: Features, batch: ImageBatch, proposals: Sequence[Tensor]

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 from seamless_pr.models.fusion.by_score import FrameSizes, ScoreFusion
-from seamless_pr.models.instances.branch import InstanceBranch
+from seamless_pr.models.fusion.on_device import FixedFusion, read
+from seamless_pr.models.instances.branch import FixedDetections, InstanceBranch
 from seamless_pr.models.networks.network import Network
 from seamless_pr.models.networks.trunk import Trunk
 from seamless_pr.models.semantics.branch import SemanticBranch
 from seamless_pr.models.semantics.views import averaged_logits
+from seamless_pr.ops.fixed_shapes import needs_fixed_shapes
+from seamless_pr.ops.resize import upsample_logits
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
+from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.prediction import Prediction
@@ -40,6 +44,34 @@ class BranchOutputs:
     semantic_logits: Tensor | None
 
 
+@dataclass(frozen=True)
+class FixedPredictions:
+    """Predictions of a batch that the host has not read.
+
+    Attributes:
+        fusions: panoptic maps.
+        others: everything else, with all rows of instances.
+    """
+
+    fusions: tuple[FixedFusion, ...]
+    others: tuple[Prediction, ...]
+
+    def read(self, label_space: LabelSpace) -> list[Prediction | None]:
+        """The predictions, in one transfer of what is panoptic; None: a chain was cut short.
+
+        Semantic maps and instances stay on their device.
+        """
+        found: list[Prediction | None] = []
+        for result, other in zip(read(self.fusions, label_space), self.others, strict=True):
+            instances = other.instances
+            if instances is not None:
+                rows = torch.arange(result.count, device=instances.scores.device)
+                instances = instances.select(rows)
+            whole = Prediction(result.segmentation, other.semantic_map, instances)
+            found.append(None if result.segmentation is None else whole)
+        return found
+
+
 class FusedNetwork(Network):
     """A network of branches whose outputs `ScoreFusion` merges.
 
@@ -60,17 +92,83 @@ class FusedNetwork(Network):
         instances merged as `InstanceBranch.detect_views` says."""
 
     def finish(self, outputs: BranchOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        batch = outputs.batch
-        predictions = []
-        per_image = zip(batch.image_sizes, sizes, strict=True)
-        for index, (image_size, (height, width)) in enumerate(per_image):
-            logits = None if outputs.semantic_logits is None else outputs.semantic_logits[index]
-            instances = None if outputs.instances is None else outputs.instances[index]
-            frame = FrameSizes(batch.padded_size, image_size, (height, width))
-            predictions.append(
-                self.fusion(logits, instances, frame, merged_things=self.merged_things)
+        if needs_fixed_shapes(outputs.batch.images):
+            return self._finish_on_device(outputs, sizes)
+        return [
+            self._fuse(outputs, index, frame)
+            for index, frame in enumerate(_frames(outputs.batch, sizes))
+        ]
+
+    def dense_scores(
+        self, outputs: BranchOutputs, index: int, original: tuple[int, int]
+    ) -> Tensor | None:
+        if outputs.semantic_logits is None:
+            return None
+        logits = upsample_logits(
+            outputs.semantic_logits[index][None].float(), outputs.batch.padded_size
+        )
+        height, width = outputs.batch.image_sizes[index]
+        valid = logits[..., :height, :width]
+        return (valid if (height, width) == original else upsample_logits(valid, original))[0]
+
+    def _fuse(self, outputs: BranchOutputs, index: int, frame: FrameSizes) -> Prediction:
+        logits = None if outputs.semantic_logits is None else outputs.semantic_logits[index]
+        instances = None if outputs.instances is None else outputs.instances[index]
+        return self.fusion(logits, instances, frame, merged_things=self.merged_things)
+
+    def _finish_on_device(
+        self, outputs: BranchOutputs, sizes: Sequence[tuple[int, int]]
+    ) -> list[Prediction]:
+        detections = None
+        if outputs.instances is not None:
+            ranked = [instances.best_first() for instances in outputs.instances]
+            detections = FixedDetections(ranked)
+        fixed = self.fixed_fusions(outputs.batch, detections, outputs.semantic_logits, sizes)
+        found = fixed.read(self.label_space)
+        return [
+            prediction or self._fuse(outputs, index, frame)
+            for index, (prediction, frame) in enumerate(
+                zip(found, _frames(outputs.batch, sizes), strict=True)
             )
-        return predictions
+        ]
+
+    def fixed_fusions(
+        self,
+        batch: ImageBatch,
+        detections: FixedDetections | None,
+        semantic_logits: Tensor | None,
+        sizes: Sequence[tuple[int, int]],
+    ) -> FixedPredictions:
+        """The fusion of each image in shapes that depend on no number; nothing is read.
+
+        Args:
+            batch: the network input.
+            detections: None without instance branch.
+            semantic_logits: as in `BranchOutputs`.
+            sizes: (height, width) of each image file.
+        """
+        fusions, others = [], []
+        for index, frame in enumerate(_frames(batch, sizes)):
+            instances = count = None
+            logits = None if semantic_logits is None else semantic_logits[index]
+            if detections is not None:
+                instances = detections.instances[index]
+                count = None if detections.counts is None else detections.counts[index]
+            fused, other = self.fusion.fixed(
+                logits, instances, count, frame, merged_things=self.merged_things
+            )
+            if detections is not None and detections.converged is not None:
+                fused = replace(fused, settled=fused.settled & detections.converged[index])
+            fusions.append(fused)
+            others.append(other)
+        return FixedPredictions(tuple(fusions), tuple(others))
+
+
+def _frames(batch: ImageBatch, sizes: Sequence[tuple[int, int]]) -> list[FrameSizes]:
+    return [
+        FrameSizes(batch.padded_size, image_size, (height, width))
+        for image_size, (height, width) in zip(batch.image_sizes, sizes, strict=True)
+    ]
 
 
 class TwoBranchNet(FusedNetwork):
@@ -140,6 +238,38 @@ class TwoBranchNet(FusedNetwork):
         for branch in self.branches:
             losses |= branch.losses(features, batch, targets, generators)
         return losses
+
+    @property
+    def has_fixed_shapes(self) -> bool:
+        """Whether `predict_fixed` is there."""
+        return self.instances is None or self.instances.has_fixed_shapes
+
+    def predict(self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """As `Network.predict`; on GPUs in fixed shapes, where the network has them.
+
+        Where a chain of suppressions was longer than the fixed number of steps, the batch is
+        computed again, step by step.
+        """
+        if not (needs_fixed_shapes(batch.images) and self.has_fixed_shapes):
+            return super().predict(batch, sizes)
+        found = self.predict_fixed(batch, sizes).read(self.label_space)
+        if None in found:
+            return super().predict(batch, sizes)
+        return [prediction for prediction in found if prediction is not None]
+
+    @torch.no_grad()
+    def predict_fixed(
+        self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]
+    ) -> FixedPredictions:
+        """The whole prediction in shapes that depend on no number; nothing waits for the host."""
+        batch = batch.padded_to(self.size_divisor)
+        features = self.features(batch)
+        detections = logits = None
+        if self.instances is not None:
+            detections = self.instances.detect_fixed(features, batch)
+        if self.semantics is not None:
+            logits = self.semantics.logits(features, batch.padded_size)
+        return self.fixed_fusions(batch, detections, logits, sizes)
 
     def outputs(self, batch: ImageBatch) -> BranchOutputs:
         batch = batch.padded_to(self.size_divisor)

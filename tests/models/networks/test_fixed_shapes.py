@@ -1,0 +1,134 @@
+"""The prediction of fixed shapes: equal to the one step by step, and never waiting for the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from seamless_pr.build.configs import load_config
+from seamless_pr.build.networks import build_network
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.fusion.on_device import pack
+from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.ops.fixed_shapes import fixed_shapes
+from seamless_pr.structures.image_batch import ImageBatch
+from tests.support.fake_gpu import DEVICE, fake_gpu, moved
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SMALL = "debug/street_scenes.yaml"
+# The tables and the map, at the end.
+READING = ["aten._to_copy.default ['cuda'] -> ['cpu']"]
+# Only pixels between two classes or masks whose numbers are equal but for rounding.
+TIED_PIXELS = 3
+
+# For speed alone.
+FEW = [
+    *("model.instances.box.max_detections=30", "model.instances.points.output_size=56"),
+    *("model.instances.rpn.pre_nms_test=400", "model.instances.rpn.post_nms_test=100"),
+]
+VARIANTS = {
+    "as published": [],
+    "levels on their own": [
+        "model.instances.rpn.nms_per_level=true",
+        "model.instances.rpn.drop_empty=true",
+        "model.instances.rpn.post_nms_test=40",
+    ],
+    "detectron2": [
+        "model.instances.roi.sampler=aligned",
+        "model.fusion.mask_threshold_included=true",
+    ],
+    "mmdetection": [
+        *("model.instances.roi.sampler=unaligned", "model.instances.rpn.whole_pixels=true"),
+        *("model.instances.box.whole_pixels=true", "model.instances.mask.whole_pixels=true"),
+    ],
+    "few detections": ["model.instances.box.max_detections=7", "model.fusion.size=network"],
+}
+
+
+def network(config: str, overrides: list[str]) -> TwoBranchNet:
+    loaded = load_config(CONFIGS / config, overrides)
+    torch.manual_seed(0)
+    net = build_network(loaded.model, load_label_space(loaded.data.label_space)).eval()
+    assert isinstance(net, TwoBranchNet)
+    return net
+
+
+def undecided(net: TwoBranchNet) -> TwoBranchNet:
+    """Random heads with opinions: objects of all classes, sizes and scores, and regions."""
+    with torch.no_grad():
+        branch = net.instances
+        for layer, std in (
+            *((branch.rpn_head.objectness, 0.05), (branch.rpn_head.box_deltas, 0.01)),
+            *((branch.box_head.class_logits, 0.06), (branch.box_head.box_deltas, 0.1)),
+            *((branch.masks.coarse_head.prediction, 0.05), (net.semantics.head.predictor, 0.5)),
+        ):
+            layer.weight.normal_(std=std)
+    return net
+
+
+def images(height: int = 96, width: int = 160) -> ImageBatch:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, 3, 12, 20, generator=generator)
+    pixels = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")
+    return ImageBatch(
+        (255 * pixels.clamp(0, 1)).byte(), ((height, width), (height - 9, width - 30))
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_map_is_that_of_painting_step_by_step(variant):
+    net = undecided(network(SMALL, FEW + VARIANTS[variant]))
+    sizes = [(96, 160), (120, 190)]
+    expected = net.predict(images(), sizes)
+    with fixed_shapes():
+        predicted = net.predict_fixed(images(), sizes)
+        assert all(bool(fused.settled) for fused in predicted.fusions)
+        found = net.predict(images(), sizes)
+    for ours, theirs in zip(found, expected, strict=True):
+        moved_pixels = ours.panoptic.id_map != theirs.panoptic.id_map
+        assert int(moved_pixels.sum()) <= TIED_PIXELS
+        names = [(s.segment_id, s.train_id, s.is_crowd) for s in theirs.panoptic.segments]
+        assert [(s.segment_id, s.train_id, s.is_crowd) for s in ours.panoptic.segments] == names
+        best = theirs.instances.best_first()
+        torch.testing.assert_close(ours.instances.scores, best.scores)
+        torch.testing.assert_close(ours.instances.boxes, best.boxes)
+        assert int((ours.semantic_map != theirs.semantic_map).sum()) <= TIED_PIXELS
+    assert len(expected[0].panoptic.segments) > 4
+    assert len(expected[0].instances) > 5
+
+
+def test_what_does_not_converge_is_computed_again_step_by_step(monkeypatch):
+    net = undecided(network(SMALL, FEW))
+    (expected, *_) = net.predict(images(), [(96, 160)] * 2)
+    monkeypatch.setattr("seamless_pr.models.fusion.on_device.NUM_SWEEPS", 1)
+    with fixed_shapes():
+        assert None in net.predict_fixed(images(), [(96, 160)] * 2).read(net.label_space)
+        (found, *_) = net.predict(images(), [(96, 160)] * 2)
+    assert torch.equal(found.panoptic.id_map, expected.panoptic.id_map)
+
+
+@pytest.mark.parametrize(
+    "config, size, most_operations",
+    [
+        (SMALL, (256, 512), 1500),
+        ("cityscapes/seamless_r50.yaml", (1024, 2048), 1500),
+        ("cityscapes/seamless_pointrend_r50.yaml", (1024, 2048), 1900),
+    ],
+)
+def test_a_gpu_gets_few_operations_and_is_read_once(config, size, most_operations):
+    """On a GPU without numbers: asking for one would be an error, and a copy would be seen."""
+    net = network(config, ["model.backbone.weights="])
+    with torch.no_grad(), fake_gpu() as watch:
+        twin = moved(net)
+        pixels = torch.empty(1, 3, *size, dtype=torch.uint8, device=DEVICE)
+        batch = ImageBatch(pixels, (size,))
+        watch.operations.clear()
+        predicted = twin.predict_fixed(batch, [size])
+        packed = pack(predicted.fusions)
+        assert watch.copies == []
+        assert packed.device.type == "cuda"
+        packed.cpu()
+    assert watch.copies == READING
+    assert watch.operations.total() < most_operations
