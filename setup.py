@@ -71,6 +71,8 @@ TEST = [
     "transformers>=4.54",
     # Segments must be what its annotators draw.
     "supervision>=0.31",
+    # Mosaics in the tests of predict --tile.
+    "rasterio>=1.4",
     # A second, independent PQ implementation to compare with.
     "vernier==0.5.4",
     # A third one, from files to scores.
@@ -91,6 +93,8 @@ EXTRAS = {
     "serve": SERVE,
     # What `to_supervision` gives; from 0.31 on without a second OpenCV.
     "supervision": ["supervision>=0.31"],
+    # GeoTIFFs and COGs of any size, read in windows by predict --tile.
+    "mosaics": ["rasterio>=1.4"],
     # Builds CUDA code: pip install --no-build-isolation, see "Optional parts" in README.md.
     "iabn": ["inplace-abn==1.1.0"],
     "test": TEST,

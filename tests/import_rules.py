@@ -41,6 +41,7 @@ OPTIONAL = {
     "fiftyone",
     "fastapi",
     "starlette",
+    "rasterio",
     "pytest",
 }
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from seamless_pr.files import (
     write_json,
     write_picture,
     write_whole,
+    writing,
 )
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.input_files import read_json
@@ -164,21 +166,8 @@ class PredictionFolder:
         """
         self._check_open()
         picture, segments_info = to_coco(segmentation)
-        height, width = segmentation.image_size
-        record: dict[str, Any] = {
-            "image": {
-                "id": item.image_id,
-                "file_name": item.file_name or location_name(item.path),
-                "height": height,
-                "width": width,
-            },
-            "annotation": {
-                "image_id": item.image_id,
-                "file_name": f"{item.name}.png",
-                "segments_info": segments_info,
-            },
-            "source": item.source or file_state(item.path),
-        }
+        source = item.source or file_state(item.path)
+        record = _record(item, segmentation.image_size, segments_info, source)
         if self.instances:
             if instances is None:
                 raise ValueError("the folder keeps instances; give the instances of this image")
@@ -190,6 +179,31 @@ class PredictionFolder:
             if overlay is None:
                 raise ValueError("the folder keeps overlays; give the picture of this image")
             write_picture(self.overlay_file(item), overlay)
+        write_json(self._record_file(item), record)
+
+    @contextmanager
+    def writing_strips(
+        self,
+        item: ImageItem,
+        image_size: tuple[int, int],
+        segments_info: list[dict[str, Any]],
+        source: Any,
+    ) -> Iterator[IO[bytes]]:
+        """The panoptic PNG of an image to write into; its record follows when that is whole.
+
+        Args:
+            item: the image.
+            image_size: (height, width).
+            segments_info: of its COCO annotation.
+            source: `file_state` of the file before it was read.
+
+        Raises:
+            WriteError: as `write`.
+        """
+        self._check_open()
+        with writing(self._result(item, "panoptic", "png")) as file:
+            yield file
+        record = _record(item, image_size, segments_info, item.source or source)
         write_json(self._record_file(item), record)
 
     def write_failure(self, item: ImageItem, reason: str) -> None:
@@ -274,3 +288,23 @@ def _read_settings(run_file: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{run_file} is not of a prediction; {_NEW_OUTPUT}")
     return found
+
+
+def _record(
+    item: ImageItem, image_size: tuple[int, int], segments_info: list[dict[str, Any]], source: Any
+) -> dict[str, Any]:
+    height, width = image_size
+    return {
+        "image": {
+            "id": item.image_id,
+            "file_name": item.file_name or location_name(item.path),
+            "height": height,
+            "width": width,
+        },
+        "annotation": {
+            "image_id": item.image_id,
+            "file_name": f"{item.name}.png",
+            "segments_info": segments_info,
+        },
+        "source": source,
+    }

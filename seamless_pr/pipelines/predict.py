@@ -27,6 +27,10 @@ examples:
   # images in a bucket, with the backend installed: pip install "seamless_pr[s3]"
   python pipelines/predict.py --weights W --images "s3://bucket/photos/*/*.jpg" --output predictions
 
+  # mosaics of any size, at the resolution of the files; TIFFs in windows: "seamless_pr[mosaics]"
+  python pipelines/predict.py --weights W --images city.tif --output predictions \\
+      --tile 1024 --overlap 256
+
   # over a cluster: one network per GPU, or per core where there is none
   ray job submit --working-dir . -- python pipelines/predict.py --weights /shared/W.safetensors \\
       --images /shared/photos --output /shared/predictions
@@ -40,6 +44,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from seamless_pr.datasets.class_readings import contradictions
@@ -93,6 +98,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"larger images are listed as failed (default: {MAX_PIXELS})",
     )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="SIZE",
+        help="label images of any size in tiles of SIZE x SIZE pixels of the file and join them",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        metavar="PIXELS",
+        help="that neighbouring tiles share at least (default: a quarter of --tile)",
+    )
     parser.add_argument("--overlays", action="store_true", help="also write coloured pictures")
     parser.add_argument(
         "--instances", action="store_true", help="also write instances.json with scores, for AP"
@@ -140,7 +157,9 @@ def run(options: argparse.Namespace) -> ExitCode:
     device = "cpu" if uses_ray(options) else options.device
     predictor = load_wanted_predictor(options, device, wanted_label_space(options.image_ids))
     refuse_other_classes(predictor, options.image_ids)
-    if uses_ray(options):
+    if options.tile:
+        summary = predict_mosaics(predictor, items, options)
+    elif uses_ray(options):
         from seamless_pr.pipelines.ray_prediction import labelling_on_cluster
 
         with labelling_on_cluster(options, predictor) as label:
@@ -152,6 +171,43 @@ def run(options: argparse.Namespace) -> ExitCode:
         summary = predict(predictor, items, options)
     print(last_line(summary, options.output))
     return ExitCode.SOME_FAILED if summary.failures else ExitCode.DONE
+
+
+def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Fills in the overlap; refuses what tiles cannot do, and what networks cannot."""
+    check_network_options(parser, options)
+    if options.tile is None:
+        if options.overlap is not None:
+            parser.error("--overlap is of tiles: give --tile, too")
+        return
+    if options.overlap is None:
+        options.overlap = options.tile // 4
+    if not 0 <= options.overlap < options.tile:
+        parser.error(
+            f"tiles of {options.tile} pixels cannot overlap by {options.overlap}; give --overlap "
+            f"from 0 to {max(0, options.tile - 1)}"
+        )
+    for option in ("instances", "overlays"):
+        if getattr(options, option):
+            parser.error(f"tiles make panoptic maps alone: leave out --{option}")
+
+
+def predict_mosaics(
+    predictor: Predictor, items: Sequence[ImageItem], options: argparse.Namespace
+) -> FolderSummary:
+    """Predicts images of any size, tile by tile."""
+    from seamless_pr.inference.mosaic_folder import Tiling, label_mosaics
+
+    tiling = Tiling(options.tile, options.overlap)
+    predictor.note(tile_pixels=tiling.size, overlap_pixels=tiling.overlap)
+    if not uses_ray(options):
+        print(f"network on {predictor.device}, tiles of {tiling.size} pixels")
+        return predict(predictor, items, options, partial(label_mosaics, predictor, tiling=tiling))
+    from seamless_pr.pipelines.ray_tiles import tiling_on_cluster
+
+    with tiling_on_cluster(options) as label_tiles:
+        label = partial(label_mosaics, predictor, tiling=tiling, label_tiles=label_tiles)
+        return predict(predictor, items, options, label)
 
 
 def wanted_label_space(image_ids: str) -> LabelSpace | None:
@@ -240,8 +296,8 @@ def last_line(summary: FolderSummary, output: str) -> str:
 STAGE = Stage(
     doc=__doc__ or "",
     add_options=add_options,
+    check=check,
     run=run,
-    check=check_network_options,
     inputs=("weights", "images"),
 )
 main = STAGE.main

@@ -65,15 +65,10 @@ def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> I
             return
         num_networks, resources = network_resources(options, ray.cluster_resources())
         num_networks = min(num_networks, len(items))
-        _check_gpus(resources)
+        check_gpus(resources)
         networks = "1 network with" if num_networks == 1 else f"{num_networks} networks, each with"
-        print(f"{networks} {_in_words(resources)}", flush=True)
-        load_network = partial(
-            load_wanted_predictor,
-            options,
-            # Ray shows an actor its own GPU only.
-            "cuda" if "num_gpus" in resources else "cpu",
-        )
+        print(f"{networks} {in_words(resources)}", flush=True)
+        load_network = network_loader(options, resources)
         sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
         job = Job(
             load_network,
@@ -89,6 +84,14 @@ def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> I
     wanted = (options.workers or 1) * options.cpus_per_worker
     with ray_cluster(wanted_cpus=wanted):
         yield label
+
+
+def network_loader(
+    options: argparse.Namespace, resources: dict[str, float]
+) -> Callable[[], Predictor]:
+    """What loads the network in an actor with these resources."""
+    # Ray shows an actor its own GPU only.
+    return partial(load_wanted_predictor, options, "cuda" if "num_gpus" in resources else "cpu")
 
 
 def label_items(
@@ -206,7 +209,7 @@ def network_resources(
     return options.workers or max(1, cpus // each), {"num_cpus": each}
 
 
-def _check_gpus(resources: dict[str, float]) -> None:
+def check_gpus(resources: dict[str, float]) -> None:
     """Says that GPUs are awaited, which may come on demand; not on this machine alone."""
     import ray
 
@@ -226,7 +229,7 @@ def num_blocks(num_items: int, num_networks: int) -> int:
     return min(wanted, num_items)
 
 
-def _in_words(resources: dict[str, float]) -> str:
+def in_words(resources: dict[str, float]) -> str:
     names = {"num_gpus": "GPU", "num_cpus": "CPU"}
     counts = [(resources[key], name) for key, name in names.items() if resources.get(key)]
     return " and ".join(f"{count:g} {name}{'s' * (count != 1)}" for count, name in counts)

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
+from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.pipelines.predict import main
+from seamless_pr.pipelines.stage import ExitCode
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
@@ -165,3 +167,42 @@ def test_script_explains_itself() -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     for part in ("--weights", "--images", "--overlays", "examples:", "exit codes:"):
         assert part in done.stdout
+
+
+def test_tiles_of_a_small_image_are_the_image_and_of_a_larger_one_its_map(
+    weights: Path, images: Path, tmp_path: Path
+) -> None:
+    for name in ("alpha", "grey", "größe_日本", "sixteen bit", "tiny"):
+        next(images.glob(f"{name}.*")).unlink()
+    whole, tiled, parts = (tmp_path / name for name in ("whole", "tiled", "parts"))
+    assert run(weights, images, whole) == 0
+    assert run(weights, images, tiled, "--tile", "128") == 0
+    assert run(weights, images, parts, "--tile", "40", "--overlap", "8") == 0
+    read = read_id_png(whole / "panoptic" / "colour.png")
+    assert np.mean(read_id_png(tiled / "panoptic" / "colour.png") == read) > 0.99
+    assert read_id_png(parts / "panoptic" / "colour.png").shape == read.shape
+    settings = json.loads((parts / "run.json").read_text())
+    assert (settings["tile_pixels"], settings["overlap_pixels"]) == (40, 8)
+    assert run(weights, images, parts, "--tile", "128") == ExitCode.FAILED
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--overlap", "5"), "give --tile, too"),
+        (("--tile", "64", "--overlap", "64"), "from 0 to 63"),
+        (("--tile", "64", "--instances"), "leave out --instances"),
+        (("--tile", "64", "--overlays"), "leave out --overlays"),
+    ],
+)
+def test_what_tiles_cannot_do_is_refused(
+    weights: Path,
+    images: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run(weights, images, tmp_path / "out", *options)
+    assert message in capsys.readouterr().err

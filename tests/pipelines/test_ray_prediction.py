@@ -195,3 +195,21 @@ def test_a_run_that_loses_workers_and_then_everything_ends_with_the_folder_of_a_
     errors = [json.loads(line) for line in (output / "errors.jsonl").read_text().splitlines()]
     assert sorted(error["image_id"] for error in errors) == ["city_0/30", "city_1/7"]
     assert len(json.loads((output / "panoptic.json").read_text())["images"]) == NUM_IMAGES - 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_tiles_of_one_image_over_networks_make_the_map_of_a_plain_run(tmp_path: Path) -> None:
+    weights = write_tiny_checkpoint(tmp_path / "best.safetensors")
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 150, 3)).astype(np.uint8)
+    write_png(tmp_path / "mosaic.png", pixels)
+    outputs = []
+    for name, more in (("alone", []), ("cluster", ["--ray", "--workers", "2"])):
+        output = tmp_path / name
+        command = [sys.executable, "pipelines/predict.py", "--weights", str(weights), *more]
+        command += ["--images", str(tmp_path / "mosaic.png"), "--output", str(output)]
+        command += ["--tile", "64", "--overlap", "16", "--device", "cpu"]
+        done = subprocess.run(command, cwd=ROOT, env=environment(), timeout=SECONDS)
+        assert done.returncode == ExitCode.DONE
+        outputs.append(contents(output))
+    assert outputs[0] == outputs[1]

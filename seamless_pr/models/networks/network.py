@@ -83,6 +83,22 @@ class Network(nn.Module):
         """`finish` for the outputs of `outputs_of_views`."""
         return self.finish(outputs, sizes)
 
+    def dense_scores(self, outputs: Any, index: int, original: tuple[int, int]) -> Tensor | None:
+        """Scores of all classes whose largest names the class of a pixel that is no object's.
+
+        Tiles of a large image add these where they overlap.
+
+        Args:
+            outputs: of `outputs`.
+            index: of the image in its batch.
+            original: (height, width) of its file.
+
+        Returns:
+            [K, height, width] float; stuff first, and one or more for things. None: the classes of
+            this network's maps come of whole masks.
+        """
+        return None
+
     @torch.no_grad()
     def predict(self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """`finish` of `outputs`."""

@@ -170,6 +170,9 @@ class PerPixelNet(ScoringNetwork):
             )
         return predictions
 
+    def dense_scores(self, outputs: PixelLogits, index: int, original: tuple[int, int]) -> Tensor:
+        return self.class_scores(outputs, index, original, (0, original[0]))
+
     def class_scores(
         self, outputs: PixelLogits, index: int, original: tuple[int, int], rows: tuple[int, int]
     ) -> Tensor:

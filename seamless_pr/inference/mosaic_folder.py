@@ -1,0 +1,162 @@
+"""Labels images of any size tile by tile into a prediction folder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seamless_pr.datasets.coco_results import SCORE_DIGITS
+from seamless_pr.datasets.remote_files import file_state
+from seamless_pr.datasets.windows import RowReader, open_rows
+from seamless_pr.id_maps.png_strips import IdPngWriter
+from seamless_pr.inference.folders import ImageOutcome, write_image
+from seamless_pr.inference.image_list import ImageItem
+from seamless_pr.inference.mosaic import FIRST_THING, Measures, ThingTable, join_tiles
+from seamless_pr.inference.prediction_folder import PredictionFolder
+from seamless_pr.inference.predictor import Predictor
+from seamless_pr.inference.tile_grid import TileGrid
+from seamless_pr.inference.tile_labels import TileLabels, label_tile, min_stuff_area
+from seamless_pr.structures.label_space import LabelSpace
+
+# Pixels of tiles -> their labels, in the same order.
+LabelTiles = Callable[[Iterable[Tensor]], Iterator[TileLabels]]
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How large images are cut.
+
+    Attributes:
+        size: side of a tile in pixels of the file.
+        overlap: pixels that neighbours share, at least.
+    """
+
+    size: int
+    overlap: int
+
+
+def label_mosaics(
+    predictor: Predictor,
+    items: Sequence[ImageItem],
+    folder: PredictionFolder,
+    *,
+    tiling: Tiling,
+    label_tiles: LabelTiles | None = None,
+) -> Iterator[ImageOutcome]:
+    """Labels images tile by tile at the resolution of their files, one image after the other.
+
+    Args:
+        predictor: with the network.
+        items: images to do.
+        folder: where results go; panoptic maps alone.
+        tiling: how images are cut.
+        label_tiles: who labels tiles, for example other machines; None: this process.
+
+    Yields:
+        One outcome an image.
+    """
+    label = label_tiles or partial(_label_here, predictor)
+    for item in items:
+        try:
+            state = file_state(item.path)
+            with open_rows(item.path) as image:
+                _label_mosaic(predictor, item, image, folder, tiling, label, state)
+        except (OSError, ValueError) as error:
+            yield write_image(ImageOutcome(item, str(error)), folder)
+            continue
+        yield ImageOutcome(item)
+
+
+def _label_here(predictor: Predictor, tiles: Iterable[Tensor]) -> Iterator[TileLabels]:
+    for tile in tiles:
+        yield label_tile(predictor, tile)
+
+
+def _label_mosaic(
+    predictor: Predictor,
+    item: ImageItem,
+    image: RowReader,
+    folder: PredictionFolder,
+    tiling: Tiling,
+    label_tiles: LabelTiles,
+    source: Any,
+) -> None:
+    space = predictor.label_space
+    grid = TileGrid.of(image.size, tiling.size, tiling.overlap)
+    things, measures = ThingTable(), Measures({}, {})
+    # Which things are one is known after the last strip only; until then codes lie on the disk.
+    with tempfile.TemporaryFile(dir=folder.root) as codes:
+        top, heights = 0, []
+        strips = join_tiles(label_tiles(_tiles(image, grid)), grid, things, space.num_stuff)
+        for strip in strips:
+            measures.add(strip, top)
+            codes.write(np.ascontiguousarray(strip).tobytes())
+            top += len(strip)
+            heights.append(len(strip))
+        smallest = min_stuff_area(predictor.network, image.size)
+        table, segments_info = _final_segments(things, measures, space, smallest)
+        codes.seek(0)
+        with folder.writing_strips(item, image.size, segments_info, source) as file:
+            writer = IdPngWriter(file, image.size)
+            for strip in _read_strips(codes, heights, image.size[1]):
+                writer.write(table[strip])
+            writer.close()
+
+
+def _tiles(image: RowReader, grid: TileGrid) -> Iterator[Tensor]:
+    for top in grid.vertical.starts:
+        rows = image.rows(top, top + grid.vertical.size)
+        for left in grid.horizontal.starts:
+            yield rows[:, :, left : left + grid.horizontal.size].clone()
+
+
+def _read_strips(
+    codes: IO[bytes], heights: Sequence[int], width: int
+) -> Iterator[NDArray[np.int32]]:
+    for height in heights:
+        data = codes.read(height * width * np.dtype(np.int32).itemsize)
+        yield np.frombuffer(data, np.int32).reshape(height, width)
+
+
+def _final_segments(
+    things: ThingTable, measures: Measures, space: LabelSpace, smallest_stuff: float
+) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
+    """Table from codes to segment ids, and what COCO says about each segment."""
+    joined = Measures({}, {})
+    scores: dict[int, float] = {}
+    for code, area in measures.areas.items():
+        root = things.root(code) if code >= FIRST_THING else code
+        joined.merge(root, area, measures.boxes[code])
+    for index, score in enumerate(things.scores):
+        root = things.root(FIRST_THING + index)
+        scores[root] = max(score, scores.get(root, 0.0))
+    table = np.zeros(FIRST_THING + len(things), np.int32)
+    segments_info: list[dict[str, Any]] = []
+    # Things first, as in the maps of images that are seen whole.
+    for root in sorted(joined.areas, key=lambda code: (code < FIRST_THING, code)):
+        is_stuff = root < FIRST_THING
+        if root == LabelSpace.VOID_SEGMENT_ID or (is_stuff and joined.areas[root] < smallest_stuff):
+            continue
+        table[root] = len(segments_info) + 1
+        x0, y0, x1, y1 = joined.boxes[root]
+        train_id = root - 1 if is_stuff else things.train_id(root)
+        segments_info.append(
+            {
+                "id": len(segments_info) + 1,
+                "category_id": space.categories[train_id].category_id,
+                "area": joined.areas[root],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "iscrowd": 0,
+                "score": 1.0 if is_stuff else round(scores[root], SCORE_DIGITS),
+            }
+        )
+    for index in range(len(things)):
+        table[FIRST_THING + index] = table[things.root(FIRST_THING + index)]
+    return table, segments_info
