@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from seamless_pr.id_maps.id_png_files import ids_to_rgb
 from seamless_pr.id_maps.segments import measure_segments
@@ -139,5 +138,8 @@ def encode_run_lengths(crop: MaskCrop, image_size: tuple[int, int]) -> dict[str,
         counts = np.diff(edges).tolist()
         if counts[-1] == 0:
             counts.pop()
+    # Predictions without instances do without the package.
+    from pycocotools import mask as coco_mask
+
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}

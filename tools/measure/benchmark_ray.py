@@ -53,7 +53,8 @@ from tools.measure.benchmark_inference import CONFIG, cpu_name, random_network
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED_RESULT = ROOT / "docs" / "results" / "ray_benchmark.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
+PAGE, PLAN_PAGE = (ROOT / "docs" / name for name in ("benchmarks.md", "cluster.md"))
+PLAN_MARKS = ("<!-- cluster plan -->", "<!-- /cluster plan -->")
 BEGIN, END = "<!-- ray benchmark -->", "<!-- /ray benchmark -->"
 IMAGE_SIZE = (512, 1024)
 PAIR_SIZE = (1024, 2048)
@@ -466,12 +467,16 @@ def section(result: dict[str, Any]) -> str:
         from tools.measure.ray_feeding import feeding_section
 
         lines += [feeding_section(result["feeding"]), ""]
-    if "costs" in result:
-        from tools.measure.cluster_plan import plan_section
-
-        evaluation = result.get("evaluation", {}).get("rounds", [])
-        lines += [plan_section(result["costs"], evaluation), ""]
     return "\n".join(lines).rstrip()
+
+
+def plan(result: dict[str, Any]) -> str | None:
+    """What the costs come to on a cluster, for its page; None before they were measured."""
+    if "costs" not in result:
+        return None
+    from tools.measure.cluster_plan import plan_section
+
+    return plan_section(result["costs"], result.get("evaluation", {}).get("rounds", []))
 
 
 def conditions(result: dict[str, Any]) -> str:
@@ -504,17 +509,17 @@ def conditions(result: dict[str, Any]) -> str:
     return " ".join(text)
 
 
-def replaced(page: str, text: str) -> str:
+def replaced(page: str, text: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """The page with `text` between its marks.
 
     Raises:
         ValueError: the marks are missing.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"expected the lines {BEGIN} and {END} in {PAGE}; add them")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+        raise ValueError(f"expected the lines {marks[0]} and {marks[1]} in the page; add them")
+    return f"{before}{marks[0]}\n{text}\n{marks[1]}{after}"
 
 
 def merged(result: dict[str, Any], part: str, found: Any, fresh: bool) -> dict[str, Any]:
@@ -599,6 +604,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument("--output", type=Path, default=STORED_RESULT, help="JSON of the result")
     parser.add_argument("--page", type=Path, default=PAGE, help="Markdown page of the tables")
+    parser.add_argument(
+        "--plan-page", type=Path, default=PLAN_PAGE, help="Markdown page of the plan"
+    )
     # Of the process that the evaluation is timed in.
     parser.add_argument("--ray", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, help=argparse.SUPPRESS)
@@ -632,6 +640,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page = replaced(options.page.read_text(encoding="utf-8"), text)
     options.page.write_text(page, encoding="utf-8")
     print(text)
+    if (planned := plan(result)) is not None:
+        page = replaced(options.plan_page.read_text(encoding="utf-8"), planned, PLAN_MARKS)
+        options.plan_page.write_text(page, encoding="utf-8")
+        print(planned)
     return 0
 
 

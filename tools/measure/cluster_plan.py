@@ -297,7 +297,7 @@ def plan_section(costs: dict[str, Any], evaluation: Sequence[dict[str, Any]]) ->
         evaluation: rounds of the evaluation benchmark; may be empty.
     """
     parts = [
-        f"### Plan for {NODES} x {GPUS_PER_NODE} GPUs",
+        f"## Plan for {NODES} x {GPUS_PER_NODE} GPUs",
         "Computed, not run. **Measured**: sizes and bytes of the real network and of files written "
         "here, milliseconds of one core of this machine. **Assumed**: what a GPU sustains in "
         f"10^12 operations a second ({', '.join(map(str, GPU_TERAFLOPS))}; 54 ms an image of Mask "

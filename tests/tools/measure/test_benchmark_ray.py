@@ -145,3 +145,11 @@ def test_children_start_without_the_callers_cluster_and_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert not {"RAY_ADDRESS", "OMP_NUM_THREADS"} & tool.environment().keys()
     assert tool.environment(OMP_NUM_THREADS="2")["OMP_NUM_THREADS"] == "2"
+
+
+def test_the_plan_on_the_page_of_clusters_is_that_of_the_stored_costs():
+    planned = tool.plan(tool.stored_result(tool.STORED_RESULT))
+    begin, end = tool.PLAN_MARKS
+    assert f"{begin}\n{planned}\n{end}" in tool.PLAN_PAGE.read_text()
+    assert "8 x 8 GPUs" not in tool.PAGE.read_text()
+    assert tool.plan({}) is None
