@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+# Run from a clone, from any folder: the package beside this script needs no installation.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +31,7 @@ from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.models.semantics.points import PointSemantics, refine_semantic_logits
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.instances import Instances
+from tools.measure import part_costs
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = {
@@ -232,7 +238,8 @@ def document() -> str:
             f"({ratio_with_extra:.3f} times with the extra level in the semantic network too):",
             table("networks", separate),
         ]
-    return "\n\n".join([INTRODUCTION, *sections]) + "\n"
+    parts = part_costs.section(json.loads(part_costs.STORED.read_text(encoding="utf-8")))
+    return "\n\n".join([INTRODUCTION, *sections, parts]) + "\n"
 
 
 def main() -> None:
