@@ -1,0 +1,149 @@
+"""The Serve config of the repository on a cluster of this machine, while clients ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from seamless_pr.id_maps.id_png import decode_id_png
+from seamless_pr.pipelines import predict
+from seamless_pr.street_scenes.dataset import draw_street_scene
+from tests.support.color_server import as_file
+from tests.support.http_server import ask
+from tests.support.load import NO_ANSWER, Load
+from tests.support.processes import kill_one, wait_until
+from tests.support.ray_head import RayHead, free_ports, ray_head
+from tests.support.tiny_checkpoint import write_tiny_checkpoint
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / "configs/clusters/serve.yaml"
+SECONDS = 300
+
+
+@dataclass
+class Deployment:
+    """The application on a cluster.
+
+    Attributes:
+        head: the cluster.
+        folder: holds its config, weights and photos.
+        address: of the application, with a slash at the end.
+        config: content of the Serve config.
+    """
+
+    head: RayHead
+    folder: Path
+    address: str
+    config: dict[str, Any]
+
+    def deploy(self, weights: Path) -> None:
+        """`serve deploy` of the config with these weights."""
+        self.config["applications"][0]["deployments"][0]["user_config"]["weights"] = str(weights)
+        file = self.folder / "serve.yaml"
+        file.write_text(yaml.safe_dump(self.config))
+        code, output = self.head.call("serve", "deploy", str(file))
+        assert code == 0, output
+
+    def status(self) -> str:
+        """Of the application, as `serve status` says."""
+        code, output = self.head.call("serve", "status")
+        assert code == 0, output
+        (application,) = yaml.safe_load(output)["applications"].values()
+        panoptic = application["deployments"].get("Panoptic", {"replica_states": {}})
+        running = panoptic["replica_states"].get("RUNNING", 0)
+        return f"{application['status']} {running}"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photos")
+    files = []
+    for index, size in enumerate([(64, 128), (64, 128), (96, 96)]):
+        files.append(folder / f"{index}.png")
+        files[-1].write_bytes(as_file(draw_street_scene(3, "val", index, size).image))
+    return files
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    return [write_tiny_checkpoint(folder / f"{n}.safetensors", n) for n in range(2)]
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    weights: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Deployment]:
+    config = yaml.safe_load(CONFIG.read_text())
+    (port,) = free_ports(1)
+    config["http_options"]["port"] = port
+    panoptic = config["applications"][0]["deployments"][0]
+    panoptic["user_config"] |= {"device": "cpu", "amp": "none"}
+    panoptic["ray_actor_options"] |= {"num_cpus": 1, "num_gpus": 0}
+    del panoptic["autoscaling_config"]
+    panoptic["num_replicas"] = 2
+    with ray_head(3, {"PYTHONPATH": str(ROOT)}) as head:
+        folder = tmp_path_factory.mktemp("deployment")
+        deployed = Deployment(head, folder, f"http://127.0.0.1:{port}/", config)
+        deployed.deploy(weights[0])
+        wait_until(lambda: deployed.status() == "RUNNING 2", SECONDS, "two replicas")
+        yield deployed
+
+
+def test_maps_are_those_of_predict(
+    deployment: Deployment, photos: list[Path], weights: list[Path], tmp_path: Path
+) -> None:
+    arguments = ["--weights", str(weights[0]), "--images", str(photos[0].parent)]
+    assert predict.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    for photo in photos:
+        reply = ask(f"{deployment.address}v1/panoptic?format=png", photo.read_bytes())
+        assert reply.status == 200, reply.body
+        predicted = decode_id_png((tmp_path / "out/panoptic" / photo.name).read_bytes())
+        assert np.array_equal(decode_id_png(reply.body), predicted)
+
+
+def test_metrics_are_those_of_all_replicas(deployment: Deployment, photos: list[Path]) -> None:
+    def total() -> float:
+        lines = ask(f"{deployment.address}metrics").body.decode().splitlines()
+        name = 'seamless_pr_requests_total{status="200"} '
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    # What a replica counted before it was asked may still be on its way.
+    wait_until(lambda: total() >= 3, 10, "the counts of the test before")
+    before = total()
+    for _ in range(6):
+        assert ask(f"{deployment.address}v1/panoptic", photos[0].read_bytes()).status == 200
+    wait_until(lambda: total() == before + 6, 10, "the counts of both replicas")
+
+
+def test_a_client_that_asks_once_more_loses_nothing_when_a_replica_dies(
+    deployment: Deployment, photos: list[Path]
+) -> None:
+    bodies = [photo.read_bytes() for photo in photos]
+    with Load(f"{deployment.address}v1/panoptic?format=png", bodies, num_clients=4) as load:
+        load.until(lambda: load.statuses[200] >= 8)
+        assert kill_one(deployment.head.pid, "ServeReplica:seamless_pr:Panoptic")
+        load.until(lambda: deployment.status() == "RUNNING 2", SECONDS)
+    assert load.lost == 0
+    # What the dead replica had in its hands fails, and nothing else; nothing is told to wait.
+    failed = {status: n for status, n in load.statuses.items() if status != 200}
+    assert set(failed) <= {500, NO_ANSWER}
+    assert sum(failed.values()) <= 4
+    assert len({decode_id_png(answer).tobytes() for answer in load.answers}) <= len(set(bodies))
+
+
+def test_strangers_cannot_deploy(deployment: Deployment) -> None:
+    dashboard = deployment.head.variables["RAY_DASHBOARD_ADDRESS"]
+    place = f"{dashboard}/api/serve/applications/"
+    assert ask(place).status in (401, 403)
+    told = ask(place, json.dumps({"applications": []}).encode())
+    assert told.status in (401, 403, 405)
+    assert deployment.status() == "RUNNING 2"
