@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from seamless_pr.serving.counts import CountsBoard
@@ -29,7 +30,7 @@ class PanopticReplica:
     """A network behind HTTP, in a process of its own.
 
     Its network comes by `reconfigure`, when it starts and whenever the weights are updated: then
-    the new one is loaded beside the old one and takes over between two batches.
+    the new one is loaded beside the old one between two batches, and takes over.
     """
 
     def __init__(self, options: Mapping[str, Any], counts: Any) -> None:
@@ -55,10 +56,11 @@ class PanopticReplica:
         Args:
             network: `weights`, and arguments of `load_predictor`.
         """
-        predictor = await asyncio.to_thread(_load, network)
+        load = partial(_load, network)
         if self._service is not None:
-            self._service.exchange(predictor)
+            await self._service.exchange(load)
             return
+        predictor = await asyncio.to_thread(load)
         from seamless_pr.serving.app import make_app
         from seamless_pr.serving.limits import ServingLimits
         from seamless_pr.serving.service import PanopticService

@@ -35,7 +35,7 @@ class Batcher:
     and one that is not labels batches. Images of one batch do not change each other's results.
 
     Attributes:
-        predictor: of images that come from now on; may be exchanged at any time.
+        predictor: of images that come from now on; see `exchange`.
     """
 
     def __init__(self, predictor: Predictor, on_batch: Callable[[int], None] | None = None) -> None:
@@ -48,6 +48,7 @@ class Batcher:
         self.predictor = predictor
         self._on_batch = on_batch
         self._waiting: deque[_Waiting] = deque()
+        self._loads: deque[tuple[Callable[[], Predictor], Future[None]]] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
@@ -71,6 +72,21 @@ class Batcher:
             self._changed.notify()
         return await asyncio.wrap_future(waiting.result)
 
+    def exchange(self, load: Callable[[], Predictor]) -> None:
+        """Loads another predictor and takes it, between two batches; images wait meanwhile.
+
+        In the thread of the network: building one traces modules, and torch.fx changes what
+        calling any module means while it does so.
+
+        Args:
+            load: its errors are raised here, and leave the predictor as it is.
+        """
+        done: Future[None] = Future()
+        with self._changed:
+            self._loads.append((load, done))
+            self._changed.notify()
+        done.result()
+
     def is_alive(self) -> bool:
         return self._thread.is_alive()
 
@@ -82,6 +98,8 @@ class Batcher:
         self._thread.join()
         for waiting in self._waiting:
             waiting.result.cancel()
+        for _, done in self._loads:
+            done.cancel()
 
     def _work(self) -> None:
         while batch := self._next_batch():
@@ -93,9 +111,14 @@ class Batcher:
         """Empty when the batcher is closed."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                self._changed.wait_for(lambda: self._waiting or self._loads or self._is_closed)
                 if self._is_closed:
                     return []
+            while self._loads:
+                self._take(*self._loads.popleft())
+            with self._changed:
+                if not self._waiting:
+                    continue
                 first = self._waiting[0]
                 same = [waiting for waiting in self._waiting if waiting.fits(first)]
                 batch = same[: first.predictor.batch_size]
@@ -105,6 +128,14 @@ class Batcher:
             batch = [waiting for waiting in batch if waiting.result.set_running_or_notify_cancel()]
             if batch:
                 return batch
+
+    def _take(self, load: Callable[[], Predictor], done: Future[None]) -> None:
+        try:
+            self.predictor = load()
+        except Exception as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
 
     def _run(self, batch: Sequence[_Waiting]) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,10 +47,13 @@ class PanopticService:
     def predictor(self) -> Predictor:
         return self._batcher.predictor
 
-    def exchange(self, predictor: Predictor) -> None:
-        """Images that come from now on are labelled by another network; no request fails of it."""
-        predictor.check_device()
-        self._batcher.predictor = predictor
+    async def exchange(self, load: Callable[[], Predictor]) -> None:
+        """Images that come from now on are labelled by another network; no request fails of it.
+
+        Args:
+            load: makes it, in the thread of the network.
+        """
+        await asyncio.to_thread(self._batcher.exchange, load)
 
     def is_ready(self) -> bool:
         return self._batcher.is_alive()

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
+from seamless_pr.build.predictor import load_predictor
+from seamless_pr.datasets.images import read_image
 from seamless_pr.id_maps.id_png import decode_id_png
 from seamless_pr.pipelines import predict
 from seamless_pr.street_scenes.dataset import draw_street_scene
@@ -51,6 +53,14 @@ class Deployment:
         file.write_text(yaml.safe_dump(self.config))
         code, output = self.head.call("serve", "deploy", str(file))
         assert code == 0, output
+
+    def weights(self) -> str:
+        """The digest of the weights of a replica; empty while there is none."""
+        try:
+            reply = ask(f"{self.address}v1/model")
+            return reply.json()["network"]["weights_sha256"] if reply.status == 200 else ""
+        except OSError:
+            return ""
 
     def status(self) -> str:
         """Of the application, as `serve status` says."""
@@ -138,6 +148,33 @@ def test_a_client_that_asks_once_more_loses_nothing_when_a_replica_dies(
     assert set(failed) <= {500, NO_ANSWER}
     assert sum(failed.values()) <= 4
     assert len({decode_id_png(answer).tobytes() for answer in load.answers}) <= len(set(bodies))
+
+
+def test_weights_are_updated_under_load_without_a_failed_request(
+    deployment: Deployment, photos: list[Path], weights: list[Path]
+) -> None:
+    bodies = [photos[0].read_bytes()]
+    old, new = (load_predictor(file, "cpu") for file in weights)
+    assert deployment.weights() == old.describe()["weights_sha256"]
+    wanted = new.describe()["weights_sha256"]
+    with Load(f"{deployment.address}v1/panoptic?format=png", bodies, num_clients=3) as load:
+        load.until(lambda: load.statuses[200] >= 6)
+        deployment.deploy(weights[1])
+        load.until(
+            lambda: (
+                {deployment.weights() for _ in range(6)} == {wanted}
+                and deployment.status() == "RUNNING 2"
+            ),
+            SECONDS,
+        )
+    assert set(load.statuses) == {200}
+    image = read_image(photos[0])
+    maps = [predictor(image).id_map.numpy() for predictor in (old, new)]
+    assert not np.array_equal(*maps)
+    answers = [decode_id_png(answer) for answer in load.answers]
+    assert np.array_equal(answers[0], maps[0])
+    assert np.array_equal(answers[-1], maps[1])
+    assert all(any(np.array_equal(answer, own) for own in maps) for answer in answers)
 
 
 def test_strangers_cannot_deploy(deployment: Deployment) -> None:

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -288,12 +289,12 @@ def test_a_network_is_exchanged_while_clients_ask(server: Server) -> None:
     with ThreadPoolExecutor(3) as clients:
         asking = [clients.submit(keep_asking) for _ in range(3)]
         for side in (24, 32, 48):
-            server.service.exchange(color_predictor(side))
+            server.service._batcher.exchange(partial(color_predictor, side))
             seen = len(statuses)
             while len(statuses) < seen + 6:
                 time.sleep(0.01)
         stop.set()
         for future in asking:
             future.result()
-    server.service.exchange(old)
+    server.service._batcher.exchange(lambda: old)
     assert set(statuses) == {200}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from seamless_pr.inference.predictor import Predictor
 from seamless_pr.serving.batcher import Batcher
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
@@ -106,7 +107,7 @@ def test_networks_are_exchanged_between_batches() -> None:
 
     async def run() -> list[PanopticSegmentation]:
         first = await batcher.label(image())
-        batcher.predictor = after
+        batcher.exchange(lambda: after)
         return [first, await batcher.label(image())]
 
     results = asyncio.run(run())
@@ -117,6 +118,23 @@ def test_networks_are_exchanged_between_batches() -> None:
         [(1, 24, 40)],
     ]
     assert [result.image_size for result in results] == [(48, 80)] * 2
+
+
+def test_a_network_is_loaded_where_no_other_is_at_work_and_a_failed_one_changes_nothing() -> None:
+    before = color_predictor()
+    batcher = Batcher(before)
+    threads: list[str] = []
+
+    def load() -> Predictor:
+        threads.append(threading.current_thread().name)
+        raise ValueError("no such weights")
+
+    with pytest.raises(ValueError, match="no such weights"):
+        batcher.exchange(load)
+    assert threads == ["network"]
+    assert batcher.predictor is before
+    assert asyncio.run(batcher.label(image())).image_size == (48, 80)
+    batcher.close()
 
 
 def test_a_closed_network_says_so() -> None:
