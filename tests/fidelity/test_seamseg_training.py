@@ -42,8 +42,8 @@ LOSSES = {
     "mask": "roi_msk_loss",
     "semantic": "sem_loss",
 }
-# The total of the reference moves by 3e-7 with its number of threads. Of our single losses one moves
-# by up to 3e-6 (box deltas, with oneDNN and without), and is 2e-6 off double precision.
+# The total of the reference moves by 3e-7 with its number of threads. Of our single losses one
+# moves by up to 3e-6 (box deltas, with oneDNN and without), and is 2e-6 off double precision.
 LOSS = 5e-6
 # Of the norm. With one thread the reference's own is 5e-6 off (186.3696 against 186.3687).
 TOTAL_GRADIENT = 1e-5
@@ -53,9 +53,10 @@ GRADIENT = 1e-3
 SINGLE_PRECISION_GRADIENT = 3e-4
 # Of the largest element of a gradient.
 GRADIENT_ELEMENTS = 1e-2
-# Both in single precision, where batch statistics pass differences on to all elements. Our network
-# is off its own double precision, with oneDNN and without, by 1.3e-5 in the worst loss (box deltas),
-# 9e-4 and 1.5e-3 in the norm of the gradient, 4e-6 and 2.2e-5 in the worst running statistic.
+# Both in single precision, where batch statistics pass differences on to all elements. Our
+# network is off its own double precision, with oneDNN and without, by 1.3e-5 in the worst loss
+# (box deltas), 9e-4 and 1.5e-3 in the norm of the gradient, 4e-6 and 2.2e-5 in the worst running
+# statistic.
 BATCH_NORM_LOSS = 1.5e-5
 BATCH_NORM_GRADIENT = 2e-3
 RUNNING_STATISTICS = 3e-5
