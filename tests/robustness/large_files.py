@@ -1,0 +1,261 @@
+"""Files of less than 1 MB that claim, or unpack to, as much as their formats allow."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from seamless_pr.pipelines import evaluate, predict, prepare, train
+from seamless_pr.training.checkpoints import load_weights, save_weights
+from tests.evaluation.files import PanopticFiles
+from tests.metrics.maps import fuzz_image
+from tests.robustness.map_kinds import tiny_predictor
+from tests.robustness.mutators import png_chunk
+from tests.robustness.sandbox import (
+    REFUSED,
+    RIGHT,
+    Sandbox,
+    StageRun,
+    Verdict,
+    run_cases,
+    run_stage,
+)
+from tests.robustness.weight_kinds import _call
+from tests.support.panoptic_files import write_png
+from tests.support.tiny_checkpoint import write_tiny_checkpoint
+from tests.support.tiny_run import write_tiny_run
+
+LARGEST_SIDE = 8_000  # 64 million pixels
+
+
+@dataclass(frozen=True)
+class LargeCase:
+    """A file and the stage that reads it.
+
+    Attributes:
+        name: what it is.
+        stage: who reads it.
+        make: writes it into a sandbox; returns its path and the work.
+    """
+
+    name: str
+    stage: str
+    make: Callable[[Sandbox], tuple[Path, Callable[[], StageRun]]]
+
+
+def run_large(case: LargeCase, folder: Path) -> dict[str, Any]:
+    """What became of it, in a process of its own."""
+    sandbox = Sandbox(folder / str(abs(hash(case.name))))
+    path, work = case.make(sandbox)
+
+    def judged(_: Random) -> Verdict:
+        sandbox.watch()
+        return sandbox.judge(work(), [path.name], passed_header=True)
+
+    ((_, verdict),) = run_cases(judged, [0], case.name)
+    size = path.stat().st_size if path.is_file() else 0
+    assert size < 1_000_000, (case.name, size)
+    is_failure = verdict.outcome not in (RIGHT, REFUSED)
+    return {
+        "name": case.name,
+        "stage": case.stage,
+        "bytes": size,
+        "outcome": verdict.outcome,
+        "memory": verdict.memory,
+        "failures": [f"{case.name}: {verdict.outcome}: {verdict.detail}"] if is_failure else [],
+    }
+
+
+def flat_png(side: int, color: int, *, row: bytes | None = None) -> bytes:
+    """A PNG whose rows are all the same, packed as small as PNG goes."""
+    channels = {0: 1, 2: 3, 3: 1, 6: 4}[color]
+    header = side.to_bytes(4, "big") * 2 + bytes([8, color, 0, 0, 0])
+    row = bytes(1 + side * channels) if row is None else row
+    packer = zlib.compressobj(9)
+    stream = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+    palette = png_chunk(b"PLTE", bytes(768)) if color == 3 else b""
+    chunks = png_chunk(b"IHDR", header) + palette + png_chunk(b"IDAT", stream)
+    return b"\x89PNG\r\n\x1a\n" + chunks + png_chunk(b"IEND", b"")
+
+
+def _scored(data: Callable[[], bytes], side: str) -> Callable[[Sandbox], Any]:
+    def make(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+        files = PanopticFiles(sandbox.inputs, [fuzz_image(np.random.default_rng(0))])
+        path = sandbox.inputs / side / "0.png"
+        path.write_bytes(data())
+        return path, lambda: run_stage(evaluate.main, files.arguments())
+
+    return make
+
+
+def _special(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    files = PanopticFiles(sandbox.inputs, [fuzz_image(np.random.default_rng(0))])
+    path = sandbox.inputs / "pred" / "0.png"
+    path.unlink()
+    os.mkfifo(path)
+    return path, lambda: run_stage(evaluate.main, files.arguments())
+
+
+def _endless(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    files = PanopticFiles(sandbox.inputs, [fuzz_image(np.random.default_rng(0))])
+    path = sandbox.inputs / "pred" / "0.png"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    return path, lambda: run_stage(evaluate.main, files.arguments())
+
+
+def _labelled(name: str, data: Callable[[], bytes]) -> Callable[[Sandbox], Any]:
+    def make(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+        predictor = tiny_predictor(sandbox)
+        path = sandbox.inputs / "images" / name
+        path.parent.mkdir()
+        path.write_bytes(data())
+        arguments = ["--weights", "W", "--images", path.parent, "--output", sandbox.output]
+
+        def work() -> StageRun:
+            with patch.object(predict, "load_predictor", lambda *_, **__: predictor):
+                return run_stage(predict.main, arguments)
+
+        return path, work
+
+    return make
+
+
+def _picture(form: str, side: int, **options: Any) -> Callable[[], bytes]:
+    def data() -> bytes:
+        written = io.BytesIO()
+        Image.new("L", (side, side), 90).save(written, form, **options)
+        return written.getvalue()
+
+    return data
+
+
+def _archive(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    """Weights that unpack to 700 MB."""
+    from seamless_pr.weights.tensor_files import read_tensors
+
+    path = sandbox.inputs / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}.")
+        with archive.open("archive/data/0", "w") as member:
+            for _ in range(700):
+                member.write(bytes(1_000_000))
+    return path, lambda: _call(read_tensors, path)
+
+
+def _wide_network(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    """Weights whose config describes a network of many gigabytes."""
+    sound = write_tiny_checkpoint(sandbox.root / "sound.safetensors")
+    weights, metadata = load_weights(sound)
+    metadata["config"]["model"]["instances"]["box"]["hidden_channels"] = 500_000
+    path = sandbox.inputs / "wide.safetensors"
+    few = dict(sorted(weights.items(), key=lambda item: item[1].numel())[:20])
+    save_weights(path, few, metadata)
+    write_png(sandbox.inputs / "a.png", np.zeros((20, 30, 3), np.uint8))
+    arguments = ["--weights", path, "--images", sandbox.inputs / "a.png", "--output",
+                 sandbox.output]  # fmt: skip
+    return path, lambda: run_stage(predict.main, arguments)
+
+
+LAUGHS = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x]"]
+    + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, 12)]
+)
+
+
+def _laughing_config(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    path = write_tiny_run(sandbox.inputs)
+    path.write_text(f"{path.read_text()}\n{LAUGHS}\n")
+    return path, lambda: run_stage(train.main, ["--config", path, "--output", sandbox.output])
+
+
+def _laughing_description(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    path = sandbox.inputs / "yard.yaml"
+    path.write_text(f"name: yard\n{LAUGHS}\nclasses: *a11\n")
+    arguments = ["custom", "--description", path, "--output", sandbox.output]
+    return path, lambda: run_stage(prepare.main, arguments)
+
+
+def _many_masks(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    """A hundred masks of 64 million pixels each."""
+    root, side = sandbox.inputs, LARGEST_SIDE
+    mask = {"size": [side, side], "counts": [0, side * side]}
+    entries = [{"id": n, "image_id": 1, "category_id": 2, "segmentation": mask} for n in range(100)]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": side, "width": side}],
+        "annotations": entries,
+        "categories": [{"id": 2, "name": "box"}],
+    }
+    write_png(root / "images" / "a.png", np.zeros((6, 8, 3), np.uint8))
+    path = root / "objects.json"
+    path.write_text(json.dumps(content))
+    description = {
+        "name": "yard", "classes": [{"id": 1, "name": "floor", "thing": False}],
+        "splits": {"train": {"images": "images", "instances": "objects.json"}},
+    }  # fmt: skip
+    (root / "yard.yaml").write_text(yaml.safe_dump(description))
+    arguments = ["custom", "--description", root / "yard.yaml", "--output", sandbox.output,
+                 "--workers", 1]  # fmt: skip
+
+    def work() -> StageRun:
+        run = run_stage(prepare.main, arguments)
+        # The picture is of another size; it is named, with what names it.
+        return StageRun(run.code, run.output, f"{run.errors} objects.json", run.error)
+
+    return path, work
+
+
+def _deep_json(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    files = PanopticFiles(sandbox.inputs, [fuzz_image(np.random.default_rng(0))])
+    files.pred_json.write_text("[" * 900_000)
+    return files.pred_json, lambda: run_stage(evaluate.main, files.arguments())
+
+
+def _noisy_row() -> bytes:
+    """Every pixel another id than the one before."""
+    return bytes([1]) + bytes([1, 0, 0]) * LARGEST_SIDE
+
+
+LARGE_CASES = (
+    LargeCase("id PNG with a palette, 64 million pixels", "evaluate",
+              _scored(lambda: flat_png(LARGEST_SIDE, 3), "pred")),
+    LargeCase("id PNG with a palette, 169 million pixels", "evaluate",
+              _scored(lambda: flat_png(13_000, 3), "pred")),
+    LargeCase("id PNG, 64 million pixels of 8000 ids", "evaluate",
+              _scored(lambda: flat_png(LARGEST_SIDE, 2, row=_noisy_row()), "pred")),
+    LargeCase("true id PNG, 64 million pixels of 8000 ids", "evaluate",
+              _scored(lambda: flat_png(LARGEST_SIDE, 2, row=_noisy_row()), "gt")),
+    LargeCase("a FIFO as an id PNG", "evaluate", _special),
+    LargeCase("a link to /dev/zero as an id PNG", "evaluate", _endless),
+    LargeCase("JSON of 900,000 brackets", "evaluate", _deep_json),
+    LargeCase("PNG photograph, 64 million pixels", "predict",
+              _labelled("a.png", lambda: flat_png(LARGEST_SIDE, 2))),
+    LargeCase("PNG photograph, 169 million pixels", "predict",
+              _labelled("a.png", lambda: flat_png(13_000, 0))),
+    LargeCase("JPEG, 64 million pixels", "predict",
+              _labelled("a.jpg", _picture("JPEG", LARGEST_SIDE, quality=5))),
+    LargeCase("TIFF, 64 million pixels", "predict",
+              _labelled("a.tif", _picture("TIFF", LARGEST_SIDE, compression="tiff_adobe_deflate"))),
+    LargeCase("WebP, 81 million pixels", "predict",
+              _labelled("a.webp", _picture("WEBP", 9_000, lossless=True, method=0))),
+    LargeCase("GIF, 64 million pixels", "predict",
+              _labelled("a.gif", _picture("GIF", LARGEST_SIDE))),
+    LargeCase(".pth that unpacks to 700 MB", "weights", _archive),
+    LargeCase("weights of a network of 500,000 channels", "predict", _wide_network),
+    LargeCase("config of 8^12 values by aliases", "train", _laughing_config),
+    LargeCase("description of 8^12 values by aliases", "prepare", _laughing_description),
+    LargeCase("100 masks of 64 million pixels", "prepare", _many_masks),
+)  # fmt: skip

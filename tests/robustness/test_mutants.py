@@ -1,0 +1,60 @@
+"""Damaged input of every kind ends in the right result or in one line that names the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.robustness.campaign import PARTS, Part, run_part, working_folder
+from tests.robustness.sandbox import MAX_MEMORY, REFUSED, RIGHT, Verdict, run_cases
+
+# Another run of the tests may try other cases: SEAMLESS_PR_ROBUSTNESS_SEED=1000 pytest ...
+SEED = int(os.environ.get("SEAMLESS_PR_ROBUSTNESS_SEED", "0"))
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with working_folder() as path:
+        yield path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name.replace(" ", "_"))
+def test_damaged_input_is_used_rightly_or_refused_by_name(part: Part, folder: Path) -> None:
+    tally = run_part(part, folder / "box", part.num_quick, SEED)
+    assert tally.failures == []
+    assert tally.count == part.num_quick == tally.outcomes[RIGHT] + tally.outcomes[REFUSED]
+    assert 3 * tally.num_passed_header >= tally.count, "a mutator that only breaks headers is a toy"
+    assert tally.highest_memory < MAX_MEMORY
+
+
+def test_a_case_that_hangs_ends_or_fills_the_memory_is_told_and_the_next_one_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import signal
+    import time
+
+    monkeypatch.setattr("tests.robustness.sandbox.SECONDS_PER_CASE", 1)
+    monkeypatch.setattr("tests.robustness.sandbox.MAX_MEMORY", 30_000_000_000)
+    started = iter(range(10))
+
+    def case(_: object) -> Verdict:
+        number = next(started)
+        if _named[number] == "hang":
+            time.sleep(60)
+        if _named[number] == "ended":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if _named[number] == "traceback":
+            raise KeyError("a")
+        return Verdict(RIGHT)
+
+    # Each child begins to count anew, at the case that follows.
+    _named = ["right", "hang"]
+    outcomes = [verdict.outcome for _, verdict in run_cases(case, range(2), "test")]
+    assert outcomes == ["right", "hang"]
+    _named[:] = ["traceback", "right", "ended"]
+    outcomes = [verdict.outcome for _, verdict in run_cases(case, range(3), "test")]
+    assert outcomes == ["traceback", "right", "ended"]
