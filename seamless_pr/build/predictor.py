@@ -56,7 +56,10 @@ def load_predictor(
             f"{file} has no config and label space in its metadata, so it is not a checkpoint of "
             "this package; give one that training has written, or import the weights first"
         )
-    trained_space = LabelSpace.from_dict(metadata["label_space"])
+    try:
+        trained_space = LabelSpace.from_dict(metadata["label_space"])
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     if label_space is not None:
         _check_label_space(trained_space, label_space, file)
     config = config_from_dict(metadata["config"], f"the config in {file}", overrides)

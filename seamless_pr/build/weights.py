@@ -143,7 +143,10 @@ def _label_space_of(file: Path) -> LabelSpace | None:
             text = (content.metadata() or {}).get("label_space")
     except (SafetensorError, OSError):
         return None  # Whoever reads its tensors tells what is wrong.
-    return None if text is None else LabelSpace.from_dict(json.loads(text))
+    try:
+        return None if text is None else LabelSpace.from_dict(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def _shown(category: Category | None) -> str:

@@ -56,6 +56,8 @@ def config_from_dict(
     Raises:
         ValueError: as `load_config`.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{source} must be a mapping of keys; got a {type(values).__name__}")
     return merge_sources([Source(source, values), *_override_sources(overrides)], source, kinds)
 
 

@@ -107,8 +107,31 @@ class LabelSpace:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LabelSpace:
-        categories = tuple(
-            Category(**{**category, "color": tuple(category["color"])})
-            for category in values["categories"]
-        )
-        return cls(name=values["name"], categories=categories)
+        """Reads what `to_dict` gave, from a file that anybody may have written.
+
+        Raises:
+            ValueError: it is none.
+        """
+        try:
+            categories = tuple(
+                Category(
+                    category_id=int(category["category_id"]),
+                    name=str(category["name"]),
+                    is_thing=bool(category["is_thing"]),
+                    color=_color(category["color"]),
+                    supercategory=str(category["supercategory"]),
+                )
+                for category in values["categories"]
+            )
+            name = str(values["name"])
+        except (TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise ValueError(
+                f"no description of classes ({type(error).__name__}: {error}); expected a name and "
+                "categories with category_id, name, is_thing, color and supercategory"
+            ) from error
+        return cls(name, categories)
+
+
+def _color(values: Any) -> tuple[int, int, int]:
+    red, green, blue = (int(value) for value in values)
+    return red, green, blue

@@ -24,7 +24,7 @@ from unittest.mock import patch
 import numpy as np
 import yaml
 
-from seamless_pr.pipelines import evaluate, predict, prepare, train
+from seamless_pr.pipelines import evaluate, predict, prepare, train, wanted_predictor
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import fuzz_image
 from tests.robustness.map_kinds import tiny_predictor
@@ -88,7 +88,7 @@ def _predict(sandbox: Sandbox) -> Callable[[Path], int]:
         write_png(images / f"{index}.png", np.full((20, 30, 3), 60 * index, np.uint8))
 
     def run(output: Path) -> int:
-        with patch.object(predict, "load_predictor", lambda *_, **__: predictor):
+        with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: predictor):
             return predict.main(
                 _texts("--weights", "W", "--images", images, "--output", output, "--overlays",
                        "--instances")

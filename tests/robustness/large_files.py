@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from seamless_pr.pipelines import evaluate, predict, prepare, train
+from seamless_pr.pipelines import evaluate, predict, prepare, train, wanted_predictor
 from seamless_pr.training.checkpoints import load_weights, save_weights
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import fuzz_image
@@ -126,7 +126,7 @@ def _labelled(name: str, data: Callable[[], bytes]) -> Callable[[Sandbox], Any]:
         arguments = ["--weights", "W", "--images", path.parent, "--output", sandbox.output]
 
         def work() -> StageRun:
-            with patch.object(predict, "load_predictor", lambda *_, **__: predictor):
+            with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: predictor):
                 return run_stage(predict.main, arguments)
 
         return path, work

@@ -21,7 +21,7 @@ from seamless_pr.datasets.images import read_pixels
 from seamless_pr.id_maps.id_png import PngError, decode_id_png, pack_ids, png_size
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.integrations.predictors import load_predictor
-from seamless_pr.pipelines import evaluate, predict, prepare
+from seamless_pr.pipelines import evaluate, predict, prepare, wanted_predictor
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import fuzz_image
 from tests.robustness.mutators import damage_bytes, damage_png
@@ -142,7 +142,7 @@ class Photographs:
         try:
             self.sandbox.watch()
             arguments = ("--weights", "W", "--images", self.images, "--output", self.sandbox.output)
-            with patch.object(predict, "load_predictor", lambda *_, **__: self.predictor):
+            with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: self.predictor):
                 run = run_stage(predict.main, arguments)
             size = _pillow_size(data)
             verdict = self.sandbox.judge(run, [name], size is not None)

@@ -15,7 +15,7 @@ import yaml
 
 from seamless_pr.build.configs import load_config
 from seamless_pr.config.words import parse_yaml
-from seamless_pr.pipelines import evaluate, export, predict, prepare, train
+from seamless_pr.pipelines import evaluate, export, predict, prepare, train, wanted_predictor
 from seamless_pr.training.trainer import Trainer
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import fuzz_image
@@ -77,7 +77,7 @@ class Jsons:
         return Verdict("wrong", verdict.passed_header, fault) if fault else verdict
 
     def _run(self, job: Job) -> StageRun:
-        with patch.object(predict, "load_predictor", lambda *_, **__: self.predictor):
+        with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: self.predictor):
             return run_stage(job.main, job.arguments)
 
     def _scored(self) -> list[Job]:
@@ -169,7 +169,7 @@ class Jsons:
         folder = self.sandbox.inputs / "predictions"
         images = self.sandbox.inputs / "sent"
         write_png(images / "ulm_000000_000001_leftImg8bit.png", np.zeros((20, 30, 3), np.uint8))
-        with patch.object(predict, "load_predictor", lambda *_, **__: self.predictor):
+        with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: self.predictor):
             run_stage(predict.main, ["--weights", "W", "--images", images, "--output", folder,
                                      "--instances"])  # fmt: skip
         arguments = ["submission", "cityscapes", "--predictions", folder, "--output",
@@ -364,7 +364,7 @@ class Lists:
         self.path.write_bytes(data)
         self.sandbox.watch()
         arguments = ["--weights", "W", "--images", self.path, "--output", self.sandbox.output]
-        with patch.object(predict, "load_predictor", lambda *_, **__: self.predictor):
+        with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: self.predictor):
             run = run_stage(predict.main, arguments)
         names = ["list.txt", *(line.decode(errors="replace").strip() for line in lines)]
         verdict = self.sandbox.judge(run, [name[:60] for name in names if name], True)

@@ -19,7 +19,7 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from seamless_pr.pipelines import predict, train
+from seamless_pr.pipelines import predict, train, wanted_predictor
 from seamless_pr.training.trainer import Trainer
 from seamless_pr.weights.detectron2 import read_zoo_file
 from seamless_pr.weights.seamseg_snapshot import read_classes, read_snapshot
@@ -221,7 +221,7 @@ class RunFolders:
         images, output = self.sandbox.inputs / "images", self.sandbox.output
         if name == "train":
             return run_stage(train.main, ["--config", self.config, "--output", output])
-        with patch.object(predict, "load_predictor", lambda *_, **__: self.predictor):
+        with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: self.predictor):
             return run_stage(
                 predict.main, ["--weights", "W", "--images", images, "--output", output]
             )
