@@ -28,6 +28,7 @@ BEGIN, END = "<!-- rooms -->", "<!-- /rooms -->"
 HOLDS = {
     "structures": "records without weights: ImageBatch, PanopticTarget, Instances, LabelSpace",
     "files": "the one way of writing files, and of following a name that a file gives",
+    "input_files": "the one way of reading files of others: regular ones only, with a limit",
     "progress": "bars on a terminal, lines in a log",
     "ops": "pure functions on tensors: boxes, matching, masks, points, RoI pooling",
     "parallel": "mapping a function over files in several processes",
@@ -98,7 +99,10 @@ WAYS: dict[str, tuple[Step, ...]] = {
 
 # Subject -> colour and rooms.
 SUBJECTS = {
-    "records and files": ("#e7e9ee", ("structures", "files", "progress", "parallel")),
+    "records and files": (
+        "#e7e9ee",
+        ("structures", "files", "input_files", "progress", "parallel"),
+    ),
     "networks": ("#d8e6fb", ("ops", "layers", "models")),
     "data": ("#fbe6cf", ("datasets", "street_scenes")),
     "scores and pictures": ("#d9f0dc", ("id_maps", "metrics", "evaluation", "drawing")),

@@ -16,7 +16,7 @@ from typing import Any
 
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.panoptic_records import ImageId
-from seamless_pr.datasets.polygons import MAX_PIXELS, read_json
+from seamless_pr.datasets.polygons import MAX_PIXELS, read_json_or_fault
 from seamless_pr.structures.faults import Fault, FaultyDataError
 
 IMAGE_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
@@ -99,7 +99,7 @@ def read_lvis(path: Path) -> LvisFile:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; give an LVIS JSON, such as lvis_v1_val.json")
-    content, fault = read_json(path)
+    content, fault = read_json_or_fault(path)
     if fault is not None:
         raise FaultyDataError(f"{path} is not JSON", [fault])
     faults: list[Fault] = []

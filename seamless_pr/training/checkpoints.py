@@ -225,5 +225,5 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text  # Metadata of other programs.

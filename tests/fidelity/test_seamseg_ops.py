@@ -180,7 +180,7 @@ def test_fusion(prefix, num_rows, agree):
 
 def semantic_target(classes: torch.Tensor, num_classes: int) -> PanopticTarget:
     """One segment per class; 255 is void."""
-    ids = torch.where(classes == LabelSpace.IGNORE_TRAIN_ID, 0, classes + 1).int()
+    ids = torch.where(classes == 255, 0, classes + 1).int()
     train_ids = torch.arange(num_classes)
     is_crowd = torch.zeros(num_classes, dtype=torch.bool)
     return PanopticTarget(ids, train_ids, is_crowd, label_space(num_classes, 0))

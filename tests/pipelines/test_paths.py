@@ -22,7 +22,7 @@ from tests.support.tiny_run import write_tiny_run
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 # Options with a path that never leaves this process.
-READ_HERE = {"image_ids"}
+READ_HERE = {"image_ids", "token_file"}
 
 
 @pytest.fixture(autouse=True)

@@ -90,6 +90,14 @@ def test_each_cluster_file_is_complete_and_says_how_to_use_it(path: Path) -> Non
         assert groups[0]["minReplicas"] <= groups[0]["replicas"] <= groups[0]["maxReplicas"]
         assert content["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
         return
+    if content.get("kind") == "RayService":
+        assert f"kubectl apply -f configs/clusters/{path.name}" in text
+        assert yaml.safe_load(content["spec"]["serveConfigV2"])["applications"]
+        assert content["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
+        return
+    if "applications" in content:  # deployed for real in test_ray_serving.py
+        assert f"serve deploy configs/clusters/{path.name}" in text
+        return
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     validate_config(prepare_config(content))
@@ -102,4 +110,4 @@ def test_each_cluster_file_is_complete_and_says_how_to_use_it(path: Path) -> Non
 
 
 def test_cluster_files_are_found() -> None:
-    assert len(CLUSTERS) == 5
+    assert len(CLUSTERS) == 7
