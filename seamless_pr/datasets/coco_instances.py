@@ -180,11 +180,12 @@ def paint_instances(
             continue
         category_of[index + 1] = category_id
         masks.append((not is_crowd, -int(coco_mask.area(mask)), index + 1, mask))
-    id_map = np.zeros((height, width), np.int32)
+    # Column after column, as the masks are, until all are painted.
+    id_map = np.zeros((height, width), np.int32, order="F")
     crowd_ids = {segment_id for is_object, _, segment_id, _ in masks if not is_object}
     for _, _, segment_id, mask in sorted(masks, key=lambda entry: entry[:3]):
-        id_map[coco_mask.decode(mask).view(bool)] = segment_id
-    return PaintedObjects(id_map, category_of, crowd_ids), faults
+        np.putmask(id_map.T, coco_mask.decode(mask).view(bool).T, segment_id)
+    return PaintedObjects(np.ascontiguousarray(id_map), category_of, crowd_ids), faults
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_] | str:

@@ -165,8 +165,12 @@ def decode_id_runs(data: bytes) -> IdRuns:
 
 def pack_ids(rgb: NDArray[Any]) -> NDArray[np.uint32]:
     """[H, W, 3 or more] uint8 -> [H, W] uint32, R + 256 G + 65536 B."""
-    wide: NDArray[np.uint32] = rgb.astype(np.uint32)
-    return np.bitwise_or.reduce(wide[..., :3] << np.array([0, 8, 16], np.uint32), axis=-1)
+    # Byte by byte into one array: a wide copy of the whole picture would take three.
+    ids: NDArray[np.uint32] = rgb[..., 2].astype(np.uint32)
+    for channel in (1, 0):
+        ids <<= 8
+        ids |= rgb[..., channel]
+    return ids
 
 
 def png_size(data: bytes) -> tuple[int, int]:

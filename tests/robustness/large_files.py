@@ -38,7 +38,7 @@ from tests.support.panoptic_files import write_png
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 from tests.support.tiny_run import write_tiny_run
 
-LARGEST_SIDE = 8_000  # 64 million pixels
+LARGEST_SIDE = 7_200  # 52 million pixels
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _laughing_description(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun
 
 
 def _many_masks(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
-    """A hundred masks of 64 million pixels each."""
+    """A hundred masks of 52 million pixels each."""
     root, side = sandbox.inputs, LARGEST_SIDE
     mask = {"size": [side, side], "counts": [0, side * side]}
     entries = [{"id": n, "image_id": 1, "category_id": 2, "segmentation": mask} for n in range(100)]
@@ -230,32 +230,32 @@ def _noisy_row() -> bytes:
 
 
 LARGE_CASES = (
-    LargeCase("id PNG with a palette, 64 million pixels", "evaluate",
+    LargeCase("id PNG with a palette, 52 million pixels", "evaluate",
               _scored(lambda: flat_png(LARGEST_SIDE, 3), "pred")),
     LargeCase("id PNG with a palette, 169 million pixels", "evaluate",
               _scored(lambda: flat_png(13_000, 3), "pred")),
-    LargeCase("id PNG, 64 million pixels of 8000 ids", "evaluate",
+    LargeCase("id PNG, 52 million pixels of 7200 ids", "evaluate",
               _scored(lambda: flat_png(LARGEST_SIDE, 2, row=_noisy_row()), "pred")),
-    LargeCase("true id PNG, 64 million pixels of 8000 ids", "evaluate",
+    LargeCase("true id PNG, 52 million pixels of 7200 ids", "evaluate",
               _scored(lambda: flat_png(LARGEST_SIDE, 2, row=_noisy_row()), "gt")),
     LargeCase("a FIFO as an id PNG", "evaluate", _special),
     LargeCase("a link to /dev/zero as an id PNG", "evaluate", _endless),
     LargeCase("JSON of 900,000 brackets", "evaluate", _deep_json),
-    LargeCase("PNG photograph, 64 million pixels", "predict",
+    LargeCase("PNG photograph, 52 million pixels", "predict",
               _labelled("a.png", lambda: flat_png(LARGEST_SIDE, 2))),
     LargeCase("PNG photograph, 169 million pixels", "predict",
               _labelled("a.png", lambda: flat_png(13_000, 0))),
-    LargeCase("JPEG, 64 million pixels", "predict",
+    LargeCase("JPEG, 52 million pixels", "predict",
               _labelled("a.jpg", _picture("JPEG", LARGEST_SIDE, quality=5))),
-    LargeCase("TIFF, 64 million pixels", "predict",
+    LargeCase("TIFF, 52 million pixels", "predict",
               _labelled("a.tif", _picture("TIFF", LARGEST_SIDE, compression="tiff_adobe_deflate"))),
     LargeCase("WebP, 81 million pixels", "predict",
               _labelled("a.webp", _picture("WEBP", 9_000, lossless=True, method=0))),
-    LargeCase("GIF, 64 million pixels", "predict",
-              _labelled("a.gif", _picture("GIF", LARGEST_SIDE))),
+    LargeCase("GIF named .png, 52 million pixels", "predict",
+              _labelled("a.png", _picture("GIF", LARGEST_SIDE))),
     LargeCase(".pth that unpacks to 700 MB", "weights", _archive),
     LargeCase("weights of a network of 500,000 channels", "predict", _wide_network),
     LargeCase("config of 8^12 values by aliases", "train", _laughing_config),
     LargeCase("description of 8^12 values by aliases", "prepare", _laughing_description),
-    LargeCase("100 masks of 64 million pixels", "prepare", _many_masks),
+    LargeCase("100 masks of 52 million pixels", "prepare", _many_masks),
 )  # fmt: skip
