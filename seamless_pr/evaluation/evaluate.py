@@ -187,7 +187,8 @@ def evaluate(
         title="evaluate",
         show_progress=show_progress,
     )
-    gathered = gather(outcomes, label_space, settings, [*more_notes, *notes])
+    summary = f"{pred.name} cannot be scored by {gt.name}"
+    gathered = gather(outcomes, label_space, settings, [*more_notes, *notes], summary)
     return replace(gathered, lvis=lvis)
 
 
@@ -214,8 +215,16 @@ def gather(
     label_space: LabelSpace,
     settings: EvaluationSettings,
     notes: Sequence[str] = (),
+    summary: str = "the images cannot be scored",
 ) -> Evaluation:
     """Adds up the outcomes of images, in any order of arrival.
+
+    Args:
+        outcomes: of all images.
+        label_space: of the ground truth.
+        settings: what was counted.
+        notes: told beside the scores, before those of the images.
+        summary: of the error that lists the faults.
 
     Raises:
         FaultyDataError: at least one image has faults; all faults of all images are listed.
@@ -234,7 +243,7 @@ def gather(
         if outcome.instances is not None:
             instances.append(outcome.instances)
     if faults:
-        raise FaultyDataError("the images cannot be scored", faults)
+        raise FaultyDataError(summary, faults)
     lines = [*notes, *(f"{number} {kind}" for kind, number in oddities.items())]
     scores = None
     if instances:

@@ -38,6 +38,7 @@ BIT_DEPTHS = {
     COLOR_RGBA: (8, 16),
 }
 BYTES_PER_PIXEL = {COLOR_RGB: 3, COLOR_RGBA: 4}
+CRITICAL_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 HEADER_LENGTH = 13
 # Room that is tried first; street scenes have some ten to sixty runs a row.
 USUAL_RUNS_PER_ROW = 128
@@ -211,6 +212,7 @@ def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
     view = memoryview(data)
     parts: list[memoryview] = []
     start = len(PNG_SIGNATURE)
+    previous = b""
     while True:
         if start + 12 > len(data):
             raise PngError("truncated PNG: the file ends before its last chunk")
@@ -223,11 +225,18 @@ def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
         checksum = int.from_bytes(view[end : end + 4], "big")
         if is_critical and zlib.crc32(view[start + 4 : end]) != checksum:
             raise PngError(f"damaged PNG: checksum of chunk {kind.decode('ascii', 'replace')}")
+        if (
+            (is_critical and kind not in CRITICAL_CHUNKS)
+            or (kind == b"IHDR" and previous)
+            or (kind == b"PLTE" and parts)
+            or (kind == b"IDAT" and parts and previous != b"IDAT")
+        ):
+            raise PngError(f"damaged PNG: a chunk {kind.decode('ascii', 'replace')} out of place")
         if kind == b"IDAT":
             parts.append(view[start + 8 : end])
         elif kind == b"IEND":
             break
-        start = end + 4
+        start, previous = end + 4, kind
     return header, b"".join(parts)
 
 

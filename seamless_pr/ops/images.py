@@ -10,6 +10,8 @@ from torch import Tensor
 
 _SIXTEEN_TO_EIGHT_BIT = 257  # 65535 / 255
 _STRIP_ROWS = 64
+# Rows that Pillow converts at a time.
+BAND_ROWS = 256
 
 ImageLike = Tensor | NDArray[np.uint8] | Image.Image
 
@@ -83,7 +85,13 @@ def pillow_pixels(image: Image.Image) -> NDArray[np.uint8]:
         return np.repeat(sixteen_to_eight_bit(np.asarray(upright))[..., None], 3, axis=2)
     if upright.mode in ("RGBa", "La"):  # Multiplied by alpha; only RGBA undoes it.
         upright = upright.convert("RGBA" if upright.mode == "RGBa" else "LA")
-    return np.array(upright.convert("RGB"))
+    width, height = upright.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    # Band by band: Pillow would hold the whole picture once more, with four bytes a pixel.
+    for top in range(0, height, BAND_ROWS):
+        band = upright.crop((0, top, width, min(top + BAND_ROWS, height)))
+        pixels[top : top + BAND_ROWS] = band.convert("RGB")
+    return pixels
 
 
 def _load(image: Image.Image) -> None:

@@ -40,7 +40,7 @@ def write_described_data(folder: Path) -> Path:
             for number in range(1, NUM_CLASSES + 1)
         ],
         "void": [0],
-        "splits": {"train": paths, "val": paths},
+        "splits": {"train": paths, "val": dict(paths)},
     }
     (folder / "full.yaml").write_text(yaml.safe_dump(description))
     return folder / "full.yaml"
