@@ -12,6 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from xdist.scheduler import LoadFileScheduling
+
+
+class FilesAndClusters(LoadFileScheduling):
+    """The tests of a file stay in one process, and so do all that start clusters.
+
+    Those wait for each other (`tests/pipelines/conftest.py`): a second process would only wait.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "clusters" if file.startswith("tests/pipelines/test_ray_") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """For --dist loadfile; None: as xdist does."""
+    return FilesAndClusters(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(tryfirst=True)

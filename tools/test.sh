@@ -22,7 +22,7 @@ step() {
 step "ruff check" ruff check .
 step "ruff format" ruff format --check .
 step "mypy" mypy seamless_pr
-# The tests of a file stay in one process: they share networks, runs and Ray clusters.
+# The tests of a file stay in one process: they share networks and runs; all with Ray clusters too.
 step "pytest" pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then
