@@ -90,7 +90,7 @@ def pillow_pixels(image: Image.Image) -> NDArray[np.uint8]:
     # Band by band: Pillow would hold the whole picture once more, with four bytes a pixel.
     for top in range(0, height, BAND_ROWS):
         band = upright.crop((0, top, width, min(top + BAND_ROWS, height)))
-        pixels[top : top + BAND_ROWS] = band.convert("RGB")
+        pixels[top : top + BAND_ROWS] = np.asarray(band.convert("RGB"))
     return pixels
 
 
