@@ -139,7 +139,12 @@ def package_data_patterns() -> list[str]:
 
 def declared_packages(names: tuple[str, ...]) -> set[str]:
     """Import names of what the lists `names` of setup.py require."""
-    import_names = {"pillow": "PIL", "opencv-python-headless": "cv2", "pyyaml": "yaml"}
+    import_names = {
+        "pillow": "PIL",
+        "opencv-python-headless": "cv2",
+        "pyyaml": "yaml",
+        "pytest-xdist": "xdist",
+    }
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     lists = [
         node.value
