@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,23 +13,12 @@ import pytest
 from seamless_pr.pipelines.upload import upload_sizes
 from seamless_pr.training.checkpoints import load_weights
 from seamless_pr.training.run_log import read_log
-from tests.support.processes import kill_all, wait_until
-from tests.support.ray_token import WITH_TOKEN
+from tests.support.ray_head import ray_head
 from tests.support.tiny_run import write_tiny_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 600
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @dataclass(frozen=True)
@@ -73,40 +57,9 @@ class JobServer:
 @pytest.fixture(scope="module")
 def server() -> Iterator[JobServer]:
     """A cluster of two cores that `ray start` made."""
-    gcs, dashboard, agent, client = free_ports(4)
-    folder = tempfile.mkdtemp(prefix="ray")  # Short: it holds sockets.
-    bin_folder = Path(sys.executable).parent
-    variables = {
-        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        **WITH_TOKEN,
-        # A busy machine takes its time to start workers.
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
-        "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
-    }
-    command = [str(bin_folder / "ray"), "start", "--head", "--block", "--num-cpus=2"]
-    command += [f"--port={gcs}", f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"]
-    command += [f"--dashboard-agent-listen-port={agent}", f"--ray-client-server-port={client}"]
-    command += ["--disable-usage-stats", f"--temp-dir={folder}"]
-    head = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL)
-    try:
-        wait_for_port(dashboard, head)
-        yield JobServer(variables, Path(folder))
-    finally:
-        # Not `ray stop`, which ends every cluster of this machine; nor its patience of half a
-        # minute.
-        kill_all(head.pid)
-        head.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    def answers() -> bool:
-        assert process.poll() is None, "ray start has ended"
-        with socket.socket() as client:
-            return client.connect_ex(("127.0.0.1", port)) == 0
-
-    wait_until(answers, SECONDS, "the job server")
+    # A busy machine takes its time to start workers.
+    with ray_head(2, {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300"}) as head:
+        yield JobServer(head.variables, head.folder)
 
 
 @pytest.fixture(scope="module")
