@@ -1,6 +1,6 @@
 """Kills each pipeline at every rename and at seeded moments; the repeat must end as if undisturbed.
 
-Every run is a fork of this warm process, so that a kill costs what the run costs and no start.
+Every run is a fork of this process, which has done the work once: a kill costs no start.
 """
 
 from __future__ import annotations
@@ -36,31 +36,10 @@ from tests.support.tiny_run import tiny_run_values, write_tiny_data
 TIMED = ("log.jsonl", "state.pt", ".lock")
 SECONDS_PER_RUN = 120
 
-
-@dataclass(frozen=True)
-class Pipeline:
-    """A stage that is killed, with small work to do.
-
-    Attributes:
-        name: of the stage.
-        run: does the work into a folder, and returns the exit code.
-    """
-
-    name: str
-    run: Callable[[Path], int]
+Work = Callable[[Path], int]
 
 
-def pipelines(sandbox: Sandbox) -> list[Pipeline]:
-    """The four, each with a second of work or less."""
-    return [
-        Pipeline("prepare", _prepare(sandbox)),
-        Pipeline("train", _train(sandbox)),
-        Pipeline("predict", _predict(sandbox)),
-        Pipeline("evaluate", _evaluate(sandbox)),
-    ]
-
-
-def _prepare(sandbox: Sandbox) -> Callable[[Path], int]:
+def _prepare(sandbox: Sandbox) -> Work:
     root = sandbox.inputs / "cityscapes"
     write_cityscapes(root, {"val": tuple(f"ulm_000000_00000{i}" for i in range(4))})
     return lambda output: prepare.main(
@@ -68,7 +47,7 @@ def _prepare(sandbox: Sandbox) -> Callable[[Path], int]:
     )
 
 
-def _train(sandbox: Sandbox) -> Callable[[Path], int]:
+def _train(sandbox: Sandbox) -> Work:
     data = sandbox.inputs / "data"
     write_tiny_data(data, num_train=2, num_val=1)
     values = tiny_run_values(data)
@@ -81,7 +60,7 @@ def _train(sandbox: Sandbox) -> Callable[[Path], int]:
     return lambda output: train.main(_texts("--config", config, "--output", output))
 
 
-def _predict(sandbox: Sandbox) -> Callable[[Path], int]:
+def _predict(sandbox: Sandbox) -> Work:
     predictor = tiny_predictor(sandbox)
     images = sandbox.inputs / "images"
     for index in range(4):
@@ -97,7 +76,7 @@ def _predict(sandbox: Sandbox) -> Callable[[Path], int]:
     return run
 
 
-def _evaluate(sandbox: Sandbox) -> Callable[[Path], int]:
+def _evaluate(sandbox: Sandbox) -> Work:
     images = [fuzz_image(np.random.default_rng(seed)) for seed in range(3)]
     files = PanopticFiles(sandbox.inputs / "scored", images)
     return lambda output: evaluate.main(files.arguments("--output", str(output), "--report"))
@@ -105,6 +84,15 @@ def _evaluate(sandbox: Sandbox) -> Callable[[Path], int]:
 
 def _texts(*words: Any) -> list[str]:
     return [str(word) for word in words]
+
+
+# What makes the input of each stage, and returns its work into a folder: a second or less.
+PIPELINES: dict[str, Callable[[Sandbox], Work]] = {
+    "prepare": _prepare,
+    "train": _train,
+    "predict": _predict,
+    "evaluate": _evaluate,
+}
 
 
 @dataclass
@@ -124,7 +112,7 @@ class KillTally:
 
 
 def kill_pipeline(
-    pipeline: Pipeline,
+    name: str,
     folder: Path,
     *,
     every_rename: int = 1,
@@ -134,15 +122,17 @@ def kill_pipeline(
     """Kills before every n-th rename, and at moments that the seed chooses.
 
     Args:
-        pipeline: what to kill.
-        folder: where to work; must not exist.
+        name: of PIPELINES: what to kill.
+        folder: where to work.
         every_rename: n.
         num_moments: kills at moments.
         seed: of the moments.
     """
-    tally = KillTally(pipeline.name)
+    tally = KillTally(name)
     calm, killed = folder / "calm", folder / "killed"
-    folder.mkdir(parents=True)
+    pipeline = PIPELINES[name](Sandbox(folder / "box"))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        pipeline(folder / "warm")  # Here, so that no fork loads or compiles it again.
     start = time.monotonic()
     fault = _run(pipeline, calm)
     seconds = time.monotonic() - start
@@ -155,7 +145,7 @@ def kill_pipeline(
         tally.num_renames += 1
         tally.note(f"before rename {number}", _repeated(pipeline, killed, expected))
         number += every_rename
-    random = Random(f"{pipeline.name}:{seed}")
+    random = Random(f"{name}:{seed}")
     for _ in range(num_moments):
         moment = random.uniform(0, seconds)
         shutil.rmtree(killed, ignore_errors=True)
@@ -165,7 +155,7 @@ def kill_pipeline(
     return tally
 
 
-def _repeated(pipeline: Pipeline, output: Path, expected: dict[str, str]) -> str:
+def _repeated(pipeline: Work, output: Path, expected: dict[str, str]) -> str:
     """What is wrong after the same command was given again; empty if nothing."""
     fault = _run(pipeline, output)
     found = _state(output)
@@ -179,7 +169,7 @@ def _repeated(pipeline: Pipeline, output: Path, expected: dict[str, str]) -> str
 
 
 def _run(
-    pipeline: Pipeline,
+    pipeline: Work,
     output: Path,
     *,
     kill_at_rename: int | None = None,
@@ -208,7 +198,7 @@ def _run(
     return "" if code == 0 else f"exit code {code}: {said.read_text()[-400:]}"
 
 
-def _be_the_child(pipeline: Pipeline, output: Path, said: Path, kill_at: int | None) -> None:
+def _be_the_child(pipeline: Work, output: Path, said: Path, kill_at: int | None) -> None:
     """Does the work, and ends this process."""
     code = 1
     text = io.StringIO()
@@ -216,7 +206,7 @@ def _be_the_child(pipeline: Pipeline, output: Path, said: Path, kill_at: int | N
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
             if kill_at is not None:
                 _die_at_rename(kill_at)
-            code = pipeline.run(output)
+            code = pipeline(output)
     except BaseException as error:
         text.write(f"Traceback: {type(error).__name__}: {error}")
     said.write_text(text.getvalue())

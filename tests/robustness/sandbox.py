@@ -22,6 +22,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from tests.support.memory import forget_peak, memory_status
+
 # Of the whole process, in bytes.
 MAX_MEMORY = 2_000_000_000
 SECONDS_PER_CASE = 30
@@ -114,33 +116,20 @@ def _serve(
     case: Callable[[Random], Verdict], seeds: Sequence[int], name: str, lines: io.TextIOBase
 ) -> None:
     # Far more than is allowed, far less than the machine has.
-    resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + 3 * MAX_MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_status("VmSize") + 3 * MAX_MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for seed in seeds:
-        _forget_peak()
+        forget_peak()
         try:
             verdict = case(Random(f"{name}:{seed}"))
         except BaseException:
             verdict = Verdict("traceback", detail=_last_lines(traceback.format_exc()))
-        memory = _status("VmHWM")
+        memory = memory_status("VmHWM")
         if memory > MAX_MEMORY:
             verdict = Verdict("memory", verdict.passed_header, f"{memory / 1e9:.1f} GB")
         line = json.dumps({**asdict(verdict), "memory": memory})
         lines.write(f"{line}\n")
         lines.flush()
-
-
-def _status(key: str) -> int:
-    """A line of this process's status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(key)
-
-
-def _forget_peak() -> None:
-    with contextlib.suppress(OSError):  # Not in every container: then the peak only grows.
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 @dataclass(frozen=True)

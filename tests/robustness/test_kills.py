@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 
 import pytest
 
 from tests.robustness.campaign import working_folder
-from tests.robustness.kills import Pipeline, kill_pipeline, pipelines
-from tests.robustness.sandbox import Sandbox
-
-NAMES = ("prepare", "train", "predict", "evaluate")
+from tests.robustness.kills import PIPELINES, kill_pipeline
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def folder() -> Iterator[Path]:
     with working_folder() as path:
         yield path
 
 
-@pytest.fixture(scope="module")
-def by_name(folder: Path) -> dict[str, Pipeline]:
-    return {pipeline.name: pipeline for pipeline in pipelines(Sandbox(folder / "box"))}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PIPELINES)
 def test_a_killed_pipeline_ends_as_if_undisturbed_when_it_is_given_again(
-    name: str, by_name: dict[str, Pipeline], folder: Path
+    name: str, folder: Path, clean_process: Executor
 ) -> None:
-    tally = kill_pipeline(by_name[name], folder / name, every_rename=4, num_moments=2)
+    kills = clean_process.submit(kill_pipeline, name, folder, every_rename=4, num_moments=2)
+    tally = kills.result()
     assert tally.failures == []
     assert tally.num_renames > 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name.replace(" ", "_"))
-def test_damaged_input_is_used_rightly_or_refused_by_name(part: Part, folder: Path) -> None:
-    tally = run_part(part, folder / "box", part.num_quick, SEED)
+def test_damaged_input_is_used_rightly_or_refused_by_name(
+    part: Part, folder: Path, clean_process: Executor
+) -> None:
+    tally = clean_process.submit(run_part, part, folder / "box", part.num_quick, SEED).result()
     assert tally.failures == []
     assert tally.count == part.num_quick == tally.outcomes[RIGHT] + tally.outcomes[REFUSED]
     assert 3 * tally.num_passed_header >= tally.count, "a mutator that only breaks headers is a toy"
@@ -46,7 +49,7 @@ def test_a_case_that_hangs_ends_or_fills_the_memory_is_told_and_the_next_one_run
         if _named[number] == "hang":
             time.sleep(60)
         if _named[number] == "ended":
-            os.kill(os.getpid(), signal.SIGSEGV)
+            os.kill(os.getpid(), signal.SIGKILL)
         if _named[number] == "traceback":
             raise KeyError("a")
         return Verdict(RIGHT)

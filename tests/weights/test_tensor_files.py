@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from seamless_pr.weights.tensor_files import PassedOver, read_pickled, read_tensors
+from tests.support.memory import forget_peak, memory_status
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
 
@@ -104,17 +105,11 @@ def test_an_old_file_that_claims_more_than_it_holds_takes_no_memory(tmp_path: Pa
     buffer = io.BytesIO()
     torch.save({"a": torch.zeros(10)}, buffer, _use_new_zipfile_serialization=False)
     (tmp_path / "claims.pth").write_bytes(claims_more(buffer.getvalue()))
-    before = highest_memory()
+    forget_peak()
+    before = memory_status("VmHWM")
     with pytest.raises(ValueError, match=r"claims\.pth cannot be read as weights"):
         read_tensors(tmp_path / "claims.pth")
-    assert highest_memory() - before < 1e9
-
-
-def highest_memory() -> int:
-    """Of this process so far, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return peak
+    assert memory_status("VmHWM") - before < 1e9
 
 
 def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:

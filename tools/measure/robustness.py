@@ -24,9 +24,9 @@ import torch
 
 from seamless_pr.files import write_json, write_whole
 from tests.robustness.campaign import PARTS, run_part, working_folder
-from tests.robustness.kills import kill_pipeline, pipelines
+from tests.robustness.kills import PIPELINES, kill_pipeline
 from tests.robustness.large_files import LARGE_CASES, run_large
-from tests.robustness.sandbox import FAILURES, REFUSED, RIGHT, Sandbox
+from tests.robustness.sandbox import FAILURES, REFUSED, RIGHT
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED_RESULT = ROOT / "docs" / "results" / "robustness.json"
@@ -82,27 +82,26 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                 }
             )
             _say(part.name, inputs[-1])
-    sandbox = Sandbox(folder / "killed")
-    for pipeline in pipelines(sandbox):
-        if is_wanted(pipeline.name):
+    for name in PIPELINES:
+        if is_wanted(name):
             moments = max(1, round(options.share * NUM_MOMENTS))
             killed = kill_pipeline(
-                pipeline,
-                folder / f"kills_{pipeline.name}",
+                name,
+                folder / f"kills_{name}",
                 every_rename=max(1, round(1 / options.share)),
                 num_moments=moments,
                 seed=options.seed,
             )
             kills.append(
                 {
-                    "name": pipeline.name,
+                    "name": name,
                     "renames": killed.num_renames,
                     "moments": killed.num_moments,
                     "same_result": killed.outcomes["same result"],
                     "failures": killed.failures,
                 }
             )
-            _say(pipeline.name, kills[-1])
+            _say(name, kills[-1])
     for case in LARGE_CASES:
         if is_wanted("large"):
             large.append(run_large(case, folder / "large"))
