@@ -63,8 +63,10 @@ def build_trainer(
     """
     label_space = build_label_space(config)
     train_images = build_images(config, label_space, is_training=True)
-    evaluates = config.training.evaluation_interval_steps > 0
-    hooks = _build_hooks(config, label_space, device) if evaluates else TrainingHooks()
+    images, hooks = {"data.train": train_images}, TrainingHooks()
+    if config.training.evaluation_interval_steps > 0:
+        images["data.val"] = build_images(config, label_space, is_training=False)
+        hooks = _build_hooks(config, images["data.val"], device)
     torch.manual_seed(keyed_seed("weights", config.training.seed))
     network = build_network(config.model, label_space)
     check_loss_weights(config.loss_weights, network.loss_names)
@@ -82,7 +84,7 @@ def build_trainer(
         training=config.training,
         folder=folder,
         metadata=run_metadata(config, label_space),
-        data_fingerprint=train_images.fingerprint() if rank() == 0 else "",
+        data_fingerprints={key: part.fingerprint() for key, part in images.items() if rank() == 0},
         device=device,
         hooks=replace(hooks, on_checkpoint=on_checkpoint),
         resume_from=resume_from,
@@ -177,10 +179,8 @@ def _train_batches(config: Config, images: PanopticImages, steps_done: int) -> I
 
 
 def _build_hooks(
-    config: Config, label_space: LabelSpace, device: torch.device | str
+    config: Config, images: PanopticImages, device: torch.device | str
 ) -> TrainingHooks:
-    images = build_images(config, label_space, is_training=False)
-
     def predictor_of(network: Network) -> Predictor:
         return Predictor(
             network,

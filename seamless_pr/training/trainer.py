@@ -90,7 +90,7 @@ class Trainer:
         training: TrainingSettings,
         folder: str | Path,
         metadata: Mapping[str, Any],
-        data_fingerprint: str = "",
+        data_fingerprints: Mapping[str, str] | None = None,
         device: torch.device | str = "cpu",
         hooks: TrainingHooks = TrainingHooks(),
         resume_from: str | Path | None = None,
@@ -105,8 +105,8 @@ class Trainer:
             optimizer, schedule, training: numbers of the run.
             folder: the run folder.
             metadata: goes into every weights file (config, label space, versions); must fit JSON.
-            data_fingerprint: tells the training data from others under the same names; a checkpoint
-                of another one is not continued. Empty: nobody looked.
+            data_fingerprints: config key -> what tells its data from others under the same names; a
+                checkpoint of others is not continued. Keys that one side lacks: nobody looked.
             device: where the network computes.
             hooks: validation, pictures, and what follows a checkpoint.
             resume_from: checkpoint folder to start from; the newest of the run folder if None.
@@ -124,7 +124,7 @@ class Trainer:
         self._loss_weights = dict(loss_weights)
         self._training = training
         self._metadata = dict(metadata)
-        self._data_fingerprint = data_fingerprint
+        self._data_fingerprints = dict(data_fingerprints or {})
         self._step = OptimizerStep(
             self.network,
             loss_weights=loss_weights,
@@ -304,7 +304,7 @@ class Trainer:
                 "validation_step": self._validation.step,
                 "validation_metrics": dict(self._validation.metrics),
                 "seconds": self._seconds_used(),
-                "data_fingerprint": self._data_fingerprint,
+                "data_fingerprints": self._data_fingerprints,
                 **self._step.state_dict(),
             }
             metadata = {**self._metadata, "metrics": metrics}
@@ -326,13 +326,19 @@ class Trainer:
                 "version of the package; start a new run, in another folder, from its weights: "
                 f"initial_weights.file={checkpoint / WEIGHTS_NAME}"
             )
-        fingerprints = {state.get("data_fingerprint", ""), self._data_fingerprint} - {""}
-        if len(fingerprints) > 1 and not self._training.accept_changed_data:
+        before = state.get("data_fingerprints")
+        before = before if isinstance(before, dict) else {}
+        changed = [
+            name
+            for name, fingerprint in self._data_fingerprints.items()
+            if before.get(name, fingerprint) != fingerprint
+        ]
+        if changed and not self._training.accept_changed_data:
             raise ValueError(
-                f"{checkpoint} was trained on other data than those that data.train names now: "
-                "pictures or id PNGs were added, removed or changed in size since; put the earlier "
-                "ones back to go on with that run, choose another output folder, or go on with "
-                "the changed ones by training.accept_changed_data=true"
+                f"{checkpoint} was made with other data than those that {' and '.join(changed)} "
+                "names now: pictures or id PNGs were added, removed or replaced since; put the "
+                "earlier ones back to go on with that run, choose another output folder, or go on "
+                "with the changed ones by training.accept_changed_data=true"
             )
         try:
             self.network.load_state_dict(weights)

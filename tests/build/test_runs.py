@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
-from seamless_pr.build.runs import build_images, build_label_space
+from seamless_pr.build.runs import build_images, build_label_space, build_trainer
 from seamless_pr.datasets.detr_transform import DetrTransform
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform
 from seamless_pr.structures.label_space import LabelSpace
@@ -104,3 +106,24 @@ def test_classes_without_a_thing_are_refused_with_the_network_for_them(
     weights = {"semantic": 1.0, "semantic_point": 1.0}
     config = config_from_dict({**values, "model": alone, "loss_weights": weights}, "test")
     assert set(build_network(config.model, stuff).loss_names) == set(weights)
+
+
+def test_a_run_knows_its_pictures_of_training_and_of_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tiny_data(tmp_path, num_train=1, num_val=1)
+    values = tiny_run_values(tmp_path)
+    values["training"]["evaluation_interval_steps"] = 1
+    config = config_from_dict(values, "test")
+    monkeypatch.setattr(
+        "seamless_pr.build.runs.Trainer", lambda *_, data_fingerprints, **__: data_fingerprints
+    )
+    monkeypatch.setattr("seamless_pr.build.runs.build_network", lambda *_: Mock())
+    monkeypatch.setattr("seamless_pr.build.runs.check_loss_weights", lambda *_: None)
+    before: Any = build_trainer(config, tmp_path / "run")
+    (picture,) = (tmp_path / "val" / "images").iterdir()
+    picture.write_bytes(bytes(picture.stat().st_size))
+    after: Any = build_trainer(config, tmp_path / "run")
+    assert before.keys() == {"data.train", "data.val"}
+    assert before["data.train"] == after["data.train"]
+    assert before["data.val"] != after["data.val"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -278,13 +280,40 @@ def test_sizes_that_the_json_exchanges_are_those_of_the_png_when_batches_are_for
 
 def test_a_fingerprint_tells_other_data_of_the_same_names(json_path: Path) -> None:
     first = images(json_path).fingerprint()
-    assert images(json_path).fingerprint() == first
+    for path in ("images/image_2.png", "panoptic/image_2.png"):
+        picture = json_path.parent / path
+        content, times = picture.read_bytes(), picture.stat()
+        for place in (0, len(content) // 2, len(content) - 1):
+            other = bytearray(content)
+            other[place] ^= 1
+            picture.write_bytes(other)
+            # Of the same size and time, as a copy that keeps times is.
+            os.utime(picture, ns=(times.st_atime_ns, times.st_mtime_ns))
+            assert images(json_path).fingerprint() != first, (path, place)
+        picture.write_bytes(content)
+        assert images(json_path).fingerprint() == first
+
+
+def test_a_copy_elsewhere_and_of_another_time_has_the_same_fingerprint(json_path: Path) -> None:
+    first = images(json_path).fingerprint()
+    copy = json_path.parent.with_name("copy")
+    shutil.copytree(json_path.parent, copy, copy_function=shutil.copyfile)
+    assert images(copy / json_path.name).fingerprint() == first
+
+
+def test_the_fingerprint_of_a_large_file_covers_its_beginning_middle_and_end(
+    json_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seamless_pr.datasets.loader.SAMPLED_BYTES", 8)
     picture = json_path.parent / "images" / "image_2.png"
-    picture.write_bytes(picture.read_bytes() + b"x")
-    second = images(json_path).fingerprint()
-    png = json_path.parent / "panoptic" / "image_2.png"
-    png.write_bytes(png.read_bytes() + b"x")
-    assert len({first, second, images(json_path).fingerprint()}) == 3
+    content = picture.read_bytes()
+    middle = (len(content) - 8) // 2
+    first = images(json_path).fingerprint()
+    for place, is_covered in ((7, True), (8, False), (middle, True), (len(content) - 8, True)):
+        other = bytearray(content)
+        other[place] ^= 1
+        picture.write_bytes(other)
+        assert (images(json_path).fingerprint() != first) == is_covered, place
 
 
 def test_one_missing_png_does_not_send_all_others_to_another_folder(tmp_path: Path) -> None:

@@ -243,12 +243,25 @@ def test_a_checkpoint_of_another_version_is_refused_with_the_way_on(tmp_path: Pa
 
 
 def test_a_checkpoint_of_other_data_is_not_continued(tmp_path: Path) -> None:
-    make_trainer(tmp_path, training__steps=5, data_fingerprint="these").run()
-    with pytest.raises(ValueError, match=r"step_00000005 was trained on other data .* put the ear"):
-        make_trainer(tmp_path, data_fingerprint="those")
-    # Other workers do not look, and checkpoints of earlier versions do not tell.
+    these = {"data.train": "a", "data.val": "b"}
+    make_trainer(tmp_path, training__steps=5, data_fingerprints=these).run()
+    for key in these:
+        those = {**these, key: "c"}
+        with pytest.raises(ValueError, match=f"other data than those that {key} names now: .* put"):
+            make_trainer(tmp_path, data_fingerprints=those)
+        accepting = {"data_fingerprints": those, "training__accept_changed_data": True}
+        assert make_trainer(tmp_path, **accepting).steps_done == 5
+    # Other workers do not look, nor does who never validates.
     assert make_trainer(tmp_path).steps_done == 5
-    assert make_trainer(tmp_path, data_fingerprint="these").steps_done == 5
+    assert make_trainer(tmp_path, data_fingerprints={"data.train": "a"}).steps_done == 5
+    assert make_trainer(tmp_path, data_fingerprints=these).steps_done == 5
+
+
+def test_a_run_that_accepted_other_data_goes_on_with_them(tmp_path: Path) -> None:
+    make_trainer(tmp_path, training__steps=5, data_fingerprints={"data.train": "a"}).run()
+    other = {"data_fingerprints": {"data.train": "b"}, "training__steps": 10}
+    make_trainer(tmp_path, training__accept_changed_data=True, **other).run()
+    assert make_trainer(tmp_path, **other).steps_done == 10
 
 
 def test_a_run_with_a_time_limit_ends_with_its_schedule(tmp_path: Path, monkeypatch) -> None:
