@@ -6,6 +6,8 @@ does; with one added, all its formulas are ours.
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 import torch
 
@@ -17,8 +19,10 @@ from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks
 from seamless_pr.ops.points import regular_grid
 from seamless_pr.ops.roi_sampling import align_rois, roi_levels
 from seamless_pr.structures.settings import RoISettings, RPNSettings
-from tests.support.golden import load_golden
+from tests.support.golden import GOLDEN_FOLDER, load_golden
 from tests.support.mmdet_recipe import (
+    recipe_batch,
+    recipe_image,
     recipe_normal,
     recipe_objects,
     recipe_uniform,
@@ -32,6 +36,24 @@ PIXEL = torch.tensor([0.0, 0.0, 1.0, 1.0])
 READINGS = pytest.mark.parametrize(
     "golden, prefix, offset", [(MMDET, "", 0), (WINNER, "v1_", 1)], ids=["modern", "version 1"]
 )
+
+
+FILES_WITH_IMAGES = sorted(
+    path.stem
+    for path in (GOLDEN_FOLDER / "mmdet").glob("*.npz")
+    if "image_crc32" in load_golden(f"mmdet/{path.stem}")
+)
+
+
+@pytest.mark.parametrize("name", FILES_WITH_IMAGES)
+def test_images_of_the_golden_cases_are_made_again_to_the_last_bit(name):
+    golden = load_golden(f"mmdet/{name}")
+    height, width = golden["image_hw"].tolist()
+    image = recipe_image(height, width, int(golden["seed"]))
+    pixels = image.permute(1, 2, 0).contiguous().numpy().tobytes()
+    assert zlib.crc32(pixels) == int(golden["image_crc32"])
+    batch = recipe_batch(height, width, int(golden["seed"]))
+    assert batch.padded_size == tuple(golden["padded_hw"].tolist())
 
 
 @READINGS

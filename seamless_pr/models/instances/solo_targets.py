@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.models.instances.solo_head import SoloOutput
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.object_truth import ObjectTruth
 from seamless_pr.structures.settings import SoloSettings
@@ -175,14 +176,14 @@ def solo_losses(
     The focal sum is counted in cells with an object, plus one: an image without objects gives the
     whole sum.
     """
-    total = output.mask_features.float().sum() * 0
+    total = at_least_single(output.mask_features).sum() * 0
     num_masks = num_cells = 0
     for image, target in enumerate(targets):
-        features = output.mask_features[image].float()
+        features = at_least_single(output.mask_features[image])
         for kernels, level in zip(output.kernels, target.levels, strict=True):
             if len(level.cells) == 0:
                 continue
-            own = kernels[image].float().flatten(1)[:, level.cells]
+            own = at_least_single(kernels[image]).flatten(1)[:, level.cells]
             logits = torch.einsum("em,ehw->mhw", own, features)
             total = total + dice_losses(logits.sigmoid(), target.masks[level.objects]).sum()
             num_masks += len(level.cells)
@@ -220,10 +221,10 @@ def focal_loss_sum(logits: Tensor, classes: Tensor, alpha: float, gamma: float) 
         logits: [N, K, ...] before sigmoid.
         classes: [N, ...] int64 in 0..K-1; -1: no class.
     """
-    logits = logits.float()
+    logits = at_least_single(logits)
     one_hot = torch.zeros_like(logits)
     index = classes.clamp(min=0)[:, None]
-    one_hot.scatter_(1, index, (classes >= 0)[:, None].float())
+    one_hot.scatter_(1, index, (classes >= 0)[:, None].to(one_hot.dtype))
     cross_entropy = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none")
     probs = logits.sigmoid()
     wrong = probs + one_hot - 2 * probs * one_hot

@@ -17,6 +17,7 @@ from seamless_pr.models.instances.solo_head import SoloHead, SoloOutput
 from seamless_pr.models.instances.solo_targets import MASK_STRIDE, solo_losses, solo_target
 from seamless_pr.ops.mask_nms import local_maxima, matrix_nms
 from seamless_pr.ops.masks import ImageMasks
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.ops.resize import resampled_valid
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
@@ -125,9 +126,9 @@ def solo_candidates(output: SoloOutput, image: int, threshold: float) -> SoloCan
     """Cells of an image whose category is a local maximum and exceeds the threshold."""
     probs, kernels, strides = [], [], []
     for logits, level_kernels, stride in zip(output.category_logits, output.kernels, TOWER_STRIDES):
-        level_probs = local_maxima(logits[image][None].float().sigmoid())[0]
+        level_probs = local_maxima(at_least_single(logits[image][None]).sigmoid())[0]
         probs.append(level_probs.flatten(1).t())
-        kernels.append(level_kernels[image].float().flatten(1).t())
+        kernels.append(at_least_single(level_kernels[image]).flatten(1).t())
         strides.append(torch.full((level_probs[0].numel(),), stride, device=logits.device))
     all_probs = torch.cat(probs)
     cells, thing_indices = torch.nonzero(all_probs > threshold, as_tuple=True)
@@ -175,7 +176,7 @@ def solo_instances(
     candidates = scored_candidates(output, image, settings)
     best = candidates.scores.argsort(descending=True, stable=True)[: settings.max_before_nms]
     candidates = candidates.select(best)
-    probs = mask_probs(candidates.kernels, output.mask_features[image].float())
+    probs = mask_probs(candidates.kernels, at_least_single(output.mask_features[image]))
     found = Instances(
         candidates.scores,
         candidates.thing_indices,
@@ -189,7 +190,7 @@ def scored_candidates(output: SoloOutput, image: int, settings: SoloSettings) ->
     """Candidates with masks large enough; their scores hold the mean probability inside."""
     candidates = solo_candidates(output, image, settings.score_threshold)
     areas, maskness = mask_statistics(
-        candidates, output.mask_features[image].float(), settings.mask_threshold
+        candidates, at_least_single(output.mask_features[image]), settings.mask_threshold
     )
     rescored = replace(candidates, scores=candidates.scores * maskness)
     return rescored.select(areas > candidates.strides)
@@ -239,7 +240,7 @@ def instances_of_views(
         rows = torch.nonzero((best >= first) & (best < first + len(candidates))).flatten()
         kernels = candidates.kernels[best[rows] - first]
         probs[rows] = resampled_valid(
-            mask_probs(kernels, output.mask_features[image].float()),
+            mask_probs(kernels, at_least_single(output.mask_features[image])),
             view.batch.padded_size,
             view.batch.image_sizes[image],
             grid,

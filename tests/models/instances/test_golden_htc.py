@@ -84,10 +84,19 @@ def test_pyramid_proposals_and_boxes_of_every_stage(case):
         if f"feat_p{number}_stat" in golden:
             stat = golden[f"feat_p{number}_stat"]
             torch.testing.assert_close(statistics(level), stat, rtol=1e-4, atol=1e-5)
+        if f"feat_p{number}_ch64" in golden:
+            close(level[0, ::64], golden[f"feat_p{number}_ch64"], 1e-4)
     with torch.no_grad():
         output, anchors = branch.score_anchors(features)
+        for number, maps in enumerate(zip(output.objectness_logits, output.box_deltas), start=2):
+            if f"rpn_logits_p{number}_stat" in golden:
+                for name, x in zip(("logits", "deltas"), maps):
+                    stat = golden[f"rpn_{name}_p{number}_stat"]
+                    torch.testing.assert_close(statistics(x), stat, rtol=1e-4, atol=1e-5)
         (proposals,) = propose(output, anchors, batch.image_sizes, branch.rpn, training=False)
         check_proposals(theirs(proposals.boxes, case), golden["proposals"][:, :4])
+        if "proposal_scores" in golden:
+            close(proposals.logits.sigmoid(), golden["proposal_scores"], 1e-4)
         source = CascadeFeatures(features, None, batch.padded_size)
         boxes = [ours(golden["proposals"][:, :4], case)]
         for stage, settings in enumerate(branch.boxes):

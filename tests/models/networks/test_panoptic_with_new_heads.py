@@ -53,6 +53,22 @@ def test_objects_and_semantics_become_one_map_and_train_together(network):
         assert prediction.instances.masks is not None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_losses_and_predictions_under_autocast_are_finite_and_in_single_precision(network, dtype):
+    images, targets = batch()
+    generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
+    with torch.autocast("cpu", dtype):
+        losses = network.train().losses(images, targets, generators)
+        predictions = network.eval().predict(images, [(90, 140), (50, 80)])
+    for name, loss in losses.items():
+        assert loss.total.dtype == torch.float32, name
+        assert bool(loss.total.isfinite()), name
+    sum(loss.total for loss in losses.values()).backward()
+    for prediction in predictions:
+        assert prediction.instances is not None
+        assert prediction.instances.scores.dtype == torch.float32
+
+
 def test_images_without_objects_cost_nothing_that_needs_one(network):
     images, targets = batch()
     single = ImageBatch(images.images[1:], images.image_sizes[1:])
