@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from seamless_pr.pipelines import predict
 from seamless_pr.pipelines.upload import upload_sizes
 from seamless_pr.training.checkpoints import load_weights
 from seamless_pr.training.run_log import read_log
+from tests.support.hugging_face import save_tiny
 from tests.support.ray_head import ray_head
 from tests.support.tiny_run import write_tiny_run
 
@@ -162,3 +164,29 @@ def test_a_job_that_fails_says_so_by_its_status_and_why_in_its_log(
     status, log = server.submit("pipelines/evaluate.py", *arguments)
     assert status == 1
     assert "give an absolute path" in log
+
+
+def test_a_job_labels_with_a_network_of_hugging_face(
+    server: JobServer, config: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers", reason="pip install transformers")
+    save_tiny("eomt", tmp_path / "net")
+    classes = [{"id": place, "name": str(place), "isthing": place % 2} for place in range(5)]
+    (tmp_path / "five.json").write_text(json.dumps({"categories": classes}))
+    arguments = ["--weights", f"hf:{tmp_path / 'net'}", "--device", "cpu"]
+    arguments += ["--images", str(config.parent / "data/val/images")]
+    arguments += [f"data.label_space={tmp_path / 'five.json'}"]
+    arguments += ["model.fusion.object_threshold=0.17", "model.fusion.overlap_threshold=0.1"]
+    status, log = server.submit(
+        "pipelines/predict.py", *arguments, "--output", str(tmp_path / "job")
+    )
+    assert status == 0, log
+    assert predict.main([*arguments, "--output", str(tmp_path / "alone")]) == 0
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in (tmp_path / run / "panoptic").rglob("*.png")}
+        for run in ("job", "alone")
+    )
+    assert len(ours) == 2
+    assert ours == theirs
+    written = json.loads((tmp_path / "job/panoptic.json").read_text())
+    assert any(record["segments_info"] for record in written["annotations"])

@@ -184,7 +184,8 @@ def solo_losses(
             if len(level.cells) == 0:
                 continue
             own = at_least_single(kernels[image]).flatten(1)[:, level.cells]
-            logits = torch.einsum("em,ehw->mhw", own, features)
+            with torch.autocast(features.device.type, enabled=False):
+                logits = torch.einsum("em,ehw->mhw", own, features)
             total = total + dice_losses(logits.sigmoid(), target.masks[level.objects]).sum()
             num_masks += len(level.cells)
         num_cells += target.num_cells

@@ -92,7 +92,7 @@ def match_queries(
 def matching_cost(
     class_logits: Tensor, mask_logits: Tensor, targets: MaskTargets, settings: QueryLossSettings
 ) -> Tensor:
-    """What it costs to give each target to each query: [Q, T].
+    """What it costs to give each target to each query: [Q, T]; autocast is left out.
 
     Args:
         class_logits: [Q, K + 1].
@@ -100,14 +100,15 @@ def matching_cost(
         targets: at the size of the mask logits.
         settings: weights of the terms.
     """
-    probs = _single(class_logits).softmax(-1)
-    logits = _single(mask_logits).flatten(1)
-    masks = targets.masks(logits.dtype).flatten(1)
-    return (
-        settings.mask_cost * pairwise_focal_loss(logits, masks)
-        + settings.dice_cost * pairwise_dice_loss(logits, masks)
-        - settings.class_cost * probs[:, targets.train_ids]
-    )
+    with torch.autocast(class_logits.device.type, enabled=False):
+        probs = _single(class_logits).softmax(-1)
+        logits = _single(mask_logits).flatten(1)
+        masks = targets.masks(logits.dtype).flatten(1)
+        return (
+            settings.mask_cost * pairwise_focal_loss(logits, masks)
+            + settings.dice_cost * pairwise_dice_loss(logits, masks)
+            - settings.class_cost * probs[:, targets.train_ids]
+        )
 
 
 def _layer_losses(

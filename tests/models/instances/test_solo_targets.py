@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seamless_pr.models.instances.solo_targets import focal_loss_sum
+from seamless_pr.models.instances.solo_head import SoloOutput
+from seamless_pr.models.instances.solo_targets import (
+    LevelTarget,
+    SoloTarget,
+    focal_loss_sum,
+    solo_losses,
+)
+from seamless_pr.structures.settings import SoloSettings
 
 
 def test_the_focal_loss_keeps_double_precision_and_raises_half():
@@ -27,3 +34,23 @@ def test_the_focal_loss_keeps_double_precision_and_raises_half():
         found = focal_loss_sum(half, classes, 0.25, 2.0)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, focal_loss_sum(half.float(), classes, 0.25, 2.0))
+
+
+def test_autocast_changes_no_loss():
+    draw = torch.Generator().manual_seed(0)
+    output = SoloOutput(
+        category_logits=[torch.randn(1, 3, 2, 2, generator=draw)],
+        kernels=[torch.randn(1, 8, 2, 2, generator=draw)],
+        mask_features=torch.randn(1, 8, 6, 5, generator=draw),
+    )
+    level = LevelTarget(
+        torch.tensor([[0, -1], [-1, 2]]), torch.tensor([0, 3]), torch.tensor([0, 1])
+    )
+    masks = (torch.rand(2, 6, 5, generator=draw) > 0.5).float()
+    targets = [SoloTarget((level,), masks)]
+    losses = solo_losses(output, targets, SoloSettings())
+    with torch.autocast("cpu", torch.bfloat16):
+        same = solo_losses(output, targets, SoloSettings())
+    assert {name: loss.total.item() for name, loss in same.items()} == {
+        name: loss.total.item() for name, loss in losses.items()
+    }

@@ -178,3 +178,17 @@ def test_a_query_is_matched_to_the_same_target_whatever_the_order_of_targets():
 def test_layers_before_the_last_have_numbered_names():
     assert layer_names(("a", "b"), 3) == ("a", "b", "a_0", "b_0", "a_1", "b_1")
     assert layer_names(("a",), 1) == ("a",)
+
+
+def test_autocast_changes_no_cost_and_no_loss(case):
+    classes, masks = case.classes.detach().float(), case.masks.detach().float()
+    arguments = (classes, masks, case.targets, SETTINGS)
+    target = case.targets[0].resized_to(masks.shape[-2:])
+    cost = matching_cost(classes[0, 0], masks[0, 0], target, SETTINGS)
+    losses = set_losses.set_losses(*arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        same_cost = matching_cost(classes[0, 0], masks[0, 0], target, SETTINGS)
+        same_losses = set_losses.set_losses(*arguments)
+    assert torch.equal(same_cost, cost)
+    for name, loss in losses.items():
+        assert torch.equal(same_losses[name].total, loss.total), name
