@@ -113,8 +113,8 @@ class PanopticImages(Dataset[Sample]):
         """Tells these data from others under the same names, wherever they lie.
 
         It covers the ids, and of each file the size and the bytes at its beginning, middle and end:
-        a compressed picture of another content differs in them, and a large set is read in minutes
-        less than all of it would take.
+        a compressed picture of another content nearly always differs in them. Reading all of a
+        large set would keep every start of a run waiting.
         """
         with ThreadPoolExecutor(READING_THREADS) as pool:  # Storage may be far away.
             rows = pool.map(_row_of_fingerprint, self._images, chunksize=64)

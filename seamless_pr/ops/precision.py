@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """Half precision becomes float32; float64 stays what it is."""
+    """Half precision becomes float32: sums over an image do not fit into it. float64 stays."""
     return x if x.dtype == torch.float64 else x.float()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.models.fusion.by_score import FrameSizes
+from seamless_pr.ops.precision import at_least_single
 
 # Numbers in one band of all maps: what fits into memory, and on a processor into its caches.
 _NUMBERS_AT_ONCE = 1 << 26
@@ -111,7 +112,7 @@ def _resized_rows(
         wanted: first row of the result, and the row behind the last.
     """
     first, num_rows = source
-    maps = maps if maps.dtype == torch.float64 else maps.float()
+    maps = at_least_single(maps)
     centres = torch.arange(*wanted, dtype=maps.dtype, device=maps.device) + 0.5
     positions = (centres * (num_rows / length) - 0.5).clamp(0, num_rows - 1)
     above = positions.floor().long()

@@ -21,6 +21,7 @@ from seamless_pr.models.networks.trunk import Trunk
 from seamless_pr.models.queries.query_decoder import MaskEmbedding, QueryDecoder, query_masks
 from seamless_pr.models.queries.set_losses import layer_names
 from seamless_pr.ops.generators import seeded_by
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
@@ -193,7 +194,7 @@ def _padded_labels(targets: Sequence[PanopticTarget], size: tuple[int, int]) -> 
 
 def _pixel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum of the cross-entropies of all pixels that are not ignored, at full size."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_single(logits)
     enlarged = F.interpolate(logits, scale_factor=STRIDE, mode="bilinear", align_corners=False)
     return F.cross_entropy(
         enlarged, labels, ignore_index=LabelSpace.IGNORE_TRAIN_ID, reduction="sum"

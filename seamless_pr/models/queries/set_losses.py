@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from seamless_pr.models.queries.targets import MaskTargets
 from seamless_pr.ops.assignment import cheapest_assignments
 from seamless_pr.ops.mask_losses import mask_losses, pairwise_dice_loss, pairwise_focal_loss
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.query_settings import QueryLossSettings
 
@@ -101,8 +102,8 @@ def matching_cost(
         settings: weights of the terms.
     """
     with torch.autocast(class_logits.device.type, enabled=False):
-        probs = _single(class_logits).softmax(-1)
-        logits = _single(mask_logits).flatten(1)
+        probs = at_least_single(class_logits).softmax(-1)
+        logits = at_least_single(mask_logits).flatten(1)
         masks = targets.masks(logits.dtype).flatten(1)
         return (
             settings.mask_cost * pairwise_focal_loss(logits, masks)
@@ -139,10 +140,10 @@ def _class_loss(
     classes = torch.full((num_images, num_queries), no_object, device=class_logits.device)
     for row, target, (queries, chosen) in zip(classes, targets, pairs, strict=True):
         row[queries] = target.train_ids[chosen]
-    weights = class_logits.new_ones(num_outputs, dtype=_single(class_logits).dtype)
+    weights = class_logits.new_ones(num_outputs, dtype=at_least_single(class_logits).dtype)
     weights[no_object] = no_object_weight
     total = F.cross_entropy(
-        _single(class_logits).flatten(0, 1), classes.flatten(), weights, reduction="sum"
+        at_least_single(class_logits).flatten(0, 1), classes.flatten(), weights, reduction="sum"
     )
     num_matched = sum(len(queries) for queries, _ in pairs)
     num_free = num_images * num_queries - num_matched
@@ -153,7 +154,7 @@ def _mask_losses(
     mask_logits: Tensor, targets: Sequence[MaskTargets], pairs: Sequence[Pairs]
 ) -> tuple[Tensor, Tensor]:
     """Sums of the focal and of the dice loss over matched queries, at the size of the image."""
-    focal = dice = _single(mask_logits[:, :0]).sum()
+    focal = dice = at_least_single(mask_logits[:, :0]).sum()
     for logits, target, (queries, chosen) in zip(mask_logits, targets, pairs, strict=True):
         pairs_at_once = max(1, _PIXELS_AT_ONCE // target.id_map.numel())
         chunks = list(zip(queries.split(pairs_at_once), chosen.split(pairs_at_once)))
@@ -168,12 +169,7 @@ def _mask_losses(
 
 
 def _enlarged_losses(logits: Tensor, target: MaskTargets, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    enlarged = F.interpolate(_single(logits)[None], target.id_map.shape, mode="bilinear")[0]
+    enlarged = F.interpolate(at_least_single(logits)[None], target.id_map.shape, mode="bilinear")[0]
     masks = target.masks(enlarged.dtype, chosen)
     focal, dice = mask_losses(enlarged, masks)
     return focal.sum(), dice.sum()
-
-
-def _single(logits: Tensor) -> Tensor:
-    """At least single precision: sums over an image do not fit into half."""
-    return logits if logits.dtype == torch.float64 else logits.float()
