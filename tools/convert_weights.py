@@ -15,14 +15,25 @@ examples:
   # weights trained here, for the released code
   python tools/convert_weights.py to-seamseg runs/cityscapes/seamless_r50 seamless_r50.tar
 
+  # PointRend R50 of detectron2 on Cityscapes
+  python tools/convert_weights.py from-detectron2 model_final.pkl pointrend_cityscapes.safetensors
+
+  # one of the 3D-FUTURE winner's models: half precision, names and numerics of mmdetection 1
+  python tools/convert_weights.py from-mmdetection epoch_44.pth winner.safetensors
+
+  # MaskFormer of its authors; of Hugging Face, a repository's folder
+  python tools/convert_weights.py from-maskformer model_final_6f60dc.pkl maskformer.safetensors
+  python tools/convert_weights.py from-maskformer maskformer-swin-tiny-ade ade.safetensors
+
   # a weights file, run or YAML config of version 0.1 of this package
   python tools/convert_weights.py update runs/old/checkpoints/best.safetensors new.safetensors
 
   # does an ImageNet file fit a backbone? (training reads it directly: model.backbone.weights)
   python tools/convert_weights.py backbone resnet50.pth resnet50.safetensors --name resnet50
 
-Every name of both sides is accounted for; anything but a complete match is an error that lists all
-names, unless --allow names them.
+`COMMAND --help` says which networks it takes. Every name of both sides is accounted for; anything
+but a complete match is an error that lists all names, unless --allow names them. Nothing in a file
+is executed.
 
 exit codes: 0 converted; 1 the message says why not; 2 wrong arguments.
 """
@@ -32,7 +43,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,165 +51,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from seamless_pr.build.configs import config_from_dict, load_config
-from seamless_pr.build.networks import build_network, build_norm_act
-from seamless_pr.build.runs import run_metadata
-from seamless_pr.build.updates import update_config, update_weights
-from seamless_pr.config.networks import ABNSettings
-from seamless_pr.config.schema import Config
-from seamless_pr.datasets.label_spaces import LABEL_SPACE_NAMES, load_label_space
-from seamless_pr.models.backbones.timm_backbone import TimmBackbone
-from seamless_pr.structures.label_space import Category, LabelSpace
-from seamless_pr.training.checkpoints import find_weights, load_weights, save_weights
-from seamless_pr.weights.imagenet import fit_backbone
-from seamless_pr.weights.key_report import fit_keys
-from seamless_pr.weights.legacy import check_names
-from seamless_pr.weights.seamseg import our_name, our_tensor, seamseg_name
-from seamless_pr.weights.seamseg_config import config_values
-from seamless_pr.weights.seamseg_snapshot import (
-    METADATA_NAME,
-    Snapshot,
-    SnapshotClasses,
-    find_snapshot,
-    read_classes,
-    read_snapshot,
-    write_snapshot,
+from seamless_pr.build.published_weights import (
+    convert_backbone,
+    import_detectron2,
+    import_maskformer,
+    import_mmdetection,
 )
-from seamless_pr.weights.tensor_files import read_tensors
+from seamless_pr.build.released_weights import export_snapshot, import_snapshot
+from seamless_pr.build.updates import update_config, update_weights
+from seamless_pr.datasets.label_spaces import LABEL_SPACE_NAMES
 
 EXIT_ERROR = 1
-# Tables whose networks the released code was trained on; told apart by their numbers of classes.
-GUESSED_LABEL_SPACES = ("cityscapes", "vistas_v1_2", "idd")
-CLASS_LAYERS = ("sem_head.conv_sem.bias", "roi_head.roi_msk.bias")
-# The released code's own config travels with imported weights, for the way back.
-SEAMSEG_CONFIG = "seamseg_config"
-NO_DATA = {"json": "not known to imported weights", "images": "not known to imported weights"}
-SEAMSEG_LOSSES = ("rpn_objectness", "rpn_box", "box_class", "box_delta", "mask", "semantic")
+TASKS = ("semantic", "panoptic", "general")
 
-
-def import_snapshot(
-    source: Path,
-    output: Path,
-    *,
-    label_space_name: str | None = None,
-    config_path: str | None = None,
-    metadata: Path | None = None,
-    allowed: Sequence[str] = (),
-) -> str:
-    """Snapshot of the released code -> weights file of this package.
-
-    Args:
-        source: the .tar, or the folder with it.
-        output: .safetensors to write.
-        label_space_name: built-in table; None: by metadata.bin and the numbers of classes.
-        config_path: YAML; None: the config that the snapshot holds.
-        metadata: metadata.bin; None: the one beside the snapshot, if there is one.
-        allowed: names that need not match, with `*`.
-
-    Returns:
-        A report of all names.
-
-    Raises:
-        FileNotFoundError, ValueError: what is missing or does not fit.
-    """
-    path = find_snapshot(source)
-    snapshot = read_snapshot(path)
-    beside = path.parent / METADATA_NAME
-    if metadata is None and beside.is_file():
-        metadata = beside
-    classes = read_classes(metadata) if metadata is not None else None
-    label_space = _label_space(snapshot, label_space_name, classes)
-    config = load_config(config_path) if config_path else _snapshot_config(snapshot, path)
-    network = build_network(config.model, label_space)
-    state, report = fit_keys(snapshot.weights, network.state_dict(), our_name, our_tensor)
-    report.check(str(path), allowed)
-    metadata_values = {**run_metadata(config, label_space), SEAMSEG_CONFIG: snapshot.config}
-    save_weights(output, state, metadata_values)
-    return f"{path} -> {output} ({label_space.name}): {report.summary()}"
-
-
-def export_snapshot(source: Path, output: Path) -> str:
-    """Weights file of this package -> snapshot of the released code."""
-    path = find_weights(source)
-    weights, metadata = load_weights(path)
-    check_names(weights, str(path))
-    names = {name: seamseg_name(name) for name in weights}
-    strange = [name for name, theirs in names.items() if theirs is None]
-    if strange:
-        raise ValueError(
-            f"{path} has {len(strange)} tensors that the released code has no layer for, such as "
-            f"{', '.join(strange[:3])}; only networks of instances.kind=mask_rcnn, "
-            "semantics.kind=mini_dl without points, and a ResNet backbone can be exported"
-        )
-    tensors = {str(names[name]): our_tensor(name, tensor) for name, tensor in weights.items()}
-    write_snapshot(output, Snapshot(tensors, metadata.get(SEAMSEG_CONFIG, "")))
-    return f"{path} -> {output}: {len(tensors)} mapped"
-
-
-def convert_backbone(source: Path, output: Path, name: str, allowed: Sequence[str] = ()) -> str:
-    """ImageNet file of torchvision, timm or seamseg -> backbone weights under timm's names."""
-    backbone = TimmBackbone(name, build_norm_act(ABNSettings()))
-    state, report = fit_backbone(read_tensors(source), backbone.state_dict())
-    report.check(str(source), allowed)
-    save_weights(output, state, {"backbone": name, "source": source.name})
-    return f"{source} -> {output}: {report.summary()}"
-
-
-def _snapshot_config(snapshot: Snapshot, path: Path) -> Config:
-    if not snapshot.config:
-        raise ValueError(
-            f"{path} holds no config and has no config.ini beside it; give the YAML of its network "
-            "with --config, for example configs/vistas/seamless_r50.yaml"
-        )
-    values: dict[str, Any] = config_values(snapshot.config, f"the config in {path}")
-    model = values.setdefault("model", {})
-    model["kind"] = "two_branch"
-    model.setdefault("instances", {}).update(kind="mask_rcnn", mask={"norm_rois": "sampled"})
-    model.setdefault("semantics", {}).update(kind="mini_dl", points=None)
-    model.setdefault("fusion", {})["size"] = "network"
-    values.setdefault("data", {}).update(train=NO_DATA, val=NO_DATA)
-    values["loss_weights"] = dict.fromkeys(SEAMSEG_LOSSES, 1.0)
-    return config_from_dict(values, f"the config in {path}")
-
-
-def _label_space(
-    snapshot: Snapshot, name: str | None, classes: SnapshotClasses | None
-) -> LabelSpace:
-    """The table that is named, or fits in numbers; names and colours as in metadata.bin."""
-    if name is not None:
-        return load_label_space(name)
-    num_classes, num_things = (len(snapshot.weights.get(layer, ())) for layer in CLASS_LAYERS)
-    spaces = [load_label_space(known) for known in GUESSED_LABEL_SPACES]
-    counts = (num_classes, num_things)
-    fitting = [space for space in spaces if (space.num_classes, space.num_things) == counts]
-    if classes is not None:
-        return _described_space(classes, fitting)
-    if not fitting:
-        raise ValueError(
-            f"the snapshot has {num_classes} classes, {num_things} of them things, as none of "
-            f"{', '.join(GUESSED_LABEL_SPACES)}; give its {METADATA_NAME} with --metadata"
-        )
-    return fitting[0]
-
-
-def _described_space(classes: SnapshotClasses, fitting: Sequence[LabelSpace]) -> LabelSpace:
-    """A built-in table where the names agree (its ids are those of the panoptic JSON)."""
-    for space in fitting:
-        known = [{c.name.lower(), c.supercategory.lower()} for c in space.categories]
-        if all(name.lower() in names for name, names in zip(classes.names, known, strict=True)):
-            colored = [
-                replace(category, color=color)
-                for category, color in zip(space.categories, classes.colors, strict=True)
-            ]
-            return LabelSpace(space.name, tuple(colored))
-    described = zip(classes.names, classes.colors, classes.original_ids, strict=True)
-    return LabelSpace(
-        "metadata",
-        tuple(
-            Category(original_id, name, index >= classes.num_stuff, color)
-            for index, (name, color, original_id) in enumerate(described)
-        ),
-    )
+DETECTRON2 = """PointRend and plain Mask R-CNN (R50, R101, X101-32x8d, FPN; COCO or Cityscapes),
+SemanticFPN with and without PointRend (Cityscapes), Panoptic FPN and Implicit PointRend (COCO). The
+configuration is read off the weights: nothing is asked about pixel order, strides or class order.
+"""
+MMDETECTION = """Mask R-CNN, PointRend, HTC and SOLOv2 (also of its authors) of versions 1 to 3 on
+ResNet, ResNeXt or Res2Net with FPN or BFP, for COCO, Cityscapes or 3D-FUTURE. The configuration is
+read off the weights; what it cannot show can be overridden, such as
+model.instances.average_masks=false for HTC trained with version 3.
+"""
+MASKFORMER = """MaskFormer and both per-pixel baselines on ResNet (R50, R101, R101c) and Swin (T, S,
+B, L). The configuration is read off the weights. ADE20K-Full and COCO-Stuff-10K have no table here:
+a COCO panoptic JSON names their categories, in the order of the weights (--categories). The
+published weights are licensed CC BY-NC 4.0.
+"""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -224,6 +102,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     back = commands.add_parser("to-seamseg", help="weights of this package for the released code")
     back.add_argument("source", type=Path, help="a .safetensors file, or the folder of a run")
     back.add_argument("output", type=Path, help=".tar to write")
+    _add_import(commands, "detectron2", DETECTRON2, ".pkl of the model zoo, or a .pth")
+    _add_import(commands, "mmdetection", MMDETECTION, ".pth file")
+    queries = _add_import(
+        commands, "maskformer", MASKFORMER, "weights file, or folder of a Hugging Face repository"
+    )
+    queries.add_argument("--task", choices=TASKS, help="default: that of the published network")
+    queries.add_argument(
+        "--categories", type=Path, help="COCO panoptic JSON with the classes, in their order"
+    )
     backbone = commands.add_parser("backbone", help="ImageNet weights of torchvision or timm")
     backbone.add_argument("source", type=Path, help=".pth or .safetensors")
     backbone.add_argument("output", type=Path, help=".safetensors to write")
@@ -235,23 +122,52 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
+def _add_import(commands: Any, name: str, networks: str, source: str) -> argparse.ArgumentParser:
+    """A command for another program's weights, whose config is read off them."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        f"from-{name}",
+        help=f"weights of {name}",
+        description=f"Networks: {networks}",
+    )
+    parser.add_argument("source", type=Path, help=source)
+    parser.add_argument("output", type=Path, help=".safetensors to write")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="changes of the imported config"
+    )
+    return parser
+
+
 def convert(options: argparse.Namespace) -> str:
     """Runs the command that was asked for."""
-    if options.command == "to-seamseg":
-        return export_snapshot(options.source, options.output)
-    if options.command == "update":
-        is_config = options.source.suffix in (".yaml", ".yml")
-        return (update_config if is_config else update_weights)(options.source, options.output)
-    if options.command == "backbone":
-        return convert_backbone(options.source, options.output, options.name, options.allow)
-    return import_snapshot(
-        options.source,
-        options.output,
-        label_space_name=options.label_space,
-        config_path=options.config,
-        metadata=options.metadata,
-        allowed=options.allow,
-    )
+    source, output = options.source, options.output
+    match options.command:
+        case "from-seamseg":
+            return import_snapshot(
+                source,
+                output,
+                label_space_name=options.label_space,
+                config_path=options.config,
+                metadata=options.metadata,
+                allowed=options.allow,
+            )
+        case "to-seamseg":
+            return export_snapshot(source, output)
+        case "from-detectron2":
+            return import_detectron2(source, output, options.overrides)
+        case "from-mmdetection":
+            return import_mmdetection(source, output, options.overrides)
+        case "from-maskformer":
+            return import_maskformer(
+                source,
+                output,
+                options.overrides,
+                task=options.task,
+                categories=options.categories,
+            )
+        case "backbone":
+            return convert_backbone(source, output, options.name, options.allow)
+    is_config = source.suffix in (".yaml", ".yml")
+    return (update_config if is_config else update_weights)(source, output)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

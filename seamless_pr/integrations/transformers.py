@@ -92,7 +92,7 @@ class TransformersNet(QueryNetwork):
     ) -> dict[str, LossSum]:
         raise ValueError(
             "a network of transformers is for prediction here; to train a MaskFormer, import its "
-            "weights with tools/import_maskformer.py and start from them (initial_weights.file)"
+            "weights with tools/convert_weights.py and start from them (initial_weights.file)"
         )
 
     def outputs(self, batch: ImageBatch) -> QueryOutputs:

@@ -10,11 +10,13 @@ import torch
 import torchvision
 import yaml
 
+from seamless_pr.build import released_weights
 from seamless_pr.build.configs import load_config
 from seamless_pr.build.predictor import load_predictor
 from seamless_pr.config.load import save_config
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.training.checkpoints import load_weights
+from seamless_pr.weights.seamseg_snapshot import read_snapshot
 from tests.support.small_config import PATHS
 from tests.support.snapshots import (
     CONFIG_INI,
@@ -90,8 +92,8 @@ def test_the_config_of_the_snapshot_decides_the_network(tmp_path, capsys):
     write_tiny_snapshot(tmp_path / "a.tar", config=CONFIG_INI)
     assert tool.main(["from-seamseg", str(tmp_path / "a.tar"), str(tmp_path / "a.st")]) == 1
     assert "missing in the file: trunk.backbone.layer1.0.conv3.weight" in capsys.readouterr().err
-    snapshot = tool.read_snapshot(tmp_path / "a.tar")
-    config = tool._snapshot_config(snapshot, tmp_path / "a.tar")
+    snapshot = read_snapshot(tmp_path / "a.tar")
+    config = released_weights._snapshot_config(snapshot, tmp_path / "a.tar")
     assert config.model.instances.kind == "mask_rcnn"
     assert config.model.semantics.points is None
     assert config.model.semantics.pooling_size == 32
@@ -161,3 +163,13 @@ def test_files_of_version_0_1_are_updated_by_one_command(tmp_path, capsys):
     arguments = ["update", str(tmp_path / "new.safetensors"), str(tmp_path / "newer.safetensors")]
     assert tool.main(arguments) == 1
     assert "is no weights file of version 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["from-detectron2", "from-mmdetection", "from-maskformer"])
+def test_files_without_weights_of_a_network_are_refused_by_name(tmp_path, command, capsys):
+    source = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(2)}, source)
+    output = tmp_path / "out.safetensors"
+    assert tool.main([command, str(source), str(output)]) == 1
+    assert "expected" in capsys.readouterr().err
+    assert not output.exists()

@@ -139,7 +139,9 @@ def test_losses_and_gradients(case):
     assert 3 * mask.item() == pytest.approx(float(golden["train_loss_mask"]), rel=1e-4)
     assert category.item() == pytest.approx(float(golden["train_loss_cls"]), rel=1e-4)
     (3 * mask + category).backward()
-    check_gradients(case, network)
+    # Where gradients of the report come through a softmax over positions, one golden norm is
+    # 1.8e-3 away from float64, ours 0.5e-3 (layer3.17.context_block.conv_mask.weight).
+    check_gradients(case, network, 2e-3 if case is REPORT else 1e-3)
 
 
 def test_two_images_of_different_sizes_train_together():
