@@ -49,7 +49,8 @@ def fixed_nms(
     kept = before = is_valid
     for _ in range(num_sweeps):
         before = kept
-        kept = (torch.bmm(kept, decides) == 0) * is_valid
+        # 1 where nothing that is kept decides against a valid box, else at most 0.
+        kept = torch.baddbmm(is_valid, kept, decides, alpha=-1).relu_()
     settled = (kept == before).all(-1).reshape(valid.shape[:-1])
     return kept.reshape(valid.shape) > 0, settled
 

@@ -6,12 +6,40 @@ Letters: R boxes, M mask side, H, W image size. Boxes are xyxy in pixels of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 # Pixels of masks between 0 and 1 that exist at a time, as floats.
 PIXELS_AT_ONCE = 2**26
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """How masks are read along one side of the image, at each of its L pixels.
+
+    Attributes:
+        lower, upper: [R, L] int64 the two cells around the centre of a pixel.
+        fraction: [R, L] of the way from the lower to the upper one.
+        inside: [R, L] bool whether the box covers the pixel.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    fraction: Tensor
+    inside: Tensor
+
+    def split(self, size: int) -> Iterator[_Axis]:
+        """The same for `size` boxes after the other."""
+        parts = (self.lower, self.upper, self.fraction, self.inside)
+        return map(_Axis, *(part.split(size) for part in parts))
+
+
+# Lower and upper values and the fraction between them -> values.
+_Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def paste_masks(
@@ -33,11 +61,17 @@ def paste_masks(
     Returns:
         [R, H, W] bool.
     """
-    parts = [
-        _pasted(*part, image_size, threshold, includes_threshold)
-        for part in _chunks(probs, boxes, image_size)
-    ]
-    return torch.cat(parts)
+    side = probs.shape[1]
+    x0, y0, x1, y1 = boxes.unbind(1)
+    rows = _stretched(y0, y1, side, image_size[0])
+    columns = _stretched(x0, x1, side, image_size[1])
+    # A cell of nothing on each side.
+    padded = F.pad(probs, (1, 1, 1, 1))
+    values = (
+        _read(_read(part, vertical, torch.lerp).mT, horizontal, torch.lerp).mT
+        for part, vertical, horizontal in _chunks(padded, rows, columns)
+    )
+    return _thresholded(values, rows, columns, threshold, includes_threshold)
 
 
 def paste_pixel_masks(
@@ -56,95 +90,88 @@ def paste_pixel_masks(
     Returns:
         [R, H, W] bool.
     """
-    parts = [
-        _pasted_pixels(*part, image_size, threshold, includes_threshold)
-        for part in _chunks(probs, boxes, image_size)
-    ]
-    return torch.cat(parts)
+    side = probs.shape[1]
+    left, top, right, bottom = boxes.int().unbind(1)
+    rows = _resized(top, bottom, side, image_size[0])
+    columns = _resized(left, right, side, image_size[1])
+    values = (
+        _read(_read(part.mT, horizontal, _weighted).mT, vertical, _weighted)
+        for part, vertical, horizontal in _chunks(probs, rows, columns)
+    )
+    return _thresholded(values, rows, columns, threshold, includes_threshold)
 
 
-def _chunks(
-    probs: Tensor, boxes: Tensor, image_size: tuple[int, int]
-) -> list[tuple[Tensor, Tensor]]:
-    size = max(1, PIXELS_AT_ONCE // (image_size[0] * image_size[1]))
-    return list(zip(probs.split(size), boxes.split(size), strict=True))
+def _chunks(probs: Tensor, rows: _Axis, columns: _Axis) -> Iterator[tuple[Tensor, _Axis, _Axis]]:
+    size = _chunk_size(rows, columns)
+    return zip(probs.split(size), rows.split(size), columns.split(size), strict=True)
 
 
-def _pasted(
-    probs: Tensor,
-    boxes: Tensor,
-    image_size: tuple[int, int],
+def _chunk_size(rows: _Axis, columns: _Axis) -> int:
+    return max(1, PIXELS_AT_ONCE // (rows.inside.shape[1] * columns.inside.shape[1]))
+
+
+def _thresholded(
+    values: Iterator[Tensor],
+    rows: _Axis,
+    columns: _Axis,
     threshold: float,
     includes_threshold: bool,
 ) -> Tensor:
-    (x0, y0), (x1, y1) = boxes[:, :2].unbind(1), boxes[:, 2:].unbind(1)
-    padded = F.pad(probs, (1, 1, 1, 1))
-    rows = _read_along(padded, y0, y1, image_size[0])
-    values = _read_along(rows.mT, x0, x1, image_size[1]).mT
-    mask = values >= threshold if includes_threshold else values > threshold
-    in_rows, in_columns = _inside(y0, y1, image_size[0]), _inside(x0, x1, image_size[1])
-    return mask & in_rows[:, :, None] & in_columns[:, None, :]
+    """[R, H, W] bool: pixels of boxes with large enough values, of which chunks come in turn."""
+    masks = torch.cat(
+        [part >= threshold if includes_threshold else part > threshold for part in values]
+    )
+    return masks.logical_and_(rows.inside[:, :, None]).logical_and_(columns.inside[:, None, :])
 
 
-def _centres(pixels: int, like: Tensor) -> Tensor:
-    return torch.arange(pixels, dtype=torch.float32, device=like.device) + 0.5
-
-
-def _inside(start: Tensor, end: Tensor, pixels: int) -> Tensor:
-    """[R, pixels] bool: pixels whose centres lie in [start, end] of a box that has an extent."""
-    centres, start, end = _centres(pixels, start), start[:, None], end[:, None]
-    return (centres >= start) & (centres <= end) & (end > start)
-
-
-def _read_along(padded: Tensor, start: Tensor, end: Tensor, pixels: int) -> Tensor:
-    """[R, M + 2, L] -> [R, pixels, L]: linear reads along dimension 1 at all pixel centres."""
-    side = padded.shape[1] - 2
-    start, end = start[:, None], end[:, None]
-    position = side * (_centres(pixels, start) - start) / (end - start) - 0.5
-    # Of a box without extent nothing counts, but an index must be one.
-    position = position.nan_to_num(0.0, -2.0, -2.0).clamp(-2, side + 1)
-    lower = position.floor()
-    fraction = (position - lower)[..., None]
-    cell = lower.long()
-    below = _rows(padded, (cell + 1).clamp(0, side + 1))
-    above = _rows(padded, (cell + 2).clamp(0, side + 1))
-    return torch.lerp(below, above, fraction)
+def _read(values: Tensor, axis: _Axis, mix: _Mix) -> Tensor:
+    """[R, M, K] -> [R, L, K] along dimension 1."""
+    return mix(_rows(values, axis.lower), _rows(values, axis.upper), axis.fraction[..., None])
 
 
 def _rows(maps: Tensor, index: Tensor) -> Tensor:
-    """[R, A, L] and [R, B] -> [R, B, L]."""
+    """[R, A, K] and [R, B] -> [R, B, K]."""
     return maps.gather(1, index[..., None].expand(-1, -1, maps.shape[2]))
 
 
-def _pasted_pixels(
-    probs: Tensor,
-    boxes: Tensor,
-    image_size: tuple[int, int],
-    threshold: float,
-    includes_threshold: bool,
-) -> Tensor:
-    (left, top), (right, bottom) = boxes[:, :2].int().unbind(1), boxes[:, 2:].int().unbind(1)
-    columns, in_columns = _resized_along(probs.mT, left, right, image_size[1])
-    values, in_rows = _resized_along(columns.mT, top, bottom, image_size[0])
-    mask = values >= threshold if includes_threshold else values > threshold
-    return mask & in_rows[:, :, None] & in_columns[:, None, :]
+def _weighted(lower: Tensor, upper: Tensor, fraction: Tensor) -> Tensor:
+    return lower * (1 - fraction) + upper * fraction
 
 
-def _resized_along(
-    values: Tensor, first: Tensor, last: Tensor, pixels: int
-) -> tuple[Tensor, Tensor]:
-    """[R, M, L] -> [R, pixels, L] as `opencv_resize.resize_probs`, and [R, pixels] what is inside.
+def _stretched(start: Tensor, end: Tensor, side: int, pixels: int) -> _Axis:
+    """Linear reads of a mask with a cell of nothing on each side.
+
+    Args:
+        start, end: [R] of the boxes; those without an extent cover no pixel.
+        side: cells of a mask.
+        pixels: L.
+    """
+    centres = torch.arange(0.5, pixels, device=start.device)
+    start, end = start[:, None], end[:, None]
+    inside = (centres >= start) & (centres <= end) & (end > start)
+    position = side * (centres - start) / (end - start) - 0.5
+    # Of a box without extent nothing counts, but an index must be one.
+    position = position.nan_to_num(0.0, -2.0, -2.0).clamp(-2, side + 1)
+    floor = position.floor()
+    cell = floor.long()
+    lower, upper = (cell + 1).clamp(0, side + 1), (cell + 2).clamp(0, side + 1)
+    return _Axis(lower, upper, position - floor, inside)
+
+
+def _resized(first: Tensor, last: Tensor, side: int, pixels: int) -> _Axis:
+    """Reads as in `seamless_pr.ops.opencv_resize.resize_probs`.
 
     Args:
         first, last: [R] int; at least one pixel is inside from `first` on.
+        side: cells of a mask.
+        pixels: L.
     """
-    side = values.shape[1]
     target = (last - first + 1).clamp(min=1)[:, None]
-    index = torch.arange(pixels, device=values.device)[None] - first[:, None]
+    index = torch.arange(pixels, device=first.device)[None] - first[:, None]
+    inside = (index >= 0) & (index < target)
     position = ((index + 0.5).double() * (side / target.double()) - 0.5).float()
-    lower = position.clamp(-1, side).floor()
-    fraction = (position.clamp(-1, side) - lower)[..., None]
-    cell = lower.long()
-    below = _rows(values, cell.clamp(0, side - 1))
-    above = _rows(values, (cell + 1).clamp(0, side - 1))
-    return below * (1 - fraction) + above * fraction, (index >= 0) & (index < target)
+    position = position.clamp(-1, side)
+    floor = position.floor()
+    cell = floor.long()
+    lower, upper = cell.clamp(0, side - 1), (cell + 1).clamp(0, side - 1)
+    return _Axis(lower, upper, position - floor, inside)

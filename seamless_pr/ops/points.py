@@ -134,10 +134,10 @@ def _bilinear_cells(point_coords: Tensor, height: int, width: int) -> tuple[Tens
     # [M, 2 axes, lower and upper]
     cells = torch.stack([lower, lower + 1], dim=-1)
     weights = torch.stack([1 - upper_weight, upper_weight], dim=-1)
-    last = (size - 1)[:, None]
-    weights = weights * ((cells >= 0) & (cells <= last))
-    columns, rows = torch.minimum(cells.clamp(min=0), last).long().unbind(1)
-    flat = rows[:, :, None] * width + columns[:, None, :]
+    inside = torch.minimum(cells.clamp(min=0), (size - 1)[:, None])
+    weights = weights * (cells == inside)
+    columns, rows = inside.long().unbind(1)
+    flat = torch.add(columns[:, None, :], rows[:, :, None], alpha=width)
     products = weights[:, 1, :, None] * weights[:, 0, None, :]
     return flat.flatten(1), products.flatten(1)
 

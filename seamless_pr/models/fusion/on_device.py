@@ -80,8 +80,8 @@ def fuse_fixed(
     chosen = (positions < count) & (scores > settings.score_threshold)
     owner, painted, areas, settled = _paint(class_map, instances, chosen, settings)
     class_areas, filled = _class_areas(class_map, owner, label_space, settings)
-    instance_ids = painted.cumsum(0) * painted
-    class_ids = (painted.sum() + filled.cumsum(0)) * filled
+    instance_ids = painted.cumsum(0, dtype=torch.int64) * painted
+    class_ids = (painted.sum() + filled.cumsum(0, dtype=torch.int64)) * filled
     segment_ids = torch.cat([instance_ids, class_ids]).int()
     id_map = _id_map(class_map, owner, segment_ids, len(scores))
     areas = torch.cat([areas * painted, class_areas * filled])

@@ -137,27 +137,35 @@ def generate_anchors(
         raise ValueError(
             f"got {len(feature_sizes)} feature sizes but {len(strides)} strides; give one per level"
         )
-    roots = vector(settings.anchor_ratios, torch.empty(0, device=device)).sqrt()
+    numbers = torch.empty(0, device=device)
+    roots = vector(settings.anchor_ratios, numbers).sqrt()
+    first_cells = _cell_anchors(vector(strides, numbers), roots, settings)
     anchors = []
-    for (height, width), stride in zip(feature_sizes, strides):
-        cell = _cell_anchors(stride, roots, settings)
-        x = torch.arange(width, device=device) * stride
-        y = torch.arange(height, device=device) * stride
-        corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).repeat(1, 1, 2)
-        anchors.append((corners[:, :, None] + cell).flatten(0, 2))
+    for (height, width), stride, cell in zip(feature_sizes, strides, first_cells):
+        x = torch.arange(0, width * stride, stride, device=device)
+        y = torch.arange(0, height * stride, stride, device=device)
+        corners = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+        # [h, w, A, start and end, x and y]
+        anchors.append((corners[:, :, None, None] + cell.unflatten(1, (2, 2))).view(-1, 4))
     return tuple(anchors)
 
 
-def _cell_anchors(stride: int, roots: Tensor, settings: RPNSettings) -> Tensor:
-    """Anchors of the first cell of a level, [A, 4]; `roots` of the ratios, [A]."""
-    side = stride * settings.anchor_scale
-    size = torch.stack([side / roots, side * roots], dim=1)
+def _cell_anchors(strides: Tensor, roots: Tensor, settings: RPNSettings) -> Tensor:
+    """Anchors of the first cell of each of L levels, [L, A, 4].
+
+    Args:
+        strides: [L] pixels per cell.
+        roots: [A] of the ratios.
+    """
+    strides = strides[:, None, None]
+    side = strides[:, 0] * settings.anchor_scale
+    size = torch.stack([side / roots, side * roots], dim=2)
     if settings.whole_pixels:
         # Indices of the first and the last pixel; a box ends where the last one does.
-        middle, half = 0.5 * (stride - 1), 0.5 * (size - 1)
-        return torch.cat([(middle - half).round(), (middle + half).round() + 1], dim=1)
-    centre = settings.anchor_offset * stride
-    return torch.cat([centre - size / 2, centre + size / 2], dim=1)
+        middle, half = 0.5 * (strides - 1), 0.5 * (size - 1)
+        return torch.cat([(middle - half).round(), (middle + half).round() + 1], dim=2)
+    centre, half = settings.anchor_offset * strides, size / 2
+    return torch.cat([centre - half, centre + half], dim=2)
 
 
 @torch.no_grad()

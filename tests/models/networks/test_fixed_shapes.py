@@ -23,6 +23,9 @@ READING = ["aten._to_copy.default ['cuda'] -> ['cpu']"]
 # Only pixels between two classes or masks whose numbers are equal but for rounding.
 TIED_PIXELS = 3
 
+# That a GPU is asked to start for an image, views aside.
+MOST_OPERATIONS = 1500
+
 # For speed alone.
 FEW = [
     *("model.instances.box.max_detections=30", "model.instances.points.output_size=56"),
@@ -110,14 +113,14 @@ def test_what_does_not_converge_is_computed_again_step_by_step(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "config, size, most_operations",
+    "config, size",
     [
-        (SMALL, (256, 512), 1500),
-        ("cityscapes/seamless_r50.yaml", (1024, 2048), 1500),
-        ("cityscapes/seamless_pointrend_r50.yaml", (1024, 2048), 1900),
+        (SMALL, (256, 512)),
+        ("cityscapes/seamless_r50.yaml", (1024, 2048)),
+        ("cityscapes/seamless_pointrend_r50.yaml", (1024, 2048)),
     ],
 )
-def test_a_gpu_gets_few_operations_and_is_read_once(config, size, most_operations):
+def test_a_gpu_gets_few_operations_and_is_read_once(config, size):
     """On a GPU without numbers: asking for one would be an error, and a copy would be seen."""
     net = network(config, ["model.backbone.weights="])
     with torch.no_grad(), fake_gpu() as watch:
@@ -131,4 +134,4 @@ def test_a_gpu_gets_few_operations_and_is_read_once(config, size, most_operation
         assert packed.device.type == "cuda"
         packed.cpu()
     assert watch.copies == READING
-    assert watch.operations.total() < most_operations
+    assert watch.operations.total() < MOST_OPERATIONS
