@@ -11,12 +11,13 @@ import zlib
 import pytest
 import torch
 
+from seamless_pr.models.instances.coarse_masks import box_grid_features
 from seamless_pr.models.instances.rpn import generate_anchors
 from seamless_pr.models.instances.solo_targets import focal_loss_sum
-from seamless_pr.ops.boxes import box_iou, clip_boxes, decode_boxes, encode_boxes
+from seamless_pr.ops.boxes import box_area, box_iou, clip_boxes, decode_boxes, encode_boxes
 from seamless_pr.ops.mask_targets import mask_targets
-from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks
-from seamless_pr.ops.points import regular_grid
+from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks, paste_mask
+from seamless_pr.ops.points import PointReader, regular_grid
 from seamless_pr.ops.roi_sampling import align_rois, roi_levels
 from seamless_pr.structures.settings import RoISettings, RPNSettings
 from tests.support.golden import GOLDEN_FOLDER, load_golden
@@ -61,6 +62,11 @@ def test_overlaps(golden, prefix, offset):
     boxes = BOXES + offset * PIXEL
     found = box_iou(boxes[:30], boxes[30:])
     torch.testing.assert_close(found, golden[f"{prefix}iou_30x30"], rtol=1e-5, atol=1e-6)
+    # Over the area of the first alone, as crowds are: the same intersection.
+    areas = box_area(boxes)
+    common = found / (1 + found) * (areas[:30, None] + areas[None, 30:])
+    expected = golden[f"{prefix}iof_30x30"]
+    torch.testing.assert_close(common / areas[:30, None], expected, rtol=1e-4, atol=1e-5)
 
 
 @READINGS
@@ -123,6 +129,23 @@ def test_roi_pooling_and_its_gradient(golden, key, settings):
         torch.testing.assert_close(features.grad, golden[f"{key}_dx"], rtol=1e-4, atol=1e-5)
 
 
+def test_pooling_with_a_smallest_box_differs_only_for_smaller_ones():
+    """A third form of mmcv, which no system here uses."""
+    features, rois = recipe_normal("roi_x", (2, 3, 19, 23), SEED), MMDET["roi_rois"]
+    found = align_rois(features, rois, 0.25, RoISettings(sampler="unaligned", size=7))
+    has_cell = ((rois[:, 3:] - rois[:, 1:3]) >= 4).all(1)
+    assert has_cell.tolist() == [False, *[True] * 7]
+    expected = MMDET["roi_plain_adaptive_y"]
+    torch.testing.assert_close(found[has_cell], expected[has_cell], rtol=1e-4, atol=1e-5)
+
+
+def test_a_regular_grid_of_points_of_boxes():
+    level, rois = recipe_normal("roi_x", (2, 3, 19, 23), SEED), MMDET["simple_roi_rois"]
+    reader = PointReader.of_levels([level], [4])
+    found = box_grid_features(reader, rois[:, 1:], rois[:, 0].long(), 14)
+    torch.testing.assert_close(found, MMDET["simple_roi_align_14"], rtol=1e-4, atol=2e-5)
+
+
 @READINGS
 def test_levels_of_boxes(golden, prefix, offset):
     boxes = MMDET["level_rois"][:, 1:] + offset * PIXEL
@@ -136,6 +159,8 @@ def test_mask_targets(golden, prefix, offset, size):
     if f"{prefix}mask_target_{size}_packed" not in golden:
         pytest.skip("not in this file")
     objects = recipe_objects(*MASK_SIZE, 4, 34, SEED)
+    if "mt_masks_packed" in golden:
+        assert torch.equal(objects.masks.bool(), unpacked(golden["mt_masks_packed"], MASK_SIZE[1]))
     ones = torch.ones(1, dtype=torch.int32)
     rows = []
     for box, match in zip(golden["mt_proposals"], golden["mt_matched"].tolist(), strict=True):
@@ -158,6 +183,19 @@ def test_pasted_masks(golden, prefix, offset):
         found = torch.zeros(MASK_SIZE, dtype=torch.bool)
         found[crop.window] = crop.mask
         assert int((found != mask).sum()) <= 2
+
+
+def test_probabilities_of_a_pasted_mask():
+    probs = recipe_uniform("paste_prob", (4, 1, 28, 28), SEED)[1, 0]
+    values, (top, left) = MMDET["paste_values_1"], MMDET["paste_origin_1"].tolist()
+    box = MMDET["paste_boxes"][1].tolist()
+    for threshold in (0.5, 0.6, 0.7, 0.8):
+        crop = paste_mask(probs, box, MASK_SIZE, threshold)
+        found = torch.zeros(MASK_SIZE, dtype=torch.bool)
+        found[crop.window] = crop.mask
+        region = found[top : top + values.shape[0], left : left + values.shape[1]]
+        assert torch.equal(region, values > threshold)
+        assert found.sum() == region.sum() > 0
 
 
 def test_the_grid_of_points():

@@ -87,6 +87,8 @@ def test_plain_suppression_agrees_with_all_of_them():
     by_class = class_nms(boxes, scores, MMDET["nms_labels"].long(), 0.5)
     by_score = by_class[scores[by_class].argsort(descending=True)]
     torch.testing.assert_close(by_score, MMDET["batched_nms_keep"].long())
+    dets = torch.cat([boxes, scores[:, None]], 1)[by_score]
+    torch.testing.assert_close(dets, MMDET["batched_nms_dets"])
 
 
 def test_an_ensemble_pools_weighs_and_suppresses_as_the_winner():

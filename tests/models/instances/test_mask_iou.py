@@ -13,7 +13,7 @@ from seamless_pr.models.instances.mask_iou import (
     mask_iou_targets,
     visible_shares,
 )
-from seamless_pr.models.instances.positive_rois import PositiveRoIs
+from seamless_pr.models.instances.positive_rois import PositiveRoIs, targets_of_masks
 from tests.support.golden import load_golden
 from tests.support.mmdet_networks import mask_targets
 from tests.support.mmdet_recipe import recipe_normal, recipe_objects, recipe_tensor
@@ -22,13 +22,15 @@ SEED, SIZE = 20, (97, 113)
 GOLDEN = load_golden("mmdet/ops_mmdet3")
 
 
-def golden_case(side: int) -> tuple[Tensor, Tensor, PositiveRoIs, list]:
+def golden_case(
+    side: int, golden: dict[str, Tensor] = GOLDEN
+) -> tuple[Tensor, Tensor, PositiveRoIs, list]:
     logits = recipe_normal(f"iou{side}_logits", (12, 2 * side, 2 * side), SEED, 2.0)
     logits = 4 * F.avg_pool2d(logits[:, None], 5, stride=1, padding=2)[:, 0]
     objects = recipe_objects(*SIZE, 4, 34, SEED)
     targets = mask_targets(objects.masks, objects.classes)
-    matched = GOLDEN["mt_matched"]
-    boxes, ids = GOLDEN["mt_proposals"], torch.ones(12, dtype=torch.int32)
+    matched = golden["mt_matched"]
+    boxes, ids = golden["mt_proposals"], torch.ones(12, dtype=torch.int32)
     extents = torch.stack([target.boxes[0] for target in targets])[matched]
     # The matched object is also the class, in the golden case.
     return (
@@ -68,6 +70,15 @@ def test_iou_targets_and_loss_are_those_of_mmdetection(side):
     # The golden loss includes its weight.
     mean = 0.5 * loss.total.item() / loss.count
     assert mean == pytest.approx(GOLDEN[f"maskiou{side}_loss"].item(), rel=1e-3)
+
+
+def test_iou_targets_of_whole_pixels_are_those_of_version_1():
+    golden = load_golden("mmdet/ops_winner")
+    logits, _, rois, targets = golden_case(14, golden)
+    wanted = targets_of_masks(rois, targets, 28, whole_pixels=True)
+    shares = visible_shares(rois, targets, whole_pixels=True)
+    found = mask_iou_targets(logits, wanted, shares)
+    torch.testing.assert_close(found, golden["v1_maskiou14_targets"], rtol=1e-3, atol=1e-4)
 
 
 def test_nothing_predicted_of_nothing_is_not_counted_and_no_box_costs_nothing():
