@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from seamless_pr.ops.precision import without_autocast
+
 DEFORMABLE_KINDS = ("v1", "v2")
 
 
@@ -103,7 +105,7 @@ class DeformableConv2d(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         shifts = self.conv_offset(x).to(dtype)
         mask = shifts[:, self.num_offsets :].sigmoid() if self.kind == "v2" else None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             result: Tensor = deform_conv2d(
                 x.to(dtype),
                 shifts[:, : self.num_offsets].contiguous(),

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from seamless_pr.ops.precision import without_autocast
+
 KERNELS = ("gaussian", "linear")
 
 
@@ -91,6 +93,7 @@ def mask_iou(first: Tensor, second: Tensor) -> Tensor:
     """
     # Counts of pixels: exact in float32 up to 2^24 of them.
     ours, theirs = first.flatten(1).float(), second.flatten(1).float()
-    intersection = ours @ theirs.t()
+    with without_autocast(ours.device):
+        intersection = ours @ theirs.t()
     union = ours.sum(1)[:, None] + theirs.sum(1) - intersection
     return intersection / union.clamp(min=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from seamless_pr.ops.mask_nms import local_maxima, matrix_nms
+from seamless_pr.ops.mask_nms import local_maxima, mask_iou, matrix_nms
 from tests.support.golden import load_golden
 from tests.support.mmdet_recipe import unpacked
 
@@ -72,3 +72,13 @@ def test_a_cell_survives_unless_its_upper_or_left_neighbours_exceed_it():
     probs = torch.tensor([[0.1, 0.3, 0.2], [0.4, 0.3, 0.5], [0.4, 0.6, 0.1]])[None, None]
     expected = torch.tensor([[0.1, 0.3, 0.0], [0.4, 0.0, 0.5], [0.4, 0.6, 0.0]])[None, None]
     torch.testing.assert_close(local_maxima(probs), expected)
+
+
+def test_autocast_changes_no_overlap_and_no_score():
+    iou = mask_iou(MASKS, MASKS)
+    indices, scores = matrix_nms(MASKS, SCORES, CLASSES)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(mask_iou(MASKS, MASKS), iou)
+        same_indices, same_scores = matrix_nms(MASKS, SCORES, CLASSES)
+    assert torch.equal(same_indices, indices)
+    assert torch.equal(same_scores, scores)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seamless_pr.models.fusion.by_score import FrameSizes
 from seamless_pr.models.fusion.frame_bands import FrameBand, stacked_bands
+from seamless_pr.ops.precision import at_least_single, without_autocast
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.structures.prediction import Prediction
@@ -123,9 +124,10 @@ class QueryFusion:
         """Sum over queries of class times mask probability in some rows, [K, rows, W]."""
         masks = band.at_input(mask_logits)
         probs = _probabilities(class_logits)[:, :-1]
-        if self.settings.task == "semantic":
-            return band.in_file(torch.einsum("qc,qhw->chw", probs, masks.sigmoid()))
-        return torch.einsum("qc,qhw->chw", probs, band.in_file(masks).sigmoid())
+        with without_autocast(masks.device):
+            if self.settings.task == "semantic":
+                return band.in_file(torch.einsum("qc,qhw->chw", probs, masks.sigmoid()))
+            return torch.einsum("qc,qhw->chw", probs, band.in_file(masks).sigmoid())
 
 
 def query_segments(
@@ -192,7 +194,7 @@ def query_segments(
 
 
 def _probabilities(class_logits: Tensor) -> Tensor:
-    return class_logits.to(torch.promote_types(class_logits.dtype, torch.float32)).softmax(-1)
+    return at_least_single(class_logits).softmax(-1)
 
 
 def class_segments(semantic_map: Tensor, label_space: LabelSpace) -> PanopticSegmentation:

@@ -28,6 +28,7 @@ from seamless_pr.ops.points import (
     regular_grid,
     sample_membership,
 )
+from seamless_pr.ops.precision import without_autocast
 from seamless_pr.ops.refinement import num_subdivision_steps, refine, uniform_drawer
 from seamless_pr.ops.vectors import image_indices as indices_of_images
 from seamless_pr.structures.features import Features
@@ -84,7 +85,8 @@ class ImplicitPointHead(nn.Module):
 
     def positions(self, point_coords: Tensor) -> Tensor:
         """Sines, then cosines, of random projections of (x, y) in [-1, 1]: [R, P, 256]."""
-        angles = 2 * math.pi * ((2 * point_coords - 1) @ self.frequencies)
+        with without_autocast(point_coords.device):
+            angles = 2 * math.pi * ((2 * point_coords - 1) @ self.frequencies)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def _layers(self, weights: Tensor) -> tuple[list[Tensor], list[Tensor]]:

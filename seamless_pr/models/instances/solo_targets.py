@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.models.instances.solo_head import SoloOutput
-from seamless_pr.ops.precision import at_least_single
+from seamless_pr.ops.precision import at_least_single, without_autocast
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.object_truth import ObjectTruth
 from seamless_pr.structures.settings import SoloSettings
@@ -184,7 +184,7 @@ def solo_losses(
             if len(level.cells) == 0:
                 continue
             own = at_least_single(kernels[image]).flatten(1)[:, level.cells]
-            with torch.autocast(features.device.type, enabled=False):
+            with without_autocast(features.device):
                 logits = torch.einsum("em,ehw->mhw", own, features)
             total = total + dice_losses(logits.sigmoid(), target.masks[level.objects]).sum()
             num_masks += len(level.cells)

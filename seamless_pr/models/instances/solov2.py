@@ -17,7 +17,7 @@ from seamless_pr.models.instances.solo_head import SoloHead, SoloOutput
 from seamless_pr.models.instances.solo_targets import MASK_STRIDE, solo_losses, solo_target
 from seamless_pr.ops.mask_nms import local_maxima, matrix_nms
 from seamless_pr.ops.masks import ImageMasks
-from seamless_pr.ops.precision import at_least_single
+from seamless_pr.ops.precision import at_least_single, without_autocast
 from seamless_pr.ops.resize import resampled_valid
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
@@ -143,7 +143,8 @@ def solo_candidates(output: SoloOutput, image: int, threshold: float) -> SoloCan
 
 def mask_probs(kernels: Tensor, features: Tensor) -> Tensor:
     """Dynamic 1x1 convolution: kernels [R, E], mask feature [E, h, w] -> [R, h, w]."""
-    return torch.einsum("re,ehw->rhw", kernels, features).sigmoid()
+    with without_autocast(features.device):
+        return torch.einsum("re,ehw->rhw", kernels, features).sigmoid()
 
 
 def mask_statistics(

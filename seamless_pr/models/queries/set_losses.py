@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from seamless_pr.models.queries.targets import MaskTargets
 from seamless_pr.ops.assignment import cheapest_assignments
 from seamless_pr.ops.mask_losses import mask_losses, pairwise_dice_loss, pairwise_focal_loss
-from seamless_pr.ops.precision import at_least_single
+from seamless_pr.ops.precision import at_least_single, without_autocast
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.query_settings import QueryLossSettings
 
@@ -101,7 +101,7 @@ def matching_cost(
         targets: at the size of the mask logits.
         settings: weights of the terms.
     """
-    with torch.autocast(class_logits.device.type, enabled=False):
+    with without_autocast(class_logits.device):
         probs = at_least_single(class_logits).softmax(-1)
         logits = at_least_single(mask_logits).flatten(1)
         masks = targets.masks(logits.dtype).flatten(1)

@@ -204,3 +204,15 @@ def test_a_class_map_becomes_a_segment_per_class_and_things_are_crowd():
         (2, 2, True),
     ]
     assert torch.equal(found.semantic_map(), torch.tensor([[2, 2, 0], [0, 0, 0]]))
+
+
+@pytest.mark.parametrize("task", ["panoptic", "general", "semantic"])
+def test_autocast_changes_no_score_and_no_map(task):
+    logits = queries("infA", torch.float32)
+    scores = fusion(task).semantic_scores(*logits, SIZES)
+    whole = fusion(task, 0.3)(*logits, SIZES)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(fusion(task).semantic_scores(*logits, SIZES), scores)
+        same = fusion(task, 0.3)(*logits, SIZES)
+    assert torch.equal(same.semantic_map, whole.semantic_map)
+    assert torch.equal(same.panoptic.id_map, whole.panoptic.id_map)

@@ -133,3 +133,11 @@ def test_a_checkpoint_of_detectron2_fits_completely():
     report.check("test")
     # 346.4 million, as published.
     assert sum(value.numel() for value in network.parameters()) // 10**5 == 3464
+
+
+def test_autocast_moves_no_point():
+    head = small().point_head
+    places = torch.rand(2, 50, 2, generator=torch.Generator().manual_seed(0))
+    positions = head.positions(places)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(head.positions(places), positions)
