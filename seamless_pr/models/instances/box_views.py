@@ -131,16 +131,17 @@ def averaged_masks(
     *,
     whole_pixels: bool,
 ) -> list[Instances]:
-    """The instances with the mean mask of all views.
+    """The instances with the mean mask and the mean score of all views.
 
     Args:
         views: of the batch.
         instances: of each image, in pixels of the base batch.
         base: the batch as it was.
-        add_masks: masks of instances in pixels of a view.
+        add_masks: masks of instances in pixels of a view; it may change their scores.
         whole_pixels: as in `SeenView.from_base`.
     """
     totals: list[Tensor] = []
+    scores: list[list[Tensor]] = []
     masked: list[Instances] = []
     for view in views:
         seen = [
@@ -151,19 +152,22 @@ def averaged_masks(
             for image, found in enumerate(instances)
         ]
         masked = add_masks(view, seen)
+        scores.append([found.scores for found in masked])
         probs = [_logits(found).sigmoid() for found in masked]
         if view.flip:
             probs = [image_probs.flip(-1) for image_probs in probs]
         totals = [t + p for t, p in zip(totals, probs, strict=True)] if totals else probs
     pixel = 1.0 if whole_pixels else 0.0
     result = []
-    for found, kind, total in zip(instances, masked, totals, strict=True):
+    means = [torch.stack(of_image).mean(0) for of_image in zip(*scores, strict=True)]
+    for found, kind, total, mean in zip(instances, masked, totals, means, strict=True):
         logits = torch.logit(total / len(views), eps=_LOGIT_EPSILON)
         boxes = found.require_boxes()
         mask_boxes = boxes - boxes.new_tensor([0.0, 0.0, pixel, pixel])
         masks = kind.require_masks()
         assert isinstance(masks, BoxMasks)
-        result.append(replace(found, masks=replace(masks, logits=logits, boxes=mask_boxes)))
+        masks = replace(masks, logits=logits, boxes=mask_boxes)
+        result.append(replace(found, scores=mean, masks=masks))
     return result
 
 

@@ -259,8 +259,7 @@ class CascadeBranch(ProposingBranch):
         proposals: Sequence[Tensor] | None = None,
     ) -> list[Instances]:
         boxes = self.propose(features, batch) if proposals is None else list(proposals)
-        found = self.detect_boxes(features, batch, boxes)
-        return self._with_masks(features, batch, found, rescores=True)
+        return self.scored_masks(features, batch, self.detect_boxes(features, batch, boxes))
 
     @property
     def final_box(self) -> BoxSettings:
@@ -298,6 +297,11 @@ class CascadeBranch(ProposingBranch):
         self, features: Features, batch: ImageBatch, instances: Sequence[Instances]
     ) -> list[Instances]:
         return self._with_masks(features, batch, instances, rescores=False)
+
+    def scored_masks(
+        self, features: Features, batch: ImageBatch, instances: Sequence[Instances]
+    ) -> list[Instances]:
+        return self._with_masks(features, batch, instances, rescores=True)
 
     def _with_masks(
         self,

@@ -132,6 +132,12 @@ class ProposingBranch(InstanceBranch):
     def final_box(self) -> BoxSettings:
         """Thresholds and limits of the final boxes."""
 
+    def scored_masks(
+        self, features: Features, batch: ImageBatch, instances: Sequence[Instances]
+    ) -> list[Instances]:
+        """`add_masks`, and scores as far as masks decide about them."""
+        return self.add_masks(features, batch, instances)
+
     @torch.no_grad()
     def detect_views(self, views: Sequence[SeenView], base: ImageBatch) -> list[Instances]:
         proposals = []
@@ -144,7 +150,7 @@ class ProposingBranch(InstanceBranch):
             views,
             self.boxes_of_views(views, base, pooled),
             base,
-            lambda view, seen: self.add_masks(view.features, view.batch, seen),
+            lambda view, seen: self.scored_masks(view.features, view.batch, seen),
             whole_pixels=self.final_box.whole_pixels,
         )
 

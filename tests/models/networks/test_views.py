@@ -48,13 +48,19 @@ def test_boxes_go_into_a_view_and_back(whole_pixels):
         torch.testing.assert_close(there[0], torch.tensor([100.0, 10, 140, 50]))
 
 
-@pytest.mark.parametrize("model", [CONV, HTC], ids=["mask_rcnn", "htc"])
+SCORED = {**HTC, "instances": {**HTC["instances"], "mask_scoring": True}}
+
+
+@pytest.mark.parametrize("model", [CONV, HTC, SCORED], ids=["mask_rcnn", "htc", "scored"])
 def test_one_plain_view_is_the_network_itself_and_more_are_merged(model):
     net, (images, _) = network(model), batch()
+    if model is SCORED:
+        torch.nn.init.constant_(net.instances.mask_iou_head.predictor.bias, 0.5)
     single = replace(
         images, images=images.images[:1, :, :64, :96].contiguous(), image_sizes=((64, 96),)
     )
     plain = net.predict(single, [(64, 96)])[0]
+    assert len(plain.instances) > 3
     viewed = ViewedNet(net, [View()]).predict(single, [(64, 96)])[0]
     torch.testing.assert_close(viewed.instances.boxes, plain.instances.boxes, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(viewed.instances.scores, plain.instances.scores)
