@@ -68,9 +68,9 @@ DETECTRON2 = """PointRend and plain Mask R-CNN (R50, R101, X101-32x8d, FPN; COCO
 SemanticFPN with and without PointRend (Cityscapes), Panoptic FPN and Implicit PointRend (COCO). The
 configuration is read off the weights: nothing is asked about pixel order, strides or class order.
 """
-MMDETECTION = """Mask R-CNN, PointRend, HTC and SOLOv2 (also of its authors) of versions 1 to 3 on
-ResNet, ResNeXt or Res2Net with FPN or BFP, for COCO, Cityscapes or 3D-FUTURE. The configuration is
-read off the weights; what it cannot show can be overridden, such as
+MMDETECTION = """Mask R-CNN, Panoptic FPN, PointRend, HTC and SOLOv2 (also of its authors) of
+versions 1 to 3 on ResNet, ResNeXt or Res2Net with FPN or BFP, for COCO, Cityscapes or 3D-FUTURE.
+The configuration is read off the weights; what it cannot show can be overridden, such as
 model.instances.average_masks=false for HTC trained with version 3.
 """
 MASKFORMER = """MaskFormer and both per-pixel baselines on ResNet (R50, R101, R101c) and Swin (T, S,

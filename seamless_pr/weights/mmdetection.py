@@ -1,4 +1,5 @@
-"""Weights of mmdetection under our names: Mask R-CNN, PointRend, HTC and SOLOv2, versions 1 to 3.
+"""Weights of mmdetection under our names: Mask R-CNN, Panoptic FPN, PointRend, HTC and SOLOv2,
+versions 1 to 3.
 
 Our networks keep the background class first in the class predictor, as version 1 does, and have no
 background in mask heads other than the one that the 3D-FUTURE winner's point layers read.
@@ -7,7 +8,7 @@ background in mask heads other than the one that the 3D-FUTURE winner's point la
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
@@ -86,6 +87,8 @@ def _mask_part(stage: str | None) -> str:
     return f"instances.mask_heads.{stage.rstrip('.')}" if stage else "instances.masks.head"
 
 
+# Panoptic FPN's; under the same name HTC of version 1 has the logits of its context.
+_PANOPTIC_LAYERS, _TOP_LOGITS = "semantic_head.conv_upsample_layers.", "semantic_head.conv_logits."
 _MASK_PREDICTOR = re.compile(r"instances\.(mask_heads\.\d|masks\.head|mask_iou_head)\.predictor\.")
 _MASK_FEATURE = r"mask_head\.mask_feature_head\."
 # In version 1 the heads stand at the top.
@@ -146,6 +149,10 @@ _RULES: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
         lambda m: f"instances.context.predictor.{m[1]}",
     ),
     (
+        rf"{re.escape(_PANOPTIC_LAYERS)}(\d)\.conv\.(\d)\.(.+)",
+        lambda m: _normed(f"semantics.head.branches.{m[1]}.{m[2]}", m[3]),
+    ),
+    (
         rf"{_COARSE}({'|'.join(map(re.escape, _COARSE_PARTS))})\.(.+)",
         lambda m: f"instances.masks.coarse_head.{_COARSE_PARTS[m[1]]}.{m[2]}",
     ),
@@ -194,6 +201,19 @@ def our_name(name: str) -> str | None:
         if match := re.fullmatch(pattern, name):
             return rename(match)
     return None
+
+
+def naming(names: Iterable[str]) -> Callable[[str], str | None]:
+    """`our_name` for the names of one checkpoint."""
+    if not any(name.startswith(_PANOPTIC_LAYERS) for name in names):
+        return our_name
+
+    def of_panoptic_fpn(name: str) -> str | None:
+        if name.startswith(_TOP_LOGITS):
+            return f"semantics.head.predictor.{name.removeprefix(_TOP_LOGITS)}"
+        return our_name(name)
+
+    return of_panoptic_fpn
 
 
 def version(names: Mapping[str, Tensor]) -> int:
@@ -251,5 +271,8 @@ def fit_mmdetection_weights(
     }
     source_version = version(weights)
     return fit_keys(
-        weights, network, our_name, lambda key, tensor: our_tensor(key, tensor, source_version)
+        weights,
+        network,
+        naming(weights),
+        lambda key, tensor: our_tensor(key, tensor, source_version),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seamless_pr.weights.mmdetection import our_name, version
+from seamless_pr.weights.mmdetection import naming, version
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -28,6 +28,14 @@ _BOX_LOSSES = ("rpn_objectness", "rpn_box", "box_class", "box_delta")
 _DEFORMABLE = {18: "v1", 27: "v2"}
 _STAGES = ("c2", "c3", "c4", "c5")
 _GRID_OF_START = 4
+_SEMANTICS = {
+    "kind": "panoptic_fpn",
+    "norm_act": {"kind": "group_norm", "slope": 0.0, "num_groups": 32},
+    "loss": "valid_mean",
+    "things": "merged",
+    "upsample_to_input": True,
+}
+_PANOPTIC_FUSION = {"semantic_things": "void", "stuff_area_pixels": 4096, "score_threshold": 0.6}
 
 
 def config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -35,17 +43,19 @@ def config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
     Backbone, neck, branch, widths, version and dataset are read off the names and shapes; the rest
     is what the stock configurations of that version have in common (version 1: those of the
-    3D-FUTURE winner). HTC's masks are the mean of all heads', as in versions 1 and 2.
+    3D-FUTURE winner). HTC's masks are the mean of all heads', as in versions 1 and 2. Panoptic FPN
+    lays its objects as there, but for their suppression between classes, which is left out.
 
     Raises:
         ValueError: another architecture, or a number of classes of no known dataset.
     """
-    names = {name: ours for name in tensors if (ours := our_name(name)) is not None}
+    renamed = naming(tensors)
+    names = {name: ours for name in tensors if (ours := renamed(name)) is not None}
     shapes = {ours: tuple(tensors[name].shape) for name, ours in names.items()}
     if "trunk.backbone.layer1.0.conv1.weight" not in shapes:
         raise ValueError(
             f"{len(shapes)} of {len(tensors)} names are known; expected a network of mmdetection "
-            "on ResNet, ResNeXt or Res2Net with Mask R-CNN, PointRend, HTC or SOLOv2"
+            "on ResNet, ResNeXt or Res2Net with Mask R-CNN, Panoptic FPN, PointRend, HTC or SOLOv2"
         )
     is_first = version(tensors) == 1
     instances, losses, num_things = _branch(shapes, is_first)
@@ -55,7 +65,7 @@ def config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             "(Cityscapes, 3D-FUTURE, COCO)"
         )
     label_space, (shortest, longest) = _DATASETS[num_things]
-    model = {
+    model: dict[str, Any] = {
         "kind": "two_branch",
         "backbone": _backbone(shapes, is_official="backbone.bn1.weight" in tensors),
         "norm_act": {"kind": "fixed_batch_norm", "slope": 0.0},
@@ -67,6 +77,9 @@ def config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         "pixel_mean": _MEAN,
         "pixel_std": _STD,
     }
+    if "semantics.head.predictor.weight" in shapes:
+        model |= {"semantics": _SEMANTICS, "fusion": model["fusion"] | _PANOPTIC_FUSION}
+        losses["semantic"] = 0.5
     data = {
         "label_space": label_space,
         "shortest_side_pixels": shortest,

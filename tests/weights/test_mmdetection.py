@@ -12,7 +12,13 @@ from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.weights.key_report import KeyReport
-from seamless_pr.weights.mmdetection import fit_mmdetection_weights, our_name, our_tensor, version
+from seamless_pr.weights.mmdetection import (
+    fit_mmdetection_weights,
+    naming,
+    our_name,
+    our_tensor,
+    version,
+)
 from seamless_pr.weights.mmdetection_config import config_values
 from tests.support.mmdet_recipe import recipe_shapes
 
@@ -69,6 +75,42 @@ def test_what_names_cannot_say_is_read_off_shapes():
     assert solo.instances.deformable == solo.backbone.deformable == "v2"
     assert solo.backbone.context_ratio == 1 / 16
     assert solo.backbone.deformable_stages == ("c3", "c4", "c5")
+
+
+def panoptic_fpn_tensors() -> dict[str, Tensor]:
+    """Mask R-CNN of a golden case for COCO, with the semantic head as in their class."""
+    shapes = {}
+    for name, shape in recipe_shapes("mask_rcnn_r50").items():
+        counts = {35: 81, 34: 80, 136: 320}
+        is_predictor = name.rsplit(".", 1)[0].endswith(("fc_cls", "fc_reg", "conv_logits"))
+        shapes[name] = (counts[shape[0]], *shape[1:]) if is_predictor else shape
+    for level, convs in enumerate((1, 1, 2, 3)):
+        for conv in range(convs):
+            layer = f"semantic_head.conv_upsample_layers.{level}.conv.{conv}"
+            shapes[f"{layer}.conv.weight"] = (128, 128 if conv else 256, 3, 3)
+            shapes |= {f"{layer}.gn.{kind}": (128,) for kind in ("weight", "bias")}
+    shapes["semantic_head.conv_logits.weight"] = (54, 128, 1, 1)
+    shapes["semantic_head.conv_logits.bias"] = (54,)
+    return empty_tensors(shapes)
+
+
+def test_panoptic_fpn_is_mask_rcnn_and_a_semantic_head_with_all_things_last():
+    tensors = panoptic_fpn_tensors()
+    config, report = imported(tensors)
+    report.check("panoptic_fpn")
+    assert config.data.label_space == "coco_panoptic"
+    assert config.model.instances.kind == "mask_rcnn"
+    assert (config.model.semantics.kind, config.model.semantics.things) == (
+        *("panoptic_fpn", "merged"),
+    )
+    assert config.model.fusion.stuff_area_pixels == 4096
+    assert config.loss_weights["semantic"] == 0.5
+    # Stuff in the order of its ids, then things: as ours, nothing moves.
+    logits = torch.arange(54.0)
+    assert torch.equal(our_tensor("semantics.head.predictor.bias", logits, 2), logits)
+    # Of HTC, version 1, the same name is another layer.
+    assert our_name("semantic_head.conv_logits.bias") == "instances.context.predictor.bias"
+    assert naming(tensors)("semantic_head.conv_logits.bias") == "semantics.head.predictor.bias"
 
 
 def test_the_names_of_solov2s_authors_are_those_of_mmdetection():
