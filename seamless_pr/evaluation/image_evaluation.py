@@ -251,7 +251,9 @@ class _ImageCheck:
         ids = overlap.pred_ids
         index = pred.find(ids)
         unlisted = ids[(index < 0) & (ids != VOID_SEGMENT_ID)]
-        unlisted = np.unique(unlisted)
+        # Not for the empty: NumPy loads its masked arrays to tell that there are none.
+        if len(unlisted):
+            unlisted = np.unique(unlisted)
         for segment_id in unlisted[:MAX_LISTED].tolist():
             self.fault(self.pred_path, "the id is in the PNG and not in the JSON", segment_id)
         if len(unlisted) > MAX_LISTED:

@@ -11,7 +11,11 @@ import pytest
 from tests.evaluation.files import PanopticFiles, street
 
 ROOT = Path(__file__).parents[2]
-HEAVY = ("torch", "numba", "cv2", "PIL", "scipy", "matplotlib", "jinja2", "ray", "pycocotools")
+HEAVY = (
+    *("torch", "numba", "cv2", "PIL", "scipy", "matplotlib", "jinja2", "ray", "pycocotools"),
+    # Small, and yet as long in loading as several pairs take.
+    *("numpy.ma", "numpy.random", "asyncio", "concurrent.futures", "multiprocessing", "email"),
+)
 
 
 @pytest.mark.slow

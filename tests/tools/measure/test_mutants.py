@@ -44,11 +44,16 @@ def test_a_changed_file_differs_in_that_place_alone() -> None:
         assert sum(a != b for a, b in zip(plain, lines, strict=True)) == 1, mutant
 
 
-def test_the_tests_of_a_file_are_its_mirror_and_those_that_import_it() -> None:
-    found = tool.tests_of(Path("seamless_pr/id_maps/overlap.py"))
-    assert "tests/id_maps/test_overlap.py" in found
-    assert "tests/metrics/test_against_vernier.py" in found
-    assert "tests/id_maps/test_segments.py" not in found
+def test_the_tests_of_a_file_are_its_mirror_then_those_that_import_it() -> None:
+    mirror, others = tool.tests_of(Path("seamless_pr/id_maps/overlap.py"))
+    assert mirror == ["tests/id_maps/test_overlap.py"]
+    assert "tests/metrics/test_against_vernier.py" in others
+    assert "tests/id_maps/test_segments.py" not in others
+
+
+def test_a_file_that_no_test_imports_has_the_tests_of_the_files_that_import_it() -> None:
+    (tests,) = tool.tests_of(Path("seamless_pr/metrics/instance_ap.py"))
+    assert tests == ["tests/evaluation/test_instances.py", "tests/evaluation/test_lvis.py"]
 
 
 def test_a_change_that_no_test_notices_is_told(
@@ -62,7 +67,7 @@ def test_a_change_that_no_test_notices_is_told(
     test = "from seamless_pr.f import f\n\n\ndef test_f():\n    assert f(1) == 2\n"
     (tmp_path / "tests" / "test_f.py").write_text(test)
     monkeypatch.setattr(tool, "ROOT", tmp_path)
-    monkeypatch.setattr(tool, "tests_of", lambda path: ["tests/test_f.py"])
+    monkeypatch.setattr(tool, "tests_of", lambda path: [["tests/test_f.py"]])
     found = tool.mutants_of(Path("seamless_pr/f.py"), (package / "f.py").read_text())
     chosen = [mutant for mutant in found if " - 1" in mutant.after]
     left = tool.survivors(chosen, slow=False, say=print)
