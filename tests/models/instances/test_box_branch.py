@@ -17,10 +17,11 @@ from seamless_pr.models.instances.box_branch import (
     SampledRoIs,
     box_losses,
     detect_boxes,
+    fixed_detections,
     regressed_boxes,
     sample_proposals,
 )
-from seamless_pr.models.instances.rpn import Proposals
+from seamless_pr.models.instances.rpn import FixedProposals, Proposals
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import BoxSettings
@@ -184,6 +185,21 @@ def test_images_without_objects_give_background_only_on_demand(crowd: tuple[int,
     assert rois.num_objects == 0
 
 
+def test_each_object_takes_its_best_proposal_on_demand() -> None:
+    target = street((CAR, 10, 10, 50, 30), (PERSON, 30, 10, 60, 30))
+    # IoU with the visible 20x20 of the car and with the 30x20 of the person: 0.57 and 0.63.
+    proposals = proposals_of((12, 10, 61, 30), (20, 10, 60, 30))
+    own, taken = {}, {}
+    for forces in (False, True):
+        rois = sample(proposals, target, replace(SETTINGS, positive_iou=0.3, forces_best=forces))
+        found = dict(zip(map(tuple, rois.boxes.tolist()), rois.matched_segment.tolist()))
+        own[forces] = [found[10, 10, 30, 30], found[30, 10, 60, 30]]
+        taken[forces] = [found.get(tuple(box)) for box in proposals.boxes.tolist()]
+    assert own == {False: [1, 2], True: [1, 2]}
+    assert taken[False] == [2, 2]
+    assert taken[True] == [1, 2]
+
+
 def test_losses_are_the_formulas_of_the_papers() -> None:
     targets = [street((CAR, 10, 10, 30, 30)), street((PERSON, 40, 10, 50, 40))]
     sampled = [
@@ -315,3 +331,46 @@ def test_no_proposals_give_no_detections_of_the_right_types() -> None:
     assert found.thing_indices.dtype == torch.int64
     none = torch.zeros(0, dtype=torch.int64)
     assert regressed_boxes(found.boxes, torch.zeros(0, 8), none, [], SETTINGS).shape == (0, 4)
+
+
+@pytest.mark.parametrize("whole_pixels", [False, True])
+def test_fixed_shapes_hold_the_same_detections(whole_pixels: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    corners = torch.rand(2, 40, 2, generator=generator) * torch.tensor([70.0, 50.0])
+    boxes = torch.cat([corners, corners + 5 + torch.rand(2, 40, 2, generator=generator) * 25], -1)
+    logits = torch.randn(80, 3, generator=generator) * 2
+    deltas = torch.randn(80, 8, generator=generator) * 2
+    valid = torch.rand(2, 40, generator=generator) < 0.8
+    sizes = [IMAGE_SIZE, (45, 50)]
+    settings = replace(
+        SETTINGS,
+        score_threshold=0.3,
+        nms_threshold=0.3,
+        max_detections=12,
+        whole_pixels=whole_pixels,
+    )
+    proposals = FixedProposals(boxes, valid, torch.tensor([True, False]))
+    found = fixed_detections(BoxOutput(logits, deltas), proposals, sizes, settings)
+    rows = valid.flatten()
+    some = BoxOutput(logits[rows], deltas[rows])
+    expected = detect_boxes(some, [b[v] for b, v in zip(boxes, valid)], sizes, settings)
+    assert found.counts is not None
+    assert found.converged is not None
+    assert found.converged.tolist() == [True, False]
+    assert found.counts.tolist() == [len(one) for one in expected]
+    for ours, theirs, count in zip(found.instances, expected, found.counts.tolist(), strict=True):
+        assert len(ours) == settings.max_detections
+        assert count > 0
+        order = theirs.scores.argsort(descending=True)
+        assert torch.equal(ours.scores[:count], theirs.scores[order])
+        assert torch.equal(ours.thing_indices[:count], theirs.thing_indices[order])
+        assert torch.equal(ours.require_boxes()[:count], theirs.require_boxes()[order])
+
+
+def test_fixed_scores_of_half_precision_are_in_single() -> None:
+    boxes = torch.tensor([[[10.0, 10, 30, 30]]])
+    proposals = FixedProposals(boxes, torch.ones(1, 1, dtype=torch.bool), torch.tensor([True]))
+    half = BoxOutput(torch.tensor([[0.1, 1.3, 0.2]]).bfloat16(), torch.zeros(1, 8).bfloat16())
+    (found,) = fixed_detections(half, proposals, [IMAGE_SIZE], SETTINGS).instances
+    assert found.scores.dtype == torch.float32
+    assert float(found.scores[0]) == float(half.class_logits[0].float().softmax(0)[1])

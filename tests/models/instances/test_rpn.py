@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from seamless_pr.layers.abn import make_norm_act
 from seamless_pr.models.instances.rpn import (
     RPNHead,
     RPNOutput,
+    fixed_proposals,
     generate_anchors,
     propose,
     rpn_losses,
@@ -111,6 +113,17 @@ def test_full_size_head_has_the_references_number_of_parameters() -> None:
     assert sum(parameter.numel() for parameter in head.parameters()) == 594_191
 
 
+def test_predictors_start_near_zero_and_the_convolution_keeps_the_variance() -> None:
+    head = RPNHead(32, 15, make_norm_act("abn"), hidden_channels=64)
+    for predictor, outputs in ((head.objectness, 15), (head.box_deltas, 60)):
+        expected = 0.01 * math.sqrt(2 / (64 + outputs))
+        assert float(predictor.weight.detach().std()) == pytest.approx(expected, rel=0.1)
+        assert not predictor.bias.any()
+    # Xavier: 2 over both fans; a leaky rectifier of slope s takes away (1 + s^2) / 2.
+    expected = math.sqrt(2 / (1 + 0.01**2)) * math.sqrt(2 / (9 * (32 + 64)))
+    assert float(head.conv.weight.detach().std()) == pytest.approx(expected, rel=0.02)
+
+
 def test_proposals_point_where_the_single_confident_anchor_points() -> None:
     logits = [torch.full((1, 3, *size), -5.0) for size in FEATURE_SIZES]
     deltas = [torch.zeros(1, 12, *size) for size in FEATURE_SIZES]
@@ -169,6 +182,47 @@ def test_proposals_stay_inside_the_valid_pixels_of_their_own_image() -> None:
         assert (proposals.boxes >= 0).all()
         assert proposals.boxes[:, 2].max() == width
         assert proposals.boxes[:, 3].max() == height
+
+
+def test_boxes_that_clipping_empties_are_left_out_on_demand() -> None:
+    logits = [torch.full((1, 3, *size), -5.0) for size in FEATURE_SIZES]
+    deltas = [torch.zeros(1, 12, *size) for size in FEATURE_SIZES]
+    # Best: an anchor that goes far to the left, then one that goes far up, then one that stays.
+    for score, (row, column), channel in ((3.0, (3, 5), 0), (2.0, (4, 6), 1), (1.0, (4, 5), 0)):
+        logits[1][0, 0, row, column] = score
+        deltas[1][0, channel, row, column] = -10.0 if score > 1 else 0.0
+    output = RPNOutput(tuple(logits), tuple(deltas))
+    for drop_empty, first in ((False, 3.0), (True, 1.0)):
+        settings = replace(TOY, drop_empty=drop_empty)
+        (found,) = propose(output, anchors_of(TOY), [IMAGE_SIZE], settings, training=False)
+        assert found.logits[0] == first
+        sides = found.boxes[:, 2:] - found.boxes[:, :2]
+        assert (sides > 0).all() or not drop_empty
+
+
+@pytest.mark.parametrize("drop_empty", [False, True])
+@pytest.mark.parametrize("nms_per_level", [False, True])
+@pytest.mark.parametrize("whole_pixels", [False, True])
+def test_fixed_shapes_hold_the_same_proposals(
+    whole_pixels: bool, nms_per_level: bool, drop_empty: bool
+) -> None:
+    settings = replace(
+        TOY,
+        nms_threshold=0.4,
+        pre_nms_test=60,
+        post_nms_test=25,
+        whole_pixels=whole_pixels,
+        nms_per_level=nms_per_level,
+        drop_empty=drop_empty,
+    )
+    output, sizes = random_output(2), [(40, 96), (30, 50)]
+    anchors = anchors_of(settings)
+    expected = propose(output, anchors, sizes, settings, training=False)
+    fixed = fixed_proposals(output, anchors, sizes, settings)
+    assert fixed.boxes.shape[0] == fixed.valid.shape[0] == 2
+    assert fixed.converged.all()
+    for boxes, valid, proposals in zip(fixed.boxes, fixed.valid, expected, strict=True):
+        torch.testing.assert_close(boxes[valid], proposals.boxes, rtol=0, atol=0)
 
 
 def test_labels_and_targets_of_a_whole_image_are_the_references() -> None:

@@ -1,7 +1,8 @@
-"""Losses of SOLOv2's cells in every precision of what the head says."""
+"""What SOLOv2's cells learn, and their losses in every precision of what the head says."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,9 @@ from seamless_pr.models.instances.solo_targets import (
     SoloTarget,
     focal_loss_sum,
     solo_losses,
+    solo_target,
 )
+from seamless_pr.structures.object_truth import ObjectTruth
 from seamless_pr.structures.settings import SoloSettings
 
 
@@ -54,3 +57,103 @@ def test_autocast_changes_no_loss():
     assert {name: loss.total.item() for name, loss in same.items()} == {
         name: loss.total.item() for name, loss in losses.items()
     }
+
+
+IMAGE_SIZE, PADDED_SIZE = (60, 52), (64, 64)
+GRIDS = (12, 8)
+SETTINGS = SoloSettings(scale_ranges=((1, 24), (16, 64)), centre_fraction=0.7)
+
+
+def drawn_objects(seed: int, number: int = 7) -> ObjectTruth:
+    """Rectangles without a random part of their pixels; the last one has none at all."""
+    rng = np.random.default_rng(seed)
+    masks = np.zeros((number, *IMAGE_SIZE), bool)
+    boxes = np.zeros((number, 4), np.float32)
+    for index in range(number):
+        height, width = rng.integers(3, 45, 2)
+        top, left = rng.integers(0, IMAGE_SIZE[0] - 2), rng.integers(0, IMAGE_SIZE[1] - 2)
+        bottom, right = min(top + height, IMAGE_SIZE[0]), min(left + width, IMAGE_SIZE[1])
+        boxes[index] = left, top, right, bottom
+        window = masks[index, top:bottom, left:right]
+        window[:] = rng.random(window.shape) < rng.uniform(0.3, 1)
+    masks[-1] = False
+    things = torch.from_numpy(rng.integers(0, 3, number))
+    return ObjectTruth.from_masks(torch.from_numpy(boxes), things, torch.from_numpy(masks))
+
+
+def cells_by_hand(truth: ObjectTruth, side: int, scale_range: tuple[float, float]):
+    """Per object of a level, in order: its index and its cells (row, column)."""
+    found = []
+    height, width = PADDED_SIZE
+    for index, (x0, y0, x1, y1) in enumerate(truth.boxes.double().tolist()):
+        rows, columns = np.nonzero(truth.mask(index).numpy())
+        scale = ((x1 - x0) * (y1 - y0)) ** 0.5
+        if not len(rows) or not scale_range[0] <= scale <= scale_range[1]:
+            continue
+        spans = []
+        for middle, length, extent in (
+            (rows.mean(), y1 - y0, height),
+            (columns.mean(), x1 - x0, width),
+        ):
+            cell = int(middle / extent * side)
+            half = 0.5 * SETTINGS.centre_fraction * length
+            first = max(int(max(middle - half, 0) / extent * side), cell - 1)
+            last = min(int((middle + half) / extent * side), side - 1, cell + 1)
+            spans.append(range(first, last + 1))
+        found.append((index, [(row, column) for row in spans[0] for column in spans[1]]))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_cells_around_the_centre_of_mass_learn_an_object(seed):
+    truth = drawn_objects(seed)
+    target = solo_target(truth, PADDED_SIZE, GRIDS, SETTINGS)
+    last = solo_target(
+        truth, PADDED_SIZE, GRIDS, SoloSettings(**vars(SETTINGS) | {"objects_per_cell": "last"})
+    )
+    for side, scale_range, level, last_level in zip(
+        GRIDS, SETTINGS.scale_ranges, target.levels, last.levels, strict=True
+    ):
+        classes, pairs, owner = np.full((side, side), -1), [], {}
+        for index, cells in cells_by_hand(truth, side, scale_range):
+            for row, column in cells:
+                classes[row, column] = truth.thing_indices[index]
+                pairs.append((row * side + column, index))
+                owner[row * side + column] = index
+        assert pairs
+        assert np.array_equal(level.classes.numpy(), classes)
+        assert np.array_equal(last_level.classes.numpy(), classes)
+        assert list(zip(level.cells.tolist(), level.objects.tolist())) == pairs
+        found = list(zip(last_level.cells.tolist(), last_level.objects.tolist()))
+        assert found == sorted(owner.items())
+    assert target.num_cells == sum(int((level.classes >= 0).sum()) for level in target.levels)
+
+
+def test_an_object_in_the_last_corner_has_no_cells_beyond_it():
+    mask = torch.zeros(1, 64, 64)
+    mask[0, 56:, 56:] = 1
+    boxes = torch.tensor([[56.0, 56, 64, 64]])
+    truth = ObjectTruth.from_masks(boxes, torch.tensor([2]), mask)
+    whole = SoloSettings(scale_ranges=((1, 24), (1, 24)), centre_fraction=1.0)
+    target = solo_target(truth, PADDED_SIZE, GRIDS, whole)
+    # The box reaches from cell 10.5 to 12 of 12, and covers the last one of 8.
+    assert target.levels[0].cells.tolist() == [10 * 12 + 10, 10 * 12 + 11, 11 * 12 + 10, 143]
+    assert target.levels[1].cells.tolist() == [63]
+
+
+def test_a_quarter_mask_has_cells_where_two_of_the_four_middle_pixels_are():
+    truth = drawn_objects(0)
+    masks = solo_target(truth, PADDED_SIZE, GRIDS, SETTINGS).masks
+    assert masks.shape == (7, 16, 16)
+    padded = np.zeros((7, *PADDED_SIZE), int)
+    padded[:, : IMAGE_SIZE[0], : IMAGE_SIZE[1]] = truth.label_map.numpy()
+    for row in range(16):
+        for column in range(16):
+            middle = padded[:, 4 * row + 1 : 4 * row + 3, 4 * column + 1 : 4 * column + 3]
+            expected = middle.sum((1, 2)) >= 2
+            assert np.array_equal(masks[:, row, column].numpy(), expected)
+
+
+def test_sides_are_multiples_of_the_stride_of_masks():
+    with pytest.raises(ValueError, match="multiples of 4; got 64x62"):
+        solo_target(drawn_objects(0), (64, 62), GRIDS, SETTINGS)
