@@ -131,14 +131,14 @@ def test_cells_around_the_centre_of_mass_learn_an_object(seed):
 
 def test_an_object_in_the_last_corner_has_no_cells_beyond_it():
     mask = torch.zeros(1, 64, 64)
-    mask[0, 56:, 56:] = 1
-    boxes = torch.tensor([[56.0, 56, 64, 64]])
+    mask[0, 60:, 60:] = 1  # so that half a box from the centre of mass lies outside
+    boxes = torch.tensor([[48.0, 48, 64, 64]])
     truth = ObjectTruth.from_masks(boxes, torch.tensor([2]), mask)
     whole = SoloSettings(scale_ranges=((1, 24), (1, 24)), centre_fraction=1.0)
     target = solo_target(truth, PADDED_SIZE, GRIDS, whole)
-    # The box reaches from cell 10.5 to 12 of 12, and covers the last one of 8.
-    assert target.levels[0].cells.tolist() == [10 * 12 + 10, 10 * 12 + 11, 11 * 12 + 10, 143]
-    assert target.levels[1].cells.tolist() == [63]
+    for side, level in zip(GRIDS, target.levels, strict=True):
+        expected = [row * side + column for row in (-2, -1) for column in (-2, -1)]
+        assert level.cells.tolist() == [side * (side + 1) + cell for cell in expected]
 
 
 def test_a_quarter_mask_has_cells_where_two_of_the_four_middle_pixels_are():
