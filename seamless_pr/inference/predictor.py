@@ -194,6 +194,23 @@ class Predictor:
             scores = self._network.dense_scores(outputs, 0, _size(tile))
         return _without_crowd(prediction), scores
 
+    def check_tiles(self, size: int) -> None:
+        """Before the first tile: whether the network reads images of that size.
+
+        Args:
+            size: side of a tile in pixels.
+
+        Raises:
+            ValueError: tiles are too large.
+        """
+        largest = self._network.largest_side_pixels
+        if largest is not None and size > largest:
+            raise ValueError(
+                f"tiles of {size} pixels are too large: this network reads images of at most "
+                f"{largest} x {largest} pixels at the largest scale of its views; make tiles of "
+                f"{largest}"
+            )
+
     def _autocast(self) -> AbstractContextManager[Any]:
         self.check_device()
         dtype = AMP_TYPES[self.amp]

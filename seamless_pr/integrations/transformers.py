@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,9 @@ FAMILIES = ("maskformer", "mask2former", "oneformer", "eomt")
 # Share of the names that agree with a table's, class by class; spellings differ here and there.
 _SAME_NAMES = 0.8
 _DIVISOR = 32
+# The norm behind the last stage of a Swin: stages are read through norms of their own, and files
+# that older versions of transformers wrote do not have it.
+_UNREAD_PARAMETERS = re.compile(r"model\.pixel_level_module\.encoder\.(?:\w+\.)?layernorm\..*")
 _TASK_TEXT = "the task is {}"
 # Keys of `load_transformers_predictor`'s overrides -> (settings they go to, what reads them).
 _OVERRIDES = {
@@ -78,7 +81,7 @@ class TransformersNet(QueryNetwork):
         self.fusion = fusion
         self.label_space = fusion.label_space
         self.normalization = normalization
-        self.square_pixels = square_pixels
+        self.square_pixels = self.largest_side_pixels = square_pixels
         # "No object" stays last.
         order = torch.tensor([*class_order, len(class_order)])
         self.register_buffer("class_order", order, persistent=False)
@@ -155,13 +158,13 @@ def load_transformers_predictor(
             model.fusion.object_threshold, model.fusion.overlap_threshold, data.label_space,
             data.shortest_side_pixels, data.longest_side_pixels.
         batch_size, amp: see `Predictor`.
-        views: see `seamless_pr.build.predictor.load_predictor`; a network that reads squares takes
-            none that is larger.
+        views: see `seamless_pr.build.predictor.load_predictor`.
 
     Raises:
         ModuleNotFoundError: transformers is not installed.
         FileNotFoundError: no such folder, and no such repository or no way to it.
-        ValueError: another kind of network, classes that no table names, or unknown overrides.
+        ValueError: another kind of network, a folder that lacks something, classes that no table
+            names, unknown overrides, or images that are larger than the network reads.
     """
     values = _parsed(overrides)
     network, processor, config = _load(source)
@@ -176,6 +179,8 @@ def load_transformers_predictor(
     }
     fusion = QueryFusion(space, QueryFusionSettings(**thresholds))
     shortest, longest = _sides(processor, source)
+    shortest = values.get("data.shortest_side_pixels", shortest)
+    longest = values.get("data.longest_side_pixels", longest)
     wrapped: Network = TransformersNet(
         network,
         order,
@@ -191,10 +196,11 @@ def load_transformers_predictor(
     if views:
         wrapped = ViewedNet(wrapped, views)
         settings["views"] = described_views(views)
+    _check_largest(wrapped, longest, source)
     return Predictor(
         wrapped,
-        shortest_side_pixels=values.get("data.shortest_side_pixels", shortest),
-        longest_side_pixels=values.get("data.longest_side_pixels", longest),
+        shortest_side_pixels=shortest,
+        longest_side_pixels=longest,
         device=usable_device(device),
         batch_size=batch_size,
         amp=amp,
@@ -221,6 +227,7 @@ def _parsed(overrides: Sequence[str]) -> dict[str, Any]:
 def _load(source: str) -> tuple[nn.Module, Any, Any]:
     """The network, its image processor and its config."""
     try:
+        import safetensors
         import transformers
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
@@ -228,7 +235,7 @@ def _load(source: str) -> tuple[nn.Module, Any, Any]:
             '"seamless_pr[transformers]"'
         ) from error
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
@@ -241,9 +248,37 @@ def _load(source: str) -> tuple[nn.Module, Any, Any]:
             f"{PREFIX}{source} is a {config.model_type}; networks that label by queries are "
             f"wanted: {', '.join(FAMILIES)}"
         )
-    network = transformers.AutoModelForUniversalSegmentation.from_pretrained(source)
-    processor = transformers.AutoImageProcessor.from_pretrained(source)
+    # A table of its classes, which is not in the repository and which nobody here reads.
+    unused = {"class_info_file": None} if config.model_type == "oneformer" else {}
+    try:
+        network, found = transformers.AutoModelForUniversalSegmentation.from_pretrained(
+            source, trust_remote_code=False, output_loading_info=True
+        )
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            source, trust_remote_code=False, **unused
+        )
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{PREFIX}{source} has the config of a {config.model_type}, but its weights or its "
+            f"image processor cannot be read ({reason}); get the whole repository again"
+        ) from error
+    _check_complete(network, found["missing_keys"], source)
     return network, processor, config
+
+
+def _check_complete(network: nn.Module, missing: Iterable[str], source: str) -> None:
+    """transformers draws at random what a file lacks, and says so in its log alone."""
+    parameters = {name for name, _ in network.named_parameters()}
+    lacking = sorted(
+        name for name in parameters & set(missing) if not _UNREAD_PARAMETERS.fullmatch(name)
+    )
+    if lacking:
+        raise ValueError(
+            f"the weights of {PREFIX}{source} lack {len(lacking)} of the network's "
+            f"{len(parameters)} parameters, first {', '.join(lacking[:3])}; give the weights of a "
+            "whole segmentation network"
+        )
 
 
 def _classes(names: Sequence[str], wanted: str | None, source: str) -> tuple[LabelSpace, list[int]]:
@@ -302,6 +337,17 @@ def _sides(processor: Any, source: str) -> tuple[int, int | None]:
         )
     longest = size.get("longest_edge")
     return int(size["shortest_edge"]), None if longest is None else int(longest)
+
+
+def _check_largest(network: Network, longest: int | None, source: str) -> None:
+    largest = network.largest_side_pixels
+    if largest is not None and (longest is None or longest > largest):
+        allowed = "of any length" if longest is None else f"of {longest} pixels"
+        raise ValueError(
+            f"{PREFIX}{source} reads images of at most {largest} x {largest} pixels at the largest "
+            f"scale of its views; got sides {allowed}; set data.longest_side_pixels to at most "
+            f"{largest}"
+        )
 
 
 def _normalization(processor: Any) -> PixelNormalization:

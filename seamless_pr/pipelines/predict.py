@@ -198,6 +198,7 @@ def predict_mosaics(
     """Predicts images of any size, tile by tile."""
     from seamless_pr.inference.mosaic_folder import Tiling, label_mosaics
 
+    predictor.check_tiles(options.tile)
     tiling = Tiling(options.tile, options.overlap)
     predictor.note(tile_pixels=tiling.size, overlap_pixels=tiling.overlap)
     if not uses_ray(options):

@@ -8,6 +8,7 @@ import re
 from seamless_pr.build.ensemble import load_ensemble
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.integrations.predictors import load_predictor
+from seamless_pr.integrations.transformers import PREFIX
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.views import views_of
 
@@ -63,6 +64,11 @@ def check_network_options(parser: argparse.ArgumentParser, options: argparse.Nam
         parser.error("several --weights need --ensemble; give that, or one network")
     if options.ensemble_scores and not options.ensemble:
         parser.error("--ensemble-scores is for --ensemble; leave one out or give both")
+    if options.ensemble and any(text.startswith(PREFIX) for text in options.weights):
+        parser.error(
+            f"an ensemble pools networks with an instance or a semantic branch, {PREFIX} names one "
+            "with queries: predict with it alone"
+        )
 
 
 def load_wanted_predictor(

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
+import pickle
+import re
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from seamless_pr.datasets.label_spaces import load_label_space, load_labels
+from seamless_pr.id_maps.id_png_files import read_id_png
+from seamless_pr.inference.tile_labels import label_tile
 from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.integrations.transformers import _table_of
 from seamless_pr.pipelines import predict
 from seamless_pr.pipelines.paths import absolute
+from seamless_pr.pipelines.ray_prediction import network_loader
+from seamless_pr.pipelines.ray_tiles import TileNetwork
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.views import View
 from tests.oracles import query_rules
 from tests.support.hugging_face import FAMILIES, NUM_LABELS, save_tiny
 
@@ -239,3 +250,163 @@ def test_a_folder_is_made_absolute_and_a_repository_stays_a_name(tmp_path, monke
     assert absolute("hf:facebook/maskformer-swin-base-coco") == (
         "hf:facebook/maskformer-swin-base-coco"
     )
+
+
+def copied(folders, family, folder, **changes):
+    """A saved network in a folder of its own; `changes` go into its image processor's settings."""
+    shutil.copytree(folders[0] / family, folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings | changes))
+    return folder
+
+
+def load(folders, folder, *overrides, views=()):
+    classes = f"data.label_space={folders[0] / 'five.json'}"
+    return load_predictor(f"hf:{folder}", "cpu", overrides=[classes, *overrides], views=views)
+
+
+def test_a_oneformer_needs_no_table_of_another_repository(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    # As published: its image processor names a file that lies elsewhere.
+    other = {"class_info_file": "ade20k_panoptic.json", "repo_path": "shi-labs/oneformer_demo"}
+    predictor = load(folders, copied(folders, "oneformer", tmp_path / "net", **other))
+    assert predictor.network.task_tokens is not None
+
+
+@pytest.mark.parametrize("family", ["maskformer", "mask2former"])
+def test_sizes_of_image_processors_of_version_4_are_read(folders, tmp_path, family):
+    folder = copied(folders, family, tmp_path / "net", size=640, max_size=2560)
+    predictor = load(folders, folder)
+    assert (predictor.shortest_side_pixels, predictor.longest_side_pixels) == (640, 2560)
+
+
+def weights_without(folder, pattern):
+    """Takes parameters out of a saved network; returns their names."""
+    tensors = load_file(folder / "model.safetensors")
+    removed = [name for name in tensors if re.search(pattern, name)]
+    for name in removed:
+        del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return removed
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_weights_that_are_not_there_are_not_drawn_at_random(folders, tmp_path, family):
+    folder = copied(folders, family, tmp_path / "net")
+    removed = weights_without(folder, r"class_(predictor|embed)\.weight")
+    with pytest.raises(ValueError, match="lack 1 of the network") as error:
+        load(folders, folder)
+    assert len(removed) == 1
+    assert removed[0] in str(error.value)
+
+
+def test_a_norm_that_no_stage_reads_may_be_missing(folders, tmp_path):
+    folder = copied(folders, "mask2former", tmp_path / "net")
+    removed = weights_without(folder, r"pixel_level_module\.encoder\.\w+\.layernorm\.")
+    assert len(removed) == 2
+    changed, picture = load(folders, folder), image(48, 64)
+    (found,), (expected,) = (
+        predictor.predict([picture])
+        for predictor in (changed, predictor_of(folders, "mask2former"))
+    )
+    assert torch.equal(found.semantic_map, expected.semantic_map)
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("model.safetensors", None),
+        ("model.safetensors", b"\x08\0\0\0\0\0\0\0 half of "),
+        ("preprocessor_config.json", None),
+        ("preprocessor_config.json", b"{"),
+    ],
+)
+def test_a_folder_that_lacks_something_says_what(folders, tmp_path, name, content):
+    folder = copied(folders, "maskformer", tmp_path / "net")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match="its weights or its image processor cannot be read"):
+        load(folders, folder)
+
+
+def test_code_of_a_repository_is_not_run_and_nobody_is_asked(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda text: pytest.fail(text))
+    code = {"AutoConfig": "code.Config"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": code}))
+    (tmp_path / "code.py").write_text("raise SystemExit('ran')")
+    with pytest.raises(FileNotFoundError, match="custom code"):
+        load(folders, tmp_path)
+
+
+# Tiles and views.
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("views", [(), (View(), View(flip=True), View(0.75))], ids=["", "views"])
+def test_tiles_have_the_classes_of_the_map_that_the_network_makes_of_them(folders, family, views):
+    # Random networks find little that their views agree about; classes add up all the same.
+    wanted = ["model.fusion.task=semantic"] if views else THRESHOLDS
+    predictor = load(folders, folders[0] / family, *wanted, views=views)
+    picture = image(64, 64)
+    tile = label_tile(predictor, picture)
+    (prediction,) = predictor.predict([picture])
+    num_stuff = predictor.label_space.num_stuff
+    classes = prediction.panoptic.semantic_map()
+    assert np.array_equal(tile.stuff_scores.argmax(0), classes.clamp(max=num_stuff).numpy())
+    assert np.array_equal(
+        tile.things > 0, ((classes >= num_stuff) & (classes < NUM_LABELS)).numpy()
+    )
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_mosaics_are_labelled_in_tiles_in_one_command(folders, tmp_path, family):
+    Image.fromarray(image(90, 130).permute(1, 2, 0).numpy()).save(tmp_path / "mosaic.png")
+    arguments = ["--weights", f"hf:{folders[0] / family}", "--device", "cpu"]
+    arguments += ["--images", str(tmp_path / "mosaic.png"), "--output", str(tmp_path / "out")]
+    arguments += [f"data.label_space={folders[0] / 'five.json'}", *THRESHOLDS]
+    assert predict.main([*arguments, "--tile", "64", "--overlap", "16"]) == 0
+    (entry,) = json.loads((tmp_path / "out/panoptic.json").read_text())["annotations"]
+    id_map = read_id_png(tmp_path / "out/panoptic/mosaic.png")
+    assert id_map.shape == (90, 130)
+    areas = {segment["id"]: segment["area"] for segment in entry["segments_info"]}
+    assert areas
+    assert areas == {i: int((id_map == i).sum()) for i in np.unique(id_map) if i}
+
+
+def test_a_worker_that_labels_tiles_loads_these_networks_by_its_options(folders):
+    parser = argparse.ArgumentParser()
+    predict.add_options(parser)
+    arguments = ["--weights", f"hf:{folders[0] / 'eomt'}", "--images", "x", "--output", "y"]
+    options = parser.parse_args([*arguments, f"data.label_space={folders[0] / 'five.json'}"])
+    predict.check(parser, options)
+    worker = TileNetwork(pickle.loads(pickle.dumps(network_loader(options, {}))), ".")
+    assert worker.label(image(64, 64).numpy()).things.shape == (64, 64)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--tile", "65"], "tiles of 65 pixels are too large.*make tiles of 64"),
+        (["--tile", "64", "--scales", "1", "2"], "at most 32 x 32 .*longest_side_pixels"),
+        (["--scales", "1", "2"], "at most 32 x 32 .*longest_side_pixels"),
+        (["data.longest_side_pixels=65"], "at most 64 x 64 .*sides of 65 pixels"),
+    ],
+)
+def test_squares_that_an_eomt_cannot_see_are_refused_before_the_first_image(
+    folders, tmp_path, options, message, capsys
+):
+    Image.new("RGB", (90, 80)).save(tmp_path / "a.png")
+    arguments = ["--weights", f"hf:{folders[0] / 'eomt'}", "--device", "cpu"]
+    arguments += ["--images", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]
+    classes = f"data.label_space={folders[0] / 'five.json'}"
+    assert predict.main([*arguments, classes, *options]) == 1
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_ensembles_take_none_of_these_networks(folders, tmp_path, capsys):
+    arguments = ["--weights", f"hf:{folders[0] / 'eomt'}", "a.safetensors", "--ensemble"]
+    with pytest.raises(SystemExit):
+        predict.main([*arguments, "--images", str(tmp_path), "--output", str(tmp_path / "out")])
+    assert "predict with it alone" in capsys.readouterr().err

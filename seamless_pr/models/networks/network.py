@@ -25,10 +25,12 @@ class Network(nn.Module):
     Attributes:
         label_space: classes of the results.
         loss_names: the names that `losses` returns, always all of them.
+        largest_side_pixels: longest side of the images that it reads; None: any.
     """
 
     label_space: LabelSpace
     loss_names: tuple[str, ...]
+    largest_side_pixels: int | None = None
 
     @abstractmethod
     def losses(

@@ -36,6 +36,9 @@ class ViewedNet(Network):
         self.views = tuple(views)
         self.label_space = network.label_space
         self.loss_names = network.loss_names
+        if network.largest_side_pixels is not None:
+            largest_scale = max(view.scale for view in self.views)
+            self.largest_side_pixels = int(network.largest_side_pixels / largest_scale)
 
     def losses(self, *arguments: Any) -> dict[str, LossSum]:
         return self.network.losses(*arguments)
