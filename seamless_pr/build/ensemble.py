@@ -79,7 +79,7 @@ def load_ensemble(
 
 
 def _view(predictor: Predictor, largest: Predictor) -> View:
-    sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
-    if sides == (largest.shortest_side_pixels, largest.longest_side_pixels):
+    sides = predictor.sides
+    if sides == largest.sides:
         return View()
-    return View(shortest_side_pixels=sides[0], longest_side_pixels=sides[1])
+    return View(1.0, False, sides.shortest, sides.longest, sides.rounded)

@@ -89,7 +89,9 @@ def load_predictor(
 def _views_of_sides(data: DataConfig) -> list[View]:
     longest = data.view_longest_side_pixels
     return [
-        View(1.0, flip, side, longest) for side in data.view_sides_pixels for flip in (False, True)
+        View(1.0, flip, side, longest, data.rounded_sides)
+        for side in data.view_sides_pixels
+        for flip in (False, True)
     ]
 
 

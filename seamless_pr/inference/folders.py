@@ -23,7 +23,7 @@ from seamless_pr.files import check_writable
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.inference.predictor import Predictor
-from seamless_pr.ops.resize import resize_to_sides
+from seamless_pr.ops.resize import NetworkSides
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.limits import MAX_PIXELS
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
@@ -178,7 +178,7 @@ def predict_images(
     Yields:
         One outcome an image, after its results are on the disk; in the order of finishing.
     """
-    sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
+    sides = predictor.sides
     with ThreadPoolExecutor(num_threads) as readers, ThreadPoolExecutor(num_threads) as writers:
         ahead = num_threads + predictor.batch_size
         loaded = _ahead(readers, lambda item: load_image(item, sides, folder), items, ahead)
@@ -201,13 +201,13 @@ def _is_text(name: str) -> bool:
 
 
 def load_image(
-    item: ImageItem, sides: tuple[int, int | None], folder: PredictionFolder
+    item: ImageItem, sides: NetworkSides, folder: PredictionFolder
 ) -> LoadedImage | ImageOutcome:
     """Reads an image and resizes it for the network: the first of three steps.
 
     Args:
         item: the image.
-        sides: `shortest_side_pixels` and `longest_side_pixels` of the predictor.
+        sides: of the predictor.
         folder: says what the writing will need.
 
     Returns:
@@ -217,7 +217,7 @@ def load_image(
         # Before its pixels: a file that is replaced meanwhile is another one.
         item = replace(item, source=file_state(item.path))
         image = read_image(item.path, max_pixels=folder.max_pixels)
-        resized = resize_to_sides(image, *sides)
+        resized = sides.resized(image)
     except Exception as error:  # Whatever it is, it is about this image; the others are done.
         return ImageOutcome(item, str(error) or type(error).__name__)
     size = (image.shape[-2], image.shape[-1])

@@ -15,7 +15,7 @@ from torch import Tensor
 from seamless_pr.datasets.images import read_image
 from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.images import ImageLike, image_tensor
-from seamless_pr.ops.resize import resize_to_sides
+from seamless_pr.ops.resize import NetworkSides
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
@@ -84,6 +84,11 @@ class Predictor:
     def network(self) -> Network:
         """The network itself, in evaluation mode, on its device."""
         return self._network
+
+    @property
+    def sides(self) -> NetworkSides:
+        """What `resize` does, without the network."""
+        return NetworkSides(self.shortest_side_pixels, self.longest_side_pixels, self.rounded_sides)
 
     def note(self, **settings: Any) -> None:
         """Adds values that decide the results to what `describe` says."""
@@ -154,8 +159,7 @@ class Predictor:
 
     def resize(self, image: Tensor) -> Tensor:
         """[3, H, W] uint8 at its own size -> at network size; on the CPU, safe in any thread."""
-        sides = (self.shortest_side_pixels, self.longest_side_pixels)
-        return resize_to_sides(image, *sides, rounded=self.rounded_sides)
+        return self.sides.resized(image)
 
     def predict_resized(
         self, images: Sequence[Tensor], original_sizes: Sequence[tuple[int, int]]

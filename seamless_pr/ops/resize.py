@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
+
+
+@dataclass(frozen=True)
+class NetworkSides:
+    """The size at which a network sees images, see `resized_size`.
+
+    Attributes:
+        shortest: length of the shorter side.
+        longest: cap on the longer side; None: no cap.
+        rounded: the other side is rounded, not cut off.
+    """
+
+    shortest: int
+    longest: int | None = None
+    rounded: bool = False
+
+    def resized(self, image: Tensor) -> Tensor:
+        """[..., H, W] uint8 -> [..., h, w] uint8."""
+        return resize_to_sides(image, self.shortest, self.longest, rounded=self.rounded)
 
 
 def resized_size(

@@ -69,10 +69,9 @@ def labelling_on_cluster(options: argparse.Namespace, predictor: Predictor) -> I
         networks = "1 network with" if num_networks == 1 else f"{num_networks} networks, each with"
         print(f"{networks} {in_words(resources)}", flush=True)
         load_network = network_loader(options, resources)
-        sides = predictor.shortest_side_pixels, predictor.longest_side_pixels
         job = Job(
             load_network,
-            sides,
+            predictor.sides,
             options.batch_size,
             folder,
             os.getcwd(),

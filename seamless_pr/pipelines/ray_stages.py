@@ -23,6 +23,7 @@ from seamless_pr.inference.folders import label_images, load_image, predict_imag
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.ops.resize import NetworkSides
 from seamless_pr.pipelines.ray_tasks import work_in
 
 Rows = dict[str, NDArray[Any]]
@@ -34,7 +35,7 @@ class Job:
 
     Attributes:
         load_network: called once in each actor.
-        sides: `shortest_side_pixels` and `longest_side_pixels` of the network.
+        sides: of the images that the network sees.
         batch_size: images in one pass of the network.
         folder: where results go.
         work_in: where relative paths begin.
@@ -42,7 +43,7 @@ class Job:
     """
 
     load_network: Callable[[], Predictor]
-    sides: tuple[int, int | None]
+    sides: NetworkSides
     batch_size: int
     folder: PredictionFolder
     work_in: str

@@ -21,12 +21,14 @@ class View:
         flip: mirrored, left to right.
         shortest_side_pixels: length of the shorter side, in place of the factor.
         longest_side_pixels: cap on the longer side then; None: no cap.
+        rounded_sides: the other side is rounded then, not cut off.
     """
 
     scale: float = 1.0
     flip: bool = False
     shortest_side_pixels: int | None = None
     longest_side_pixels: int | None = None
+    rounded_sides: bool = False
 
     def __post_init__(self) -> None:
         if self.scale <= 0:

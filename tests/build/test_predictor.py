@@ -13,8 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 import seamless_pr
+from seamless_pr.build.ensemble import _view
 from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.ops.resize import NetworkSides
+from seamless_pr.structures.views import View
 from seamless_pr.training.checkpoints import load_weights, save_weights
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
@@ -50,6 +53,17 @@ def test_image_size_comes_from_the_config_and_overrides_come_last(weights: Path)
     changed = load_predictor(weights, overrides=["data.shortest_side_pixels=48"])
     assert changed.shortest_side_pixels == 48
     assert changed.describe() != load_predictor(weights).describe()
+
+
+def test_members_and_views_round_sides_as_their_networks_do(weights: Path) -> None:
+    rounded = ["data.rounded_sides=true", "data.shortest_side_pixels=48"]
+    viewed = load_predictor(weights, "cpu", overrides=[*rounded, "data.view_sides_pixels=[32]"])
+    assert viewed.sides == NetworkSides(48, 4096, rounded=True)
+    assert all(view.rounded_sides for view in viewed.network.views)  # type: ignore[union-attr]
+    other = load_predictor(weights, "cpu", overrides=["data.shortest_side_pixels=64"])
+    assert _view(load_predictor(weights, "cpu", overrides=rounded), other) == View(
+        shortest_side_pixels=48, longest_side_pixels=4096, rounded_sides=True
+    )
 
 
 def test_public_names_work_together_as_the_readme_shows(weights: Path, image: np.ndarray) -> None:

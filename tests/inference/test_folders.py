@@ -426,3 +426,14 @@ def test_reading_runs_ahead_by_a_bounded_number_of_images(images: Path, tmp_path
     next(outcomes)
     assert taken < 30
     outcomes.close()  # type: ignore[attr-defined]
+
+
+def test_a_folder_is_seen_at_the_sizes_of_single_images(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.png", 32, 63)
+    for rounded, width in ((False, 31), (True, 32)):
+        predictor = make_predictor(shortest_side_pixels=16, rounded_sides=rounded)
+        predict_folder(predictor, list_images(tmp_path / "images"), tmp_path / f"out {rounded}")
+        predictor.predict([tmp_path / "images" / "a.png"])
+        network = predictor.network
+        assert isinstance(network, ColorNetwork)
+        assert network.batches == [(1, 16, width)] * 2

@@ -67,5 +67,10 @@ def resized_for(view: View, image: Tensor) -> Tensor:
         size = (max(1, round(height * view.scale)), max(1, round(width * view.scale)))
         return resize_image(image, size)
     # To the last grey level, as published evaluations do it.
-    size = resized_size((height, width), view.shortest_side_pixels, view.longest_side_pixels)
+    size = resized_size(
+        (height, width),
+        view.shortest_side_pixels,
+        view.longest_side_pixels,
+        rounded=view.rounded_sides,
+    )
     return resize_as_pillow(image, size)

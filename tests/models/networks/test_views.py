@@ -11,6 +11,7 @@ from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.models.networks.network import Network
 from seamless_pr.models.networks.views import ViewedNet, changed_batch
+from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.views import View, views_of
 from tests.config.test_model_keys import CONV, HTC, SOLO
 from tests.support.model_keys import LABEL_SPACE, batch
@@ -33,6 +34,13 @@ def test_a_changed_batch_holds_the_valid_pixels_alone():
     torch.testing.assert_close(
         plain.batch.images[1, :, :48, :80].flip(-1), images.images[1, :, :48, :80]
     )
+
+
+@pytest.mark.parametrize("rounded, width", [(False, 31), (True, 32)])
+def test_views_by_their_shorter_side_are_rounded_where_asked(rounded, width):
+    image = ImageBatch.from_images([torch.zeros(3, 32, 63, dtype=torch.uint8)])
+    view = View(shortest_side_pixels=16, rounded_sides=rounded)
+    assert changed_batch(image, view).batch.image_sizes == ((16, width),)
 
 
 @pytest.mark.parametrize("whole_pixels", [False, True])
