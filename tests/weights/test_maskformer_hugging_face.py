@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from seamless_pr.config.query_networks import SwinBackboneSettings
@@ -18,9 +20,10 @@ from seamless_pr.models.necks.pixel_decoder import PixelDecoder
 from seamless_pr.models.networks.byte_normalization import BytePixelNormalization
 from seamless_pr.models.networks.maskformer import MaskFormer
 from seamless_pr.models.networks.trunk import Trunk
-from seamless_pr.models.queries.query_decoder import QueryDecoder
+from seamless_pr.models.queries.query_decoder import MaskEmbedding, QueryDecoder
 from seamless_pr.models.queries.set_losses import set_losses
 from seamless_pr.models.queries.targets import MaskTargets
+from seamless_pr.ops.assignment import cheapest_assignments
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.query_settings import (
     QueryFusionSettings,
@@ -186,14 +189,14 @@ def their_map(classes, masks, **options):
         )
     )
     (result,) = processor.post_process_panoptic_segmentation(
-        outputs, target_sizes=[SIZE], **({"threshold": 0.8} | options)
+        outputs, **({"threshold": 0.8, "target_sizes": [SIZE]} | options)
     )
     return result["segmentation"], result["segments_info"]
 
 
-def our_map(classes, masks, **thresholds):
+def our_map(classes, masks, frame=FRAME, **thresholds):
     fusion = QueryFusion(SPACE, QueryFusionSettings(**thresholds))
-    return fusion.panoptic(classes, masks, FRAME)
+    return fusion.panoptic(classes, masks, frame)
 
 
 def bands(*rows):
@@ -258,6 +261,12 @@ def test_a_mask_that_wins_just_the_share_asked_for_is_kept_in_ours_and_dropped_i
 def test_nothing_is_fused_unless_asked_in_theirs():
     classes, masks = class_logits(0, 0), bands(slice(0, 4), slice(4, 8))
     assert len(their_map(classes, masks, label_ids_to_fuse=set())[1]) == 2
+    defaults = inspect.signature(
+        transformers.MaskFormerImageProcessor.post_process_panoptic_segmentation
+    ).parameters
+    names = ("threshold", "overlap_mask_area_threshold", "label_ids_to_fuse")
+    assert [defaults[name].default for name in names] == [0.5, 0.8, None]
+    assert QueryFusionSettings().object_threshold == QueryFusionSettings().overlap_threshold == 0.8
     assert len(our_map(classes, masks).segments) == 1
 
 
@@ -345,3 +354,103 @@ def test_theirs_has_objects_from_queries_and_the_release_and_ours_have_none(twin
     _, ours = twins
     (prediction,) = ours.predict(batch_of((64, 64)), [(64, 64)])
     assert prediction.instances is None
+
+
+def test_another_option_of_theirs_norms_the_stream_itself_which_the_original_does_not(twins):
+    theirs, ours = twins
+    batch = batch_of((64, 64))
+    pixels = ours.trunk.normalization(batch)
+    decoder = theirs.model.transformer_module.decoder
+    found = {}
+    for value in (False, True):
+        decoder.config.auxiliary_loss = value
+        with torch.no_grad():
+            found[value] = theirs(pixel_values=pixels).class_queries_logits
+    decoder.config.auxiliary_loss = False
+    with torch.no_grad():
+        logits = in_their_order(ours.outputs(batch).class_logits)
+    torch.testing.assert_close(logits, found[False], rtol=0, atol=4e-6)
+    assert (found[True] - logits).abs().max() > 0.01
+
+
+def test_theirs_resizes_probabilities_with_the_padding_and_ours_logits_without():
+    def areas(masks, size, padded):
+        classes, thresholds = class_logits(3, 4), {"overlap_threshold": 0.0}
+        ids, infos = their_map(classes, masks, target_sizes=[size], overlap_mask_area_threshold=0.0)
+        ours = our_map(classes, masks, FrameSizes(padded, size, size), **thresholds)
+        theirs = [int((ids == info["id"]).sum()) for info in infos]
+        return [segment.area for segment in ours.segments], theirs
+
+    # Two cells in a row: one mask is sure of the left one, the other rather is of both. Between
+    # the cells the first one's logit falls faster than its probability.
+    assert areas(torch.tensor([[[3.0, -30.0]], [[0.5, 0.5]]]), (1, 8), (1, 8)) == ([2, 6], [3, 5])
+    # The right cell is padding: theirs squeezes it into the image.
+    assert areas(torch.tensor([[[9.0, -9.0]], [[-9.0, 9.0]]]), (1, 4), (1, 8)) == ([4], [2, 2])
+
+
+def test_a_cost_that_is_no_number_is_an_error_in_the_original_and_dearest_in_both_others():
+    cost = torch.tensor([[float("nan"), 0.0], [1.0, 2.0], [3.0, float("inf")]])
+    # The original gives the matrix to scipy as it is.
+    with pytest.raises(ValueError, match="invalid numeric entries"):
+        linear_sum_assignment(cost)
+    largest = torch.finfo(cost.dtype).max
+    theirs = linear_sum_assignment(cost.nan_to_num(nan=largest, posinf=largest))
+    ((rows, columns),) = cheapest_assignments([cost])
+    assert (
+        [rows.tolist(), columns.tolist()] == [part.tolist() for part in theirs] == [[0, 1], [1, 0]]
+    )
+    matcher = tiny_maskformer().criterion.matcher
+    pairs = matcher(
+        torch.full((1, 9, 4, 4), float("nan")),
+        torch.zeros(1, 9, NUM_LABELS + 1),
+        [torch.ones(2, 8, 8)],
+        [torch.tensor([0, 1])],
+    )
+    assert len(pairs[0][0]) == 2
+
+
+def test_theirs_starts_with_other_weights_than_the_original_and_ours():
+    torch.manual_seed(0)
+    config = tiny_maskformer("resnet").config
+    theirs = transformers.MaskFormerForInstanceSegmentation(config)
+    # Xavier takes both fans; the original the first alone, see the test of our own weights.
+    convolution = theirs.model.pixel_level_module.decoder.fpn.layers[0].proj[0]
+    fan_out, fan_in = convolution.weight.shape[:2]
+    limit = (6 / (fan_in + fan_out)) ** 0.5
+    assert 0.9 * limit < convolution.weight.abs().max() <= limit
+    ours = PixelDecoder((256, 512), 64, 32, make_norm_act("group_norm", slope=0.0, num_groups=32))
+    lateral = ours.lateral[0].conv.weight
+    assert 0.9 * (3 / 256) ** 0.5 < lateral.abs().max() <= (3 / 256) ** 0.5
+    heads = theirs.mask_embedder.modules()
+    assert not any(m.bias.any() for m in heads if isinstance(m, nn.Linear))
+    assert all(layer.bias.any() for layer in MaskEmbedding(32, 32).layers)
+
+
+def test_the_number_of_masks_is_that_of_all_workers_in_the_original_and_ours(monkeypatch):
+    criterion = tiny_maskformer().criterion
+    # Under plain torch.distributed theirs counts its own targets alone.
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda *group: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *a, **k: pytest.fail("reduced"))
+    assert criterion.get_num_masks([torch.zeros(3)], torch.device("cpu")) == 3
+    # Ours gives sums and counts; who trains adds both over workers before dividing.
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randn(1, 2, 9, NUM_LABELS + 1, generator=generator)
+    masks = torch.randn(1, 2, 9, 4, 4, generator=generator)
+    targets = [
+        MaskTargets(
+            torch.randint(1, 1 + n, (16, 16)).int(), torch.arange(1, 1 + n).int(), torch.arange(n)
+        )
+        for n in (1, 4)
+    ]
+    workers = [
+        set_losses(
+            classes[:, i : i + 1], masks[:, i : i + 1], targets[i : i + 1], QueryLossSettings()
+        )
+        for i in range(2)
+    ]
+    whole = set_losses(classes, masks, targets, QueryLossSettings())
+    for name in ("mask_focal", "mask_dice"):
+        assert [worker[name].count for worker in workers] == [1, 4]
+        total = sum(worker[name].total for worker in workers)
+        torch.testing.assert_close(total / 5, whole[name].total / whole[name].count)

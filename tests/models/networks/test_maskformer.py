@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from seamless_pr.models.networks.per_pixel import ConvClassHead
 from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.models.queries.query_decoder import QueryDecoder
 from seamless_pr.structures.image_batch import ImageBatch
@@ -177,3 +178,50 @@ def test_decoders_without_self_attention_have_no_weights_for_it(self_attention):
         decoder.query_embed.weight[0] += 1
         after = decoder(memory)[-1, 0]
     assert torch.allclose(before[1:], after[1:], atol=1e-6) != self_attention
+
+
+def is_uniform(tensor, limit):
+    """Whether many numbers lie between -limit and limit and fill that."""
+    return limit * (
+        1 - 20 / tensor.numel()
+    ) < tensor.abs().max() <= limit and tensor.mean().abs() < (
+        4 * limit / (3 * tensor.numel()) ** 0.5
+    )
+
+
+def test_new_weights_are_drawn_as_the_released_code_draws_them():
+    network = tiny_maskformer(encoder=True)
+    pixels, queries = network.pixel_decoder, network.query_decoder
+    convolutions = [m for m in pixels.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == 9
+    for convolution in [*convolutions, *[m for m in [queries.input_proj] if hasattr(m, "bias")]]:
+        assert is_uniform(convolution.weight, (3 / convolution.weight[0].numel()) ** 0.5)
+        assert convolution.bias is None or not convolution.bias.any()
+    for transformer in (pixels.encoder, queries.decoder):
+        matrices = {n: p for n, p in transformer.named_parameters() if p.ndim > 1}
+        assert any(name.endswith("in_proj_weight") for name in matrices)
+        for name, matrix in matrices.items():
+            assert is_uniform(matrix, (6 / sum(matrix.shape)) ** 0.5), name
+        for name, vector in transformer.named_parameters():
+            if "norm" in name:
+                assert torch.equal(vector, torch.full_like(vector, name.endswith("weight")))
+            elif "attn" in name and vector.ndim == 1:
+                assert not vector.any(), name
+    first, *others = queries.decoder.layers
+    assert others
+    for layer in others:
+        assert not torch.equal(layer.linear1.weight, first.linear1.weight)
+        for name in ("linear1", "linear2"):
+            bias = getattr(first, name).bias
+            assert torch.equal(getattr(layer, name).bias, bias)
+            assert bias.abs().max() <= getattr(first, name).in_features ** -0.5
+    assert queries.query_embed.weight.std().item() == pytest.approx(1, abs=0.25)
+    for linear in (network.class_embed, *network.mask_embed.layers):
+        assert linear.weight.abs().max() <= linear.in_features**-0.5
+        assert linear.bias.any()
+
+
+def test_the_classes_of_pixels_start_normal():
+    predictor = ConvClassHead(256, 150).predictor
+    assert predictor.weight.std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.02)
+    assert not predictor.bias.any()
