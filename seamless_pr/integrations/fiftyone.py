@@ -6,7 +6,7 @@ Needs `pip install fiftyone`; nothing else here does.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,45 +108,92 @@ def to_fiftyone(
     """A FiftyOne dataset of images with their segments, and with the scores of each image.
 
     Args:
-        images: image id -> file, for the ids of the JSONs.
-        predictions: `panoptic.json` of a prediction folder: the field `prediction`.
-        ground_truth: COCO panoptic JSON: the field `ground_truth`.
-        evaluation: evaluation.json, or the folder with it: the fields `pq`, `sq` and `rq`.
+        images, predictions, ground_truth, evaluation: see `fiftyone_samples`.
         name: of the dataset in FiftyOne; None: one that it makes up.
 
     Returns:
-        A `fiftyone.Dataset`; `fiftyone.launch_app(dataset)` shows it.
+        A `fiftyone.Dataset`; `fiftyone.launch_app(dataset)` shows it. FiftyOne keeps datasets in a
+        MongoDB, which it brings along or is told of (`FIFTYONE_DATABASE_URI`).
+
+    Raises:
+        ModuleNotFoundError, FileNotFoundError, ValueError: see `fiftyone_samples`.
+    """
+    fiftyone = _fiftyone()
+    samples = fiftyone_samples(images, predictions, ground_truth, evaluation)
+    dataset = fiftyone.Dataset(name)
+    dataset.add_samples(samples)
+    return dataset
+
+
+def fiftyone_samples(
+    images: Mapping[Any, str | os.PathLike[str]],
+    predictions: str | os.PathLike[str] | None = None,
+    ground_truth: str | os.PathLike[str] | None = None,
+    evaluation: str | os.PathLike[str] | None = None,
+) -> list[Any]:
+    """Images with their segments and scores, in no dataset yet: needs no database.
+
+    Args:
+        images: image id -> file, for the ids of the JSONs; others of these are left out.
+        predictions: `panoptic.json` of a prediction folder: the field `prediction`.
+        ground_truth: COCO panoptic JSON: the field `ground_truth`.
+        evaluation: evaluation.json, or the folder with it: the fields `pq`, `sq` and `rq`.
+
+    Returns:
+        A `fiftyone.Sample` for each image, in their order.
 
     Raises:
         ModuleNotFoundError: fiftyone is not installed.
-        FileNotFoundError, ValueError: a file is missing or faulty.
+        FileNotFoundError, ValueError: a file is missing or faulty, or of other images.
     """
+    fiftyone = _fiftyone()
+    samples = {
+        image_id: fiftyone.Sample(filepath=os.path.abspath(path), image_id=str(image_id))
+        for image_id, path in images.items()
+    }
+    for field, json_path in (("prediction", predictions), ("ground_truth", ground_truth)):
+        if json_path is not None:
+            is_prediction = field == "prediction"
+            found = panoptic_regions(json_path, is_prediction=is_prediction)
+            fields = (
+                (image_id, {field: _detections(fiftyone, regions)}) for image_id, regions in found
+            )
+            _add_fields(samples, fields, json_path)
+    if evaluation is not None:
+        _add_fields(samples, image_scores(evaluation).items(), evaluation)
+    return list(samples.values())
+
+
+def _fiftyone() -> Any:
     try:
         import fiftyone
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "to_fiftyone needs fiftyone; install it: pip install fiftyone"
         ) from error
-    samples = {
-        image_id: fiftyone.Sample(filepath=os.path.abspath(path), image_id=str(image_id))
-        for image_id, path in images.items()
-    }
-    for field, json_path in (("prediction", predictions), ("ground_truth", ground_truth)):
-        if json_path is None:
+    return fiftyone
+
+
+def _add_fields(
+    samples: Mapping[Any, Any],
+    fields_of_images: Iterable[tuple[Any, Mapping[str, Any]]],
+    source: str | os.PathLike[str],
+) -> None:
+    """Adds fields to the samples of these image ids; none at all are those of other images."""
+    others = []
+    is_used = False
+    for image_id, fields in fields_of_images:
+        if image_id not in samples:
+            others.append(image_id)
             continue
-        is_prediction = field == "prediction"
-        for image_id, regions in panoptic_regions(json_path, is_prediction=is_prediction):
-            if image_id in samples:
-                samples[image_id][field] = fiftyone.Detections(
-                    detections=[_detection(fiftyone, region) for region in regions]
-                )
-    if evaluation is not None:
-        for image_id, scores in image_scores(evaluation).items():
-            for key, value in scores.items() if image_id in samples else ():
-                samples[image_id][key] = value
-    dataset = fiftyone.Dataset(name)
-    dataset.add_samples(list(samples.values()))
-    return dataset
+        is_used = True
+        for key, value in fields.items():
+            samples[image_id][key] = value
+    if others and not is_used:
+        raise ValueError(
+            f"{source} is of other images: its image ids are {others[0]!r}, ..., those given are "
+            f"{next(iter(samples), None)!r}, ...; give a file for each image id"
+        )
 
 
 def image_scores(evaluation: str | os.PathLike[str]) -> dict[Any, dict[str, float]]:
@@ -166,6 +213,10 @@ def image_scores(evaluation: str | os.PathLike[str]) -> dict[Any, dict[str, floa
                 key: float(getattr(columns, key)[index][counted].mean()) for key in SCORES
             }
     return scores
+
+
+def _detections(fiftyone: Any, regions: Iterable[SegmentRegion]) -> Any:
+    return fiftyone.Detections(detections=[_detection(fiftyone, region) for region in regions])
 
 
 def _detection(fiftyone: Any, region: SegmentRegion) -> Any:
