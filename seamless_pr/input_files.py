@@ -1,4 +1,4 @@
-"""The one way of reading a file that somebody else has written."""
+"""The one way of reading files that somebody else has written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import stat
 from typing import Any
+
+import yaml
 
 # Devices have no end, and some file systems hold files of terabytes that take no room.
 MAX_BYTES = 4_000_000_000
@@ -45,3 +47,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except (ValueError, RecursionError) as error:
         name = os.fspath(path)
         raise ValueError(f"{name} is not JSON, or only a part of it ({error})") from error
+
+
+class YamlLoader(yaml.SafeLoader):
+    """YAML without aliases, by which a few lines may stand for any number of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="an alias (*name) is not read here; write the value again",
+                problem_mark=self.peek_event().start_mark,
+            )
+        return super().compose_node(parent, index)

@@ -87,6 +87,7 @@ from seamless_pr.models.semantics.mini_dl import MiniDLHead
 from seamless_pr.models.semantics.panoptic_fpn import SemanticFPNHead
 from seamless_pr.models.semantics.pixels import PixelSemantics, num_semantic_classes
 from seamless_pr.models.semantics.points import PointSemantics
+from seamless_pr.structures.faults import first_line
 from seamless_pr.structures.kinds import Kinded
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.settings import BoxSettings, RoISettings, RPNSettings
@@ -139,8 +140,15 @@ def build_network(settings: Kinded, label_space: LabelSpace) -> Network:
     Args:
         settings: of one of `KINDS["networks"]`.
         label_space: decides the number of outputs.
+
+    Raises:
+        ValueError: no such network can be made; the message begins with the key of the config.
     """
-    network: Network = _build("networks", settings, label_space)
+    try:
+        network: Network = _build("networks", settings, label_space)
+    # Of PyTorch and timm, about sizes that no tensor has.
+    except (IndexError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"'model' cannot be built: {first_line(error)}") from error
     return network
 
 
@@ -187,22 +195,26 @@ def _bias(settings: BiasSettings) -> NormActFactory:
 
 
 def _timm_backbone(settings: TimmBackboneSettings, norm_act: NormActFactory) -> TimmBackbone:
-    backbone = TimmBackbone(
-        settings.name,
-        norm_act,
-        stride_in_1x1=settings.stride_in_1x1,
-        output_stride=settings.output_stride,
-        multi_grid=settings.multi_grid,
-        extras=StageExtras(
-            settings.deformable,
-            settings.deformable_stages,
-            settings.context_ratio,
-            settings.context_stages,
-            settings.pools_split_of_c2,
-        ),
-        **settings.options,
+    extras = StageExtras(
+        settings.deformable,
+        settings.deformable_stages,
+        settings.context_ratio,
+        settings.context_stages,
+        settings.pools_split_of_c2,
     )
-    backbone.freeze(settings.num_frozen)
+    try:
+        backbone = TimmBackbone(
+            settings.name,
+            norm_act,
+            stride_in_1x1=settings.stride_in_1x1,
+            output_stride=settings.output_stride,
+            multi_grid=settings.multi_grid,
+            extras=extras,
+            **settings.options,
+        )
+        backbone.freeze(settings.num_frozen)
+    except ValueError as error:
+        raise ValueError(f"'backbone': {error}") from error
     return backbone
 
 

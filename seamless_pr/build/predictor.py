@@ -12,8 +12,9 @@ import torch
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import check_strictly
-from seamless_pr.config.schema import DataConfig
+from seamless_pr.config.schema import Config, DataConfig
 from seamless_pr.inference.predictor import Predictor, usable_device
+from seamless_pr.models.networks.network import Network
 from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.views import View, described_views
@@ -65,8 +66,8 @@ def load_predictor(
     config = config_from_dict(metadata["config"], f"the config in {file}", overrides)
     # Without memory first: a small file may describe a network of any size.
     with torch.device("meta"):
-        check_strictly(build_network(config.model, trained_space), weights, file)
-    network = build_network(config.model, trained_space)
+        check_strictly(_built(config, trained_space, file), weights, file)
+    network = _built(config, trained_space, file)
     network.load_state_dict(weights)
     settings: dict[str, Any] = {"weights_sha256": _sha256(file), "overrides": sorted(overrides)}
     if views:
@@ -84,6 +85,13 @@ def load_predictor(
         amp=amp,
         settings=settings,
     )
+
+
+def _built(config: Config, label_space: LabelSpace, file: Path) -> Network:
+    try:
+        return build_network(config.model, label_space)
+    except ValueError as error:
+        raise ValueError(f"the config in {file}: {error}") from error
 
 
 def _views_of_sides(data: DataConfig) -> list[View]:

@@ -13,6 +13,10 @@ from seamless_pr.config.keys import alternatives, without_marks
 from seamless_pr.config.words import Word, parse_yaml
 
 NOT_GIVEN = "???"
+# Single precision holds up to 3.4e38; there is room for some arithmetic.
+LARGEST_FLOAT = 1e30
+# Up to here a float holds every whole number.
+LARGEST_WHOLE = 2**53
 # pydantic's words -> ours.
 _WORDING = {
     r"^(Input|Tuple|Dictionary) should ": "must ",
@@ -43,9 +47,11 @@ def read_value(value: Any, hint: Any, name: str) -> Any:
     except ValueError as error:
         raise ValueError(f"'{name}' {error}") from error
     try:
-        return _adapter(hint).validate_python(prepared)
+        found = _adapter(hint).validate_python(prepared)
     except ValidationError as error:
         raise ValueError(_sentence(error, prepared, name)) from error
+    _check_size(found, name)
+    return found
 
 
 def containers(value: Any) -> Any:
@@ -65,6 +71,20 @@ def containers(value: Any) -> Any:
         return parse_yaml(value)
     except ValueError as error:
         raise ValueError(f"cannot be {str(value)!r}: {error}") from error
+
+
+def _check_size(value: Any, name: str) -> None:
+    """Refuses numbers that no tensor of single precision and no 64-bit counter can work with."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _check_size(entry, f"{name}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, entry in enumerate(value):
+            _check_size(entry, f"{name}[{index}]")
+    elif isinstance(value, (int, float)):
+        largest = LARGEST_FLOAT if isinstance(value, float) else LARGEST_WHOLE
+        if not -largest <= value <= largest:
+            raise ValueError(f"'{name}' must lie between {-largest} and {largest}; got {value}")
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from seamless_pr.input_files import read_regular
+from seamless_pr.input_files import YamlLoader, read_regular
+from seamless_pr.structures.faults import first_line
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {
@@ -81,7 +82,7 @@ def parse_yaml(text: str) -> Any:
         ValueError: not YAML, a key that stands twice, an alias or a tag; says where.
     """
     try:
-        loader = _Loader(text)
+        loader = YamlLoader(text)
         try:
             node = loader.get_single_node()
         finally:
@@ -93,7 +94,7 @@ def parse_yaml(text: str) -> Any:
         context = f"{error.context}: " if error.context else ""
         raise ValueError(f"{context}{error.problem}{where}") from error
     except yaml.YAMLError as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+        raise ValueError(first_line(error)) from error
     except RecursionError as error:
         raise ValueError("groups within groups beyond any use") from error
 
@@ -101,17 +102,6 @@ def parse_yaml(text: str) -> Any:
 def dump_yaml(values: Any) -> str:
     """YAML that `parse_yaml` reads back as the same values, whatever the schema wants."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
-
-
-class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="an alias (*name) is not read here; write the value again",
-                problem_mark=mark,
-            )
-        return super().compose_node(parent, index)
 
 
 def _plain(node: yaml.Node) -> Any:

@@ -32,6 +32,7 @@ from seamless_pr.id_maps.id_png_files import write_id_png
 from seamless_pr.input_files import read_json
 from seamless_pr.parallel import ItemMap, map_in_processes
 from seamless_pr.structures.faults import Fault, FaultyDataError
+from seamless_pr.structures.seals import sealed, unsealed
 
 # Raise it when the same input and settings give another result than before.
 CONVERSION_VERSION = 2
@@ -237,7 +238,7 @@ def _convert_resumable(
     if faults or record is None:
         return _Converted(faults=tuple(faults))
     # Written last: a record vouches for its PNG, and for the picture.
-    write_json(record_path, {**record, "picture": _picture_state(image.image_file)})
+    write_json(record_path, sealed({**record, "picture": _picture_state(image.image_file)}))
     return _from_record(record, was_kept=was_kept)
 
 
@@ -292,10 +293,9 @@ def _make_record(
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record = read_json(path)
+        return unsealed(read_json(path))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) else None
 
 
 def _is_current(

@@ -28,7 +28,7 @@ import yaml
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.folders import listed
 from seamless_pr.datasets.label_spaces import made_color
-from seamless_pr.input_files import read_regular
+from seamless_pr.input_files import YamlLoader, read_regular
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import Category
 
@@ -71,7 +71,7 @@ def read_custom_yaml(path: str | os.PathLike[str]) -> CustomDataset:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; write one as docs/datasets.md shows")
     try:
-        content = yaml.load(read_regular(path).decode("utf-8-sig"), _Loader)
+        content = yaml.load(read_regular(path).decode("utf-8-sig"), YamlLoader)
     except UnicodeDecodeError as error:
         message = f"is no text in UTF-8 (byte {error.start}); save it in the encoding UTF-8"
         raise FaultyDataError(f"{path} cannot be read", [Fault(str(path), message)]) from error
@@ -84,19 +84,6 @@ def read_custom_yaml(path: str | os.PathLike[str]) -> CustomDataset:
         faults = [Fault(str(path), message) for message in messages]
         raise FaultyDataError(f"{path} does not describe a dataset", faults)
     return dataset
-
-
-class _Loader(yaml.SafeLoader):
-    """Without aliases, by which a few lines may stand for any number of values."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="an alias (*name) is not read here; write the value again",
-                problem_mark=mark,
-            )
-        return super().compose_node(parent, index)
 
 
 def _parse(path: Path, content: Any, messages: list[str]) -> CustomDataset | None:

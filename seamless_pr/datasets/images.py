@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from seamless_pr.datasets.quiet_decoding import quiet_decoding
 from seamless_pr.datasets.remote_files import is_uri, read_uri
 from seamless_pr.input_files import read_regular
 from seamless_pr.ops.images import pillow_pixels, sixteen_to_eight_bit
@@ -142,13 +143,16 @@ def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
         return None
     # Not IMREAD_UNCHANGED: that would ignore the orientation and keep alpha.
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:
-        return None
+    pixels = _opencv_pixels(data, flags)
     if pixels is None or pixels.ndim != 3:
         return None
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _opencv_pixels(data: bytes, flags: int) -> NDArray[np.generic] | None:
+    with quiet_decoding(), suppress(cv2.error):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return None
 
 
 def _has_other_colors(image: Image.Image) -> bool:
@@ -179,7 +183,7 @@ def looks_complete(data: bytes) -> bool:
 
 def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> NDArray[np.generic]:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with quiet_decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return pillow_pixels(image)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to.
         raise _unreadable(path, _pillow_reason(error)) from error
@@ -241,10 +245,7 @@ def read_stored_pixels(path: str | os.PathLike[str]) -> NDArray[np.generic]:
     """
     data = read_bytes(path)
     _check_header(data, path, MAX_PIXELS)
-    pixels = None
-    if looks_complete(data):
-        with suppress(cv2.error):
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = _opencv_pixels(data, cv2.IMREAD_UNCHANGED) if looks_complete(data) else None
     if pixels is None:
         raise ValueError(f"{path} is truncated or not a picture; copy or create the file again")
     return pixels[..., ::-1] if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels
@@ -259,7 +260,7 @@ def read_pillow_pixels(path: str | os.PathLike[str]) -> tuple[str, NDArray[Any]]
     data = read_bytes(path)
     _check_header(data, path, MAX_PIXELS)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with quiet_decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             return picture.mode, np.asarray(picture)
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to.
         raise ValueError(

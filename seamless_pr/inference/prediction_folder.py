@@ -33,6 +33,7 @@ from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.limits import MAX_PIXELS
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from seamless_pr.structures.seals import sealed, unsealed
 
 _NEW_OUTPUT = "give another --output, or delete that folder"
 
@@ -179,7 +180,7 @@ class PredictionFolder:
             if overlay is None:
                 raise ValueError("the folder keeps overlays; give the picture of this image")
             write_picture(self.overlay_file(item), overlay)
-        write_json(self._record_file(item), record)
+        write_json(self._record_file(item), sealed(record))
 
     @contextmanager
     def writing_strips(
@@ -204,12 +205,12 @@ class PredictionFolder:
         with writing(self._result(item, "panoptic", "png")) as file:
             yield file
         record = _record(item, image_size, segments_info, item.source or source)
-        write_json(self._record_file(item), record)
+        write_json(self._record_file(item), sealed(record))
 
     def write_failure(self, item: ImageItem, reason: str) -> None:
         """Records why an image has no result; the next run tries it again."""
         self._check_open()
-        write_json(self._record_file(item), {"error": reason})
+        write_json(self._record_file(item), sealed({"error": reason}))
 
     def join(self, items: Sequence[ImageItem], label_space: LabelSpace) -> FolderSummary:
         """Joins the records of these images into the final files.
@@ -274,10 +275,10 @@ class PredictionFolder:
 
     def _read_record(self, item: ImageItem) -> dict[str, Any] | None:
         try:
-            record = read_json(self._record_file(item))
+            # One that somebody damaged is made again.
+            return unsealed(read_json(self._record_file(item)))
         except (FileNotFoundError, ValueError):
-            return None  # One that somebody damaged is made again.
-        return record if isinstance(record, dict) else None
+            return None
 
 
 def _read_settings(run_file: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from seamless_pr.datasets.coco_panoptic import image_json, panoptic_json
 from seamless_pr.datasets.panoptic_records import AnnotationRecord, PanopticDataset
 from seamless_pr.files import json_bytes, remove_file, safe_join, write_json, write_whole
 from seamless_pr.id_maps.id_png_files import read_id_png
+from seamless_pr.input_files import read_json
 from seamless_pr.integrations.detectron2_records import ContiguousIds
 from seamless_pr.structures.label_space import LabelSpace
 
@@ -92,7 +92,7 @@ def _source(dataset: PanopticDataset, png_dir: Path, ids: ContiguousIds) -> dict
 
 def _read_source(folder: Path) -> Any:
     try:
-        return json.loads((folder / SOURCE_NAME).read_bytes())
+        return read_json(folder / SOURCE_NAME)
     except (OSError, ValueError):
         return None
 

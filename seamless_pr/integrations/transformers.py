@@ -21,6 +21,7 @@ from seamless_pr.models.fusion.by_query import QueryFusion, QueryOutputs
 from seamless_pr.models.networks.network import Network, PixelNormalization
 from seamless_pr.models.networks.scoring import QueryNetwork
 from seamless_pr.models.networks.views import ViewedNet
+from seamless_pr.structures.faults import first_line
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
@@ -237,11 +238,10 @@ def _load(source: str) -> tuple[nn.Module, Any, Any]:
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
             f"{PREFIX}{source} is no folder with a saved network here, and no repository could be "
-            f"read under this name ({reason}); check the spelling, or without internet give the "
-            "folder of a downloaded one"
+            f"read under this name ({first_line(error)}); check the spelling, or without internet "
+            "give the folder of a downloaded one"
         ) from error
     if config.model_type not in FAMILIES:
         raise ValueError(

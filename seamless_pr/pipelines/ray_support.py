@@ -19,6 +19,7 @@ from typing import Any
 from seamless_pr.parallel import available_cores
 from seamless_pr.pipelines.signals import Terminated
 from seamless_pr.pipelines.upload import runtime_environment
+from seamless_pr.structures.faults import first_line
 
 TASK_RETRIES = 3
 # Nothing calls home, and logs hold no colour codes.
@@ -116,8 +117,7 @@ def _init(**options: Any) -> None:
         raise Terminated from end
     except (RayError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS") or "this machine"
-        reason = str(error).strip().splitlines()[0]
-        raise ConnectionError(f"no connection to Ray at {where}: {reason}") from error
+        raise ConnectionError(f"no connection to Ray at {where}: {first_line(error)}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)

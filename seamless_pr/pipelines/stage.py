@@ -11,6 +11,7 @@ from enum import IntEnum
 from seamless_pr.pipelines.console import tolerant_console
 from seamless_pr.pipelines.paths import settle_paths
 from seamless_pr.pipelines.signals import Terminated, sigterm_raises
+from seamless_pr.structures.faults import first_line
 
 
 class ExitCode(IntEnum):
@@ -92,7 +93,7 @@ class Stage:
             except RuntimeError as error:
                 if not _is_want_of_memory(error):
                     raise
-                print(f"error: not enough memory ({_first_line(error)})", file=sys.stderr)
+                print(f"error: not enough memory ({first_line(error)})", file=sys.stderr)
                 return ExitCode.FAILED
             except KeyboardInterrupt as stop:
                 terminated = isinstance(stop, Terminated) or is_terminated()
@@ -105,7 +106,3 @@ def _is_want_of_memory(error: RuntimeError) -> bool:
     """Whether PyTorch says that the processor's or a GPU's memory does not suffice."""
     text = str(error)
     return "can't allocate memory" in text or "out of memory" in text
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

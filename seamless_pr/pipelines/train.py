@@ -37,7 +37,7 @@ from seamless_pr.build.runs import build_trainer
 from seamless_pr.config.schema import Config
 from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
 from seamless_pr.pipelines.stage import Stage
-from seamless_pr.structures.faults import FaultyDataError
+from seamless_pr.structures.faults import FaultyDataError, first_line
 from seamless_pr.training.distributed import barrier, join_torchrun, leave, rank
 from seamless_pr.training.trainer import Trainer
 
@@ -106,9 +106,7 @@ def _build(config: Config, output: Path, device: torch.device, source: str) -> T
     # A network of timm raises TypeErrors about model.backbone.options, PyTorch RuntimeErrors about
     # sizes that no tensor has.
     except (OSError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, OSError | ValueError):
-            reason = str(error)
+        reason = str(error) if isinstance(error, OSError | ValueError) else first_line(error)
         raise ValueError(reason if source in reason else f"{source}: {reason}") from error
 
 

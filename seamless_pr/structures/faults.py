@@ -1,4 +1,4 @@
-"""Faults of a dataset, collected so that one run names all of them."""
+"""Faults of a dataset, collected so that one run names all of them; errors in one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_LISTED_FAULTS = 200
+
+
+def first_line(error: BaseException) -> str:
+    """What another program's error says, in one line; the name of its type if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from seamless_pr.files import append_line, naming, write_whole
+from seamless_pr.files import append_line, json_bytes, naming, write_whole
+from seamless_pr.input_files import read_regular
 
 LOG_NAME = "log.jsonl"
 
@@ -85,13 +86,15 @@ class RunLog:
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """All records of a log file; a last line that was cut short is left out."""
+    """All records of a log file; what is none, as a last line that was cut short, is left out."""
     records = []
-    for line in Path(path).read_bytes().splitlines():
+    for line in read_regular(path).splitlines():
         try:
-            records.append(json.loads(line))
-        except ValueError:  # Neither JSON nor, cut in the middle of a letter, UTF-8.
-            break
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # Neither JSON nor, cut inside a letter, UTF-8.
+            continue
+        if isinstance(record, dict) and type(record.get("step")) is int:
+            records.append(record)
     return records
 
 
@@ -99,8 +102,7 @@ def _drop_later_lines(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [record for record in read_log(path) if record["step"] <= step]
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
-    write_whole(path, text.encode())
+    write_whole(path, b"".join(json_bytes(record) + b"\n" for record in kept))
 
 
 def _numbers(values: Mapping[str, Any], prefix: str) -> list[tuple[str, float]]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from seamless_pr.files import check_writable
 from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.finite import names_not_finite
+from seamless_pr.structures.faults import first_line
 from seamless_pr.structures.panoptic_target import Batch
 from seamless_pr.structures.training_settings import (
     OptimizerSettings,
@@ -351,10 +352,9 @@ class Trainer:
             )
             self._seconds_before = float(state["seconds"])
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(
-                f"{checkpoint} does not fit this run ({reason}); remove that folder to go on from "
-                "an older checkpoint, or to start the run again"
+                f"{checkpoint} does not fit this run ({first_line(error)}); remove that folder to "
+                "go on from an older checkpoint, or to start the run again"
             ) from error
         if resume_from is None and rank() == 0:
             self._checkpoints.settle(checkpoint, self._best_step == self._steps_done)

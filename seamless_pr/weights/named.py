@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from seamless_pr.structures.faults import first_line
+
 SOURCES = ("torchvision", "timm")
 DEFAULT_SET = "IMAGENET1K_V1"
 
@@ -73,8 +75,7 @@ def _from_timm(name: str) -> dict[str, Tensor]:
 
 
 def _offline(weights: str, error: Exception, remedy: str) -> OSError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return OSError(
-        f"'{weights}' cannot be downloaded ({reason}); without a network, {remedy} and give the "
-        "file as model.backbone.weights"
+        f"'{weights}' cannot be downloaded ({first_line(error)}); without a network, {remedy} and "
+        "give the file as model.backbone.weights"
     )

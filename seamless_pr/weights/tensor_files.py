@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from seamless_pr.structures.faults import first_line
 from seamless_pr.weights.array_pickles import StoredDtype, stored_scalar
 
 # Under these keys training programs keep the weights beside the rest of their state.
@@ -48,10 +49,10 @@ def read_pickled(path: str | Path) -> Any:
         with torch.serialization.safe_globals([*_numpy_numbers(), *_passed_over(path)]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen unrelated types on a damaged file.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ValueError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {reason}); expected a file "
-            "of torch.save with tensors, numbers and texts; copy it again from its source"
+            f"{path} cannot be read as weights ({type(error).__name__}: {first_line(error)}); "
+            "expected a file of torch.save with tensors, numbers and texts; copy it again from its "
+            "source"
         ) from error
 
 

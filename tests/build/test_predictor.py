@@ -126,6 +126,20 @@ def test_weights_that_do_not_fit_their_config_are_refused(weights: Path, tmp_pat
         load_predictor(tmp_path / "less.safetensors")
 
 
+@pytest.mark.parametrize("channels", [[8, 8, 16, 16.5], [], [2**40, 8, 8, 8]])
+def test_a_config_of_which_no_network_can_be_made_is_told_with_its_file(
+    weights: Path, tmp_path: Path, channels: list[float]
+) -> None:
+    tensors, metadata = load_weights(weights)
+    metadata["config"]["model"]["backbone"]["options"]["channels"] = channels
+    save_weights(tmp_path / "odd.safetensors", tensors, metadata)
+    with pytest.raises(
+        ValueError, match=r"odd\.safetensors: 'model' cannot be built: 'backbone': timm cannot"
+    ) as refused:
+        load_predictor(tmp_path / "odd.safetensors")
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("device", ["cuda:77", "gpu", "meta"])
 def test_a_device_that_is_not_there_is_told_with_those_that_are(device: str) -> None:
     with pytest.raises(ValueError, match=f"no device '{device}' here; there is cpu.*give one of"):

@@ -57,6 +57,17 @@ def test_a_value_gets_the_type_of_the_schema(value: Any, hint: Any, read: Any) -
         ([1], dict[str, Positive], "'a.b' must be a mapping such as {name: 1}; got [1]"),
         (float("nan"), float, "'a.b' must be a finite number; got nan"),
         ({"x": [float("inf")]}, dict[str, Any], "'a.b' must be made of finite numbers; got inf"),
+        (1e38, float, "'a.b' must lie between -1e+30 and 1e+30; got 1e+38"),
+        (
+            [1.0, -1e308],
+            tuple[float, ...],
+            "'a.b[1]' must lie between -1e+30 and 1e+30; got -1e+308",
+        ),
+        (
+            {"x": [2**53 + 1]},
+            dict[str, Any],
+            f"'a.b.x[0]' must lie between -{2**53} and {2**53}; got {2**53 + 1}",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_in_one_sentence(value: Any, hint: Any, sentence: str) -> None:

@@ -142,9 +142,32 @@ def damage_record(split: RawSplit, output: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
+def change_record(split: RawSplit, output: Path) -> None:
+    """As a bad block of a disk may: still JSON, of the same source and the same PNG."""
+    path = output / ".toy_train.records" / "1.png.json"
+    record = json.loads(path.read_bytes())
+    record["segments"][0]["category_id"] = 11
+    path.write_text(json.dumps(record))
+
+
+def lose_entry_of_record(split: RawSplit, output: Path) -> None:
+    path = output / ".toy_train.records" / "1.png.json"
+    record = json.loads(path.read_bytes())
+    del record["image"], record["segments"]
+    path.write_text(json.dumps(record))
+
+
 @pytest.mark.parametrize(
     "change",
-    [rewrite_source, rewrite_source_of_equal_size_and_time, lose_png, damage_png, damage_record],
+    [
+        rewrite_source,
+        rewrite_source_of_equal_size_and_time,
+        lose_png,
+        damage_png,
+        damage_record,
+        change_record,
+        lose_entry_of_record,
+    ],
 )
 def test_only_the_changed_image_is_converted_again(
     split: RawSplit, tmp_path: Path, written: list[str], change: Callable[[RawSplit, Path], None]

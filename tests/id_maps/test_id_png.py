@@ -121,6 +121,16 @@ def test_an_unknown_filter_names_its_row() -> None:
         decode_id_png(data)
 
 
+@pytest.mark.parametrize("content", [b"", b"name", b"name\0", b"name\0\5"])
+def test_whatever_pillow_stumbles_over_is_damage(content: bytes) -> None:
+    data = _png(Image.fromarray(_rgb(_id_maps()[2])).quantize(4))
+    chunk = b"iCCP" + content
+    damaged = data[:33] + struct.pack(">I", len(content)) + chunk
+    damaged += struct.pack(">I", zlib.crc32(chunk)) + data[33:]
+    with pytest.raises(PngError, match=r"damaged PNG: \S"):
+        decode_id_png(damaged)
+
+
 def test_other_files_are_refused() -> None:
     for data in (b"", b"GIF89a", b"\x89PNG\r\n\x1a\n"):
         with pytest.raises(PngError):

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -275,6 +277,32 @@ def test_killed_run_continues_with_the_images_not_finished(images: Path, tmp_pat
     for path in sorted(whole.rglob("*")):
         if path.is_file():
             assert (output / path.relative_to(whole)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record.pop("image"),
+        lambda record: record["annotation"].update(segments_info=[]),
+        lambda record: record["image"].update(height="48"),
+        lambda record: record.pop("seal"),
+    ],
+)
+def test_an_image_whose_record_was_changed_is_done_again(
+    images: Path, tmp_path: Path, damage: Callable[[dict[str, Any]], Any]
+) -> None:
+    output, items = tmp_path / "out", list_images(images)
+    predict_folder(make_predictor(), items, output)
+    path = output / "records" / "a.json"
+    sound, joined = path.read_bytes(), (output / "panoptic.json").read_bytes()
+    record = json.loads(sound)
+    damage(record)
+    path.write_text(json.dumps(record))
+    counts: list[tuple[int, int]] = []
+    predict_folder(make_predictor(), items, output, on_start=lambda *n: counts.append(n))
+    assert counts == [(1, 2)]
+    assert path.read_bytes() == sound
+    assert (output / "panoptic.json").read_bytes() == joined
 
 
 def test_run_that_wants_more_results_does_the_images_again(images: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import resource
 import select
 import shutil
 import signal
+import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +29,9 @@ from tests.support.memory import forget_peak, memory_status
 MAX_MEMORY = 2_000_000_000
 SECONDS_PER_CASE = 30
 RIGHT, REFUSED = "right", "refused"
-FAILURES = ("traceback", "unnamed", "wrong", "outside", "ran code", "hang", "memory", "ended")
+FAILURES = (
+    "traceback", "unnamed", "chatter", "wrong", "outside", "ran code", "hang", "memory", "ended",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,14 @@ class StageRun:
         code: exit code; None if an exception left it.
         output, errors: of its streams.
         error: the last lines of the traceback.
+        chatter: what libraries in C wrote past Python, to the descriptor of stderr itself.
     """
 
     code: int | None
     output: str
     errors: str
     error: str = ""
+    chatter: str = ""
 
 
 def run_stage(main: Callable[[Sequence[str]], int], arguments: Sequence[object]) -> StageRun:
@@ -153,14 +158,34 @@ def run_stage(main: Callable[[Sequence[str]], int], arguments: Sequence[object])
     output, errors = io.StringIO(), io.StringIO()
     error = ""
     code: int | None = None
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+    with (
+        _written_to_stderr() as chatter,
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
         try:
             code = main([str(argument) for argument in arguments])
         except SystemExit as stop:  # Of argparse.
             code = int(stop.code or 0)
         except BaseException:
             error = _last_lines(traceback.format_exc())
-    return StageRun(code, output.getvalue(), errors.getvalue(), error)
+    return StageRun(code, output.getvalue(), errors.getvalue(), error, chatter[0])
+
+
+@contextlib.contextmanager
+def _written_to_stderr() -> Iterator[list[str]]:
+    """The list holds what was written to descriptor 2, once the block is left."""
+    found = [""]
+    real = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield found
+        finally:
+            os.dup2(real, 2)
+            os.close(real)
+            file.seek(0)
+            found[0] = file.read().decode(errors="replace")
 
 
 def _last_lines(text: str) -> str:
@@ -205,6 +230,8 @@ class Sandbox:
             return Verdict("outside", passed_header, ", ".join(sorted(strange))[:300])
         if run.code is None or "Traceback" in run.errors:
             return Verdict("traceback", passed_header, run.error or run.errors[-300:])
+        if run.chatter or "Warning: " in run.errors:
+            return Verdict("chatter", passed_header, (run.chatter or run.errors)[-300:])
         if run.code == 0:
             return Verdict(RIGHT, passed_header)
         message = run.errors + run.output

@@ -55,9 +55,11 @@ def test_progress_tells_the_step_the_numbers_and_the_time_left(tmp_path: Path, c
         (b"", []),
         (b'{"step": 1}\n{"st', [1]),
         ('{"step": 1, "a": "\u2028"}\n{"step": 2, "b": "ß'.encode()[:-1], [1]),
+        (b'{"step": 1}\n{}\n7\n{"step": null}\n{"step": 2.0}\n{"step": true}\n{"step": 3}', [1, 3]),
+        (b"[" * 100_000 + b'\n{"step": 2}', [2]),
     ],
 )
-def test_a_log_that_was_cut_short_is_read_to_its_last_whole_line(
+def test_a_log_that_was_cut_short_or_damaged_is_read_without_what_is_no_record(
     tmp_path: Path, content: bytes, steps: list[int]
 ) -> None:
     (tmp_path / "log.jsonl").write_bytes(content)

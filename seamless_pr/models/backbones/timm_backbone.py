@@ -21,6 +21,7 @@ from seamless_pr.models.backbones.norm_replacement import (
     trace,
 )
 from seamless_pr.models.backbones.stage_extras import StageExtras, add_extras
+from seamless_pr.structures.faults import first_line
 
 STRIDES = (4, 8, 16, 32)
 SUPPORTED_FAMILIES = "BatchNorm + ReLU families (resnet, resnext, res2net, regnet, ...)"
@@ -156,9 +157,10 @@ def _check_name(name: str) -> None:
 def _create(name: str, timm_options: dict[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=False, features_only=True, **timm_options)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # timm's networks raise whatever an option leads them to.
         raise ValueError(
-            f"timm cannot make backbone '{name}' with the options {timm_options}: {error}; "
+            f"timm cannot make backbone '{name}' with the options {timm_options}: "
+            f"{first_line(error)}; "
             "see timm.list_models() for the names"
         ) from error
 
