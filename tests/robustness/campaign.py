@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Protocol
+
+import torch
 
 from tests.robustness.map_kinds import IdPngs, LabelPictures, Photographs
 from tests.robustness.sandbox import Sandbox, Tally, Verdict, run_cases
@@ -73,6 +77,18 @@ def working_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def clean_process() -> Iterator[Executor]:
+    """A process that has imported the library and done nothing else.
+
+    Cases run in forks of it: what this process holds in memory, they would inherit, and it would
+    count as theirs.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, torch.set_num_threads, (1,)) as process:
+        yield process
 
 
 def run_part(part: Part, folder: Path, num_cases: int, seed: int) -> Tally:

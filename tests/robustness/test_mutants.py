@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.robustness.campaign import PARTS, Part, run_part, working_folder
-from tests.robustness.sandbox import MAX_MEMORY, REFUSED, RIGHT, Verdict, run_cases
+from tests.robustness.sandbox import (
+    MAX_MEMORY,
+    REFUSED,
+    RIGHT,
+    Sandbox,
+    Tally,
+    Verdict,
+    run_cases,
+    run_stage,
+)
 
 # Another run of the tests may try other cases: SEAMLESS_PR_ROBUSTNESS_SEED=1000 pytest ...
 SEED = int(os.environ.get("SEAMLESS_PR_ROBUSTNESS_SEED", "0"))
@@ -32,6 +43,32 @@ def test_damaged_input_is_used_rightly_or_refused_by_name(
     assert tally.count == part.num_quick == tally.outcomes[RIGHT] + tally.outcomes[REFUSED]
     assert 3 * tally.num_passed_header >= tally.count, "a mutator that only breaks headers is a toy"
     assert tally.highest_memory < MAX_MEMORY
+
+
+def test_memory_of_other_tests_is_not_counted(clean_process: Executor) -> None:
+    held = np.ones(1_500_000_000, np.uint8)
+    tally = clean_process.submit(_idle_tally).result()
+    assert tally.outcomes[RIGHT] == tally.count == 2
+    assert tally.highest_memory < MAX_MEMORY / 2 < held.nbytes
+
+
+def _idle_tally() -> Tally:
+    tally = Tally()
+    for seed, verdict in run_cases(lambda _: Verdict(RIGHT), range(2), "idle"):
+        tally.add(seed, verdict)
+    return tally
+
+
+def test_what_a_library_in_c_writes_is_told(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "box")
+    sandbox.watch()
+    for write, outcome in (
+        (lambda: os.write(2, b"libpng error: bad adaptive filter value"), "chatter"),
+        (lambda: print("x.py:9: UserWarning: Truncated File Read", file=sys.stderr), "chatter"),
+        (lambda: print("error: a.png is damaged", file=sys.stderr), RIGHT),
+    ):
+        run = run_stage(lambda _, write=write: (write() and 0) or 0, [])
+        assert sandbox.judge(run, ["a.png"], True).outcome == outcome
 
 
 def test_a_case_that_hangs_ends_or_fills_the_memory_is_told_and_the_next_one_runs(

@@ -19,7 +19,7 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from seamless_pr.pipelines import predict, train, wanted_predictor
+from seamless_pr.pipelines import predict, prepare, train, wanted_predictor
 from seamless_pr.training.trainer import Trainer
 from seamless_pr.weights.detectron2 import read_zoo_file
 from seamless_pr.weights.seamseg_snapshot import read_classes, read_snapshot
@@ -34,7 +34,7 @@ from tests.robustness.mutators import (
     damage_zip,
 )
 from tests.robustness.sandbox import REFUSED, RIGHT, Sandbox, StageRun, Verdict, run_stage
-from tests.support.panoptic_files import write_png
+from tests.support.panoptic_files import write_cityscapes, write_png
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 from tests.support.tiny_run import tiny_run_values, write_tiny_data
 
@@ -196,9 +196,10 @@ def _save(trainer: Trainer, path: Path) -> dict[str, Any]:
 
 
 class RunFolders:
-    """What earlier runs of predict and train left, damaged before they are given again."""
+    """What earlier runs of predict, prepare and train left, damaged before they are given again."""
 
     name = "run folders"
+    stages = ("predict", "prepare", "train")
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -212,7 +213,8 @@ class RunFolders:
         self.config = sandbox.inputs / "config.yaml"
         self.config.write_text(yaml.safe_dump(values))
         self.kept = sandbox.root / "kept"
-        for name in ("predict", "train"):
+        write_cityscapes(sandbox.inputs / "cityscapes", {"val": ("ulm_000000_000001",)})
+        for name in self.stages:
             self.sandbox.watch()
             assert self._run(name).code == 0
             shutil.copytree(sandbox.output, self.kept / name)
@@ -221,19 +223,28 @@ class RunFolders:
         images, output = self.sandbox.inputs / "images", self.sandbox.output
         if name == "train":
             return run_stage(train.main, ["--config", self.config, "--output", output])
+        if name == "prepare":
+            return run_stage(
+                prepare.main,
+                ["cityscapes", "--root", self.sandbox.inputs / "cityscapes", "--splits", "val",
+                 "--output", output, "--workers", "1"],
+            )  # fmt: skip
         with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: self.predictor):
             return run_stage(
                 predict.main, ["--weights", "W", "--images", images, "--output", output]
             )
 
     def case(self, random: Random) -> Verdict:
-        name = random.choice(("predict", "train"))
+        name = random.choice(self.stages)
         self.sandbox.watch()
         shutil.copytree(self.kept / name, self.sandbox.output)
         files = sorted(
             path
             for path in self.sandbox.output.rglob("*")
-            if path.is_file() and "tensorboard" not in path.parts and path.suffix != ".png"
+            if path.is_file()
+            and "tensorboard" not in path.parts
+            # That a PNG of predict is whole, its record does not say.
+            and (path.suffix != ".png" or name == "prepare")
         )
         path = random.choice(files)
         _damage(path, random)
@@ -243,7 +254,23 @@ class RunFolders:
         verdict = self.sandbox.judge(run, names, passed_header=True)
         if verdict.outcome not in (RIGHT, REFUSED):
             return Verdict(verdict.outcome, True, f"{path.name}: {verdict.detail}")
+        if verdict.outcome == RIGHT and (other := self._other_results(name)):
+            return Verdict("wrong", True, f"{path.name}: other {', '.join(other)}")
         return verdict
+
+    def _other_results(self, name: str) -> list[str]:
+        """Results that differ from those of the undisturbed run."""
+        # Those of a training are compared by the kills; weights of any value are sound here.
+        patterns = {"predict": ("panoptic.json",), "prepare": ("*.json", "*/*.png"), "train": ()}
+        kept = self.kept / name
+        names = [
+            path.relative_to(kept) for pattern in patterns[name] for path in kept.glob(pattern)
+        ]
+        return [
+            str(name)
+            for name in sorted(names)
+            if (kept / name).read_bytes() != (self.sandbox.output / name).read_bytes()
+        ]
 
 
 def _damage(path: Path, random: Random) -> None:

@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from seamless_pr.files import write_json, write_whole
-from tests.robustness.campaign import PARTS, run_part, working_folder
+from tests.robustness.campaign import PARTS, clean_process, run_part, working_folder
 from tests.robustness.kills import PIPELINES, kill_pipeline
 from tests.robustness.large_files import LARGE_CASES, run_large
 from tests.robustness.sandbox import FAILURES, REFUSED, RIGHT
@@ -43,9 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="kinds or pipelines")
     parser.add_argument("--store", default=str(STORED_RESULT), help="result; empty: nowhere")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    with working_folder() as folder:
-        result = measure(folder, options)
+    with working_folder() as folder, clean_process() as process:
+        result = measure(process, folder, options)
     if options.store:
         write_json(options.store, result)
         write_whole(PAGE, page(result).encode())
@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Everything that was asked for; prints a line for each kind."""
+def measure(process: Executor, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was asked for, in forks of a clean process; prints a line for each kind."""
 
     def is_wanted(name: str) -> bool:
         return not options.only or name in options.only
@@ -68,7 +68,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     for part in PARTS:
         if is_wanted(part.name):
             count = max(1, round(options.share * part.num_full))
-            tally = run_part(part, folder / part.name.replace(" ", "_"), count, options.seed)
+            place = folder / part.name.replace(" ", "_")
+            tally = process.submit(run_part, part, place, count, options.seed).result()
             inputs.append(
                 {
                     "name": part.name,
@@ -85,13 +86,14 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     for name in PIPELINES:
         if is_wanted(name):
             moments = max(1, round(options.share * NUM_MOMENTS))
-            killed = kill_pipeline(
+            killed = process.submit(
+                kill_pipeline,
                 name,
                 folder / f"kills_{name}",
                 every_rename=max(1, round(1 / options.share)),
                 num_moments=moments,
                 seed=options.seed,
-            )
+            ).result()
             kills.append(
                 {
                     "name": name,
@@ -102,9 +104,9 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                 }
             )
             _say(name, kills[-1])
-    for case in LARGE_CASES:
+    for index, case in enumerate(LARGE_CASES):
         if is_wanted("large"):
-            large.append(run_large(case, folder / "large"))
+            large.append(process.submit(run_large, index, folder / "large").result())
             _say(case.name, large[-1])
     return {
         "seed": options.seed,
