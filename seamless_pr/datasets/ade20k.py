@@ -167,7 +167,8 @@ def panoptic_from_pictures(
     stuff_map = np.where(is_thing[class_map], 0, class_map).astype(np.int32)
     category_of = {value: value - 1 for value in range(NUM_CLASSES + 1)}
     is_object = numbers > 0
-    class_of = np.zeros(max(_instance_class_ids()) + 1, np.int32)
+    # Of every byte: where there is no object, the picture may say anything.
+    class_of = np.zeros(256, np.int32)
     class_of[list(_instance_class_ids())] = list(_instance_class_ids().values())
     thing_ids = (class_of[instance_classes] + 1) * FIRST_OBJECT_ID + numbers
     id_map = np.where(is_object, thing_ids, stuff_map).astype(np.int32)

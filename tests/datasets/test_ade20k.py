@@ -64,6 +64,13 @@ def test_things_lie_over_stuff_and_the_rest_of_a_thing_class_is_void(tmp_path: P
     assert id_map.tolist() == [[1, 9003, 1, 0], [4, 8001, 8002, 0], [8001, 8001, 0, 0]]
 
 
+def test_where_there_is_no_object_the_instance_class_says_nothing(tmp_path: Path) -> None:
+    write(tmp_path)
+    expected = convert(tmp_path).read_bytes()
+    write(tmp_path, instances=np.where(NUMBERS > 0, INSTANCES, 255).astype(np.uint8))
+    assert convert(tmp_path).read_bytes() == expected
+
+
 def test_stated_areas_are_those_before_things_cover_stuff(tmp_path: Path) -> None:
     write(tmp_path)
     convert(tmp_path)

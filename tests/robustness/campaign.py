@@ -87,8 +87,14 @@ def clean_process() -> Iterator[Executor]:
     count as theirs.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, torch.set_num_threads, (1,)) as process:
+    with ProcessPoolExecutor(1, context, _begin) as process:
         yield process
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    # The workers of stages too are forks, as when a user starts them, whatever started this one.
+    multiprocessing.set_start_method("fork", force=True)
 
 
 def run_part(part: Part, folder: Path, num_cases: int, seed: int) -> Tally:

@@ -71,7 +71,7 @@ def run_large(index: int, folder: Path) -> dict[str, Any]:
         return sandbox.judge(work(), [path.name], passed_header=True)
 
     ((_, verdict),) = run_cases(judged, [0], case.name)
-    path = Path(noted.read_text())
+    path = Path(noted.read_text()) if noted.is_file() else noted
     size = path.stat().st_size if path.is_file() else 0
     assert size < 1_000_000, (case.name, size)
     is_failure = verdict.outcome not in (RIGHT, REFUSED)
