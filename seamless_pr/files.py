@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
@@ -218,6 +218,17 @@ def check_writable(folder: Path, num_bytes: int, content: str) -> None:
     if free < num_bytes:
         room = f"{free / 1e6:.1f} MB are free, {content} takes {num_bytes / 1e6:.1f} MB"
         raise _named(OSError(errno.ENOSPC, f"No space left on device ({room})"), folder)
+
+
+def check_written(paths: Iterable[Path]) -> None:
+    """Finds out at the end of the work whether somebody removed files of it meanwhile.
+
+    Raises:
+        WriteError: names the first one that has gone.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise _named(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), path)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from seamless_pr.datasets.panoptic_records import (
 )
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 from seamless_pr.datasets.remote_files import file_state
-from seamless_pr.files import write_json
+from seamless_pr.files import check_written, write_json
 from seamless_pr.id_maps.id_png_files import write_id_png
 from seamless_pr.input_files import read_json
 from seamless_pr.parallel import ItemMap, map_in_processes
@@ -93,6 +93,7 @@ def convert_split(
     Raises:
         FaultyDataError: everything that is wrong with the folder and with any annotation, in one
             list. Images that are right are kept for the next run.
+        WriteError: the disk is full, or somebody removed PNGs meanwhile.
     """
     png_dir, records_dir = output / split.name, output / f".{split.name}.records"
     json_path, manifest_path = output / f"{split.name}.json", manifest_of(output, split.name)
@@ -136,6 +137,7 @@ def convert_split(
         for result in results
         if result.annotation is not None
     }
+    check_written(png_dir / annotation.file_name for annotation in dataset.annotations)
     write_json(manifest_path, make_manifest(split, CONVERSION_VERSION, dataset, checksums))
     write_panoptic_json(json_path, dataset, indent=split.json_indent)
     num_kept = sum(result.was_kept for result in results)

@@ -58,7 +58,7 @@ from seamless_pr.evaluation.tables import (
     write_table,
     write_tables,
 )
-from seamless_pr.files import write_json
+from seamless_pr.files import check_written, write_json
 from seamless_pr.metrics.ap_rules import MORE_AP_RULES
 from seamless_pr.metrics.segment_matching import PQ_RULES
 from seamless_pr.parallel import ItemMap
@@ -269,8 +269,10 @@ def _write(
     written: list[str],
 ) -> None:
     """Writes what was asked for, and adds a line for each to `written`."""
+    results: list[Path] = []
     if options.output is not None:
-        written.append(f"everything in {write_evaluation_json(values, options.output)}")
+        results.append(write_evaluation_json(values, options.output))
+        written.append(f"everything in {results[0]}")
         write_tables(values, options.output)
     if options.report:
         # Brings what draws and what fills templates, which scoring does without.
@@ -285,7 +287,9 @@ def _write(
             on_note=written.append,
             **work,
         )
+        results.append(page)
         written.append(f"report in {page}")
+    check_written(results)
 
 
 def show_cross_check(values: dict[str, Any], options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from seamless_pr.datasets.raw_splits import (
     held_out_ids,
     measured_segments,
 )
+from seamless_pr.files import WriteError
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from tests.support.panoptic_files import CATEGORIES, write_png
@@ -181,6 +183,27 @@ def test_only_the_changed_image_is_converted_again(
     for name, content in files_below(tmp_path / "fresh").items():
         if "records" not in name:
             assert files_below(tmp_path / "out")[name] == content
+
+
+@pytest.mark.parametrize("last", [1, NUM_IMAGES - 1])
+def test_an_output_that_is_removed_meanwhile_is_told_with_advice_that_works(
+    split: RawSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: list[str], last: int
+) -> None:
+    write = conversion.write_id_png
+
+    def write_after_somebody_cleaned_up(path: Path, id_map: np.ndarray) -> None:
+        if len(written) == last:
+            shutil.rmtree(tmp_path / "out")
+        write(path, id_map)
+
+    monkeypatch.setattr(conversion, "write_id_png", write_after_somebody_cleaned_up)
+    with pytest.raises(WriteError, match=r"cannot write .*0\.png: .*removed meanwhile: .* again"):
+        convert(split, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.json"))
+    monkeypatch.setattr(conversion, "write_id_png", write)
+    convert(split, tmp_path / "out")
+    convert(split, tmp_path / "fresh")
+    assert files_below(tmp_path / "out") == files_below(tmp_path / "fresh")
 
 
 def test_a_file_that_was_only_touched_is_kept(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,31 @@ def test_results_that_cannot_be_written_are_shown(
     captured = capsys.readouterr()
     assert "mean IoU" in captured.out
     assert "error: cannot write" in captured.err
+
+
+@pytest.mark.parametrize("step", ["evaluation", "write_tables"])
+def test_an_output_that_is_removed_meanwhile_is_whole_or_told_with_advice_that_works(
+    files: PanopticFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: str,
+) -> None:
+    output, work = files.folder / "output", getattr(evaluate, step)
+    arguments = files.arguments("--output", str(output), "--workers", "1")
+
+    def work_while_somebody_cleans_up(*given: Any) -> Any:
+        shutil.rmtree(output, ignore_errors=True)
+        return work(*given)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(evaluate, step, work_while_somebody_cleans_up)
+        code = evaluate.main(arguments)
+    told = capsys.readouterr().err
+    assert code == (step == "write_tables")
+    assert ("evaluation.json" in told and "give the same command again" in told) == bool(code)
+    assert evaluate.main(arguments) == 0
+    names = {path.name for path in output.iterdir()}
+    assert {"evaluation.json", "summary.md", "classes.csv"} <= names
 
 
 def test_tables_are_written_beside_the_result(files: PanopticFiles) -> None:
