@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seamless_pr.build.networks import build_network
 from seamless_pr.config.networks import (
@@ -25,6 +26,8 @@ from seamless_pr.config.networks import (
     TwoBranchSettings,
 )
 from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.instances import rpn
+from seamless_pr.models.instances.rpn import RPNOutput, rpn_losses
 from seamless_pr.models.networks.network import PixelNormalization
 from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.structures.features import Features
@@ -224,6 +227,34 @@ def solo_settings(golden: Mapping[str, Tensor], **changes: Any) -> SoloV2Setting
     return SoloV2Settings(scale_ranges=ranges, **changes)
 
 
+@contextmanager
+def larger_by_the_last_bit(network: nn.Module) -> Iterator[None]:
+    kept = [parameter.detach().clone() for parameter in network.parameters()]
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1 + 2**-23)
+    yield
+    with torch.no_grad():
+        for parameter, before in zip(network.parameters(), kept, strict=True):
+            parameter.copy_(before)
+
+
+def check_as_far_as_rounding(
+    golden: Mapping[str, Tensor], rounded: Mapping[str, Tensor], exact: Mapping[str, Tensor]
+) -> None:
+    """Golden numbers are as far from float64 as ours of float32, after the last bit of all weights
+    has changed.
+
+    For networks in which rounding decides where deformable layers read.
+    """
+    for name, found in exact.items():
+        expected = golden[name].double()
+        by_rounding, golden_distance = (
+            float((x.double() - found).square().mean()) ** 0.5 for x in (rounded[name], expected)
+        )
+        assert golden_distance < 2 * by_rounding, name
+
+
 def box_target(boxes: Tensor, classes: Tensor, image_size: tuple[int, int]) -> PanopticTarget:
     """A target whose boxes are given, and not those of masks: golden objects overlap."""
     target = PanopticTarget(
@@ -252,6 +283,36 @@ def image_per_object(features: Features, count: int) -> Features:
     """The features of one image, as those of `count` images."""
     levels = tuple(level.expand(count, -1, -1, -1) for level in features.levels)
     return Features(levels, features.strides)
+
+
+def check_levels(
+    case: MMDetCase,
+    output: RPNOutput,
+    anchors: Sequence[Tensor],
+    target: PanopticTarget,
+    settings: RPNSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What each level of anchors has in both losses of the proposal head."""
+    golden, sizes = case.golden, case.batch().image_sizes
+    sample, found, count, first = rpn.sample_matches, [], 0, 0
+    for level in anchors:
+        last = first + len(level)
+
+        def of_level(*arguments, first=first, last=last):
+            rows = sample(*arguments)
+            return tuple(row[(row >= first) & (row < last)] for row in rows)
+
+        monkeypatch.setattr(rpn, "sample_matches", of_level)
+        losses = rpn_losses(output, anchors, [target], sizes, settings, [torch.Generator()])
+        found.append([loss.total.item() for loss in losses.values()])
+        count += losses["rpn_box"].count
+        first = last
+    monkeypatch.undo()
+    objectness, boxes = (torch.tensor(found, dtype=torch.float64) / count).unbind(1)
+    for name, sums in (("cls", objectness), ("bbox", boxes)):
+        expected = golden[f"train_loss_rpn_{name}_levels"]
+        torch.testing.assert_close(sums, expected, rtol=5e-4, atol=1e-6)
 
 
 def check_gradients(case: MMDetCase, network: TwoBranchNet, tolerance: float = 1e-3) -> None:
