@@ -1,4 +1,4 @@
-"""Measures what each backbone, neck and mask head costs for one image, and prints that section of
+"""Measures what each backbone, neck and head costs for one image, and prints that section of
 docs/model_size.md.
 
 Processor time of one thread, all parts in one run, the least of some passes; weights are random and
@@ -25,6 +25,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from seamless_pr.build.configs import load_config
 from seamless_pr.build.networks import build_network
 from seamless_pr.config.networks import (
     BalancedPyramidSettings,
@@ -38,8 +39,13 @@ from seamless_pr.config.networks import (
     TwoBranchSettings,
 )
 from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.instances.branch import InstanceBranch
+from seamless_pr.models.instances.solo_head import SoloOutput
+from seamless_pr.models.instances.solov2 import SoloV2, mask_probs
+from seamless_pr.models.instances.two_stage import ProposingBranch
 from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.structures.features import Features
+from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.kinds import Kinded
 from seamless_pr.structures.settings import (
@@ -53,6 +59,7 @@ ROOT = Path(__file__).parents[2]
 STORED = ROOT / "docs/results/part_costs.json"
 IMAGE_SIZE = (256, 256)
 NUM_BOXES = 20
+NUM_PROPOSALS = 1000
 GIGA = 1e9
 
 FINE = {"num_train_points": 576, "subdivision_points": 4900, "start_size": 52, "output_size": 416}
@@ -85,6 +92,14 @@ HEADS: Mapping[str, Kinded] = {
     "winner's PointRend, 416x416": PointRendSettings(
         mask=WINNER_COARSE, points=PointSettings(num_levels=5, **FINE)
     ),
+}
+# By configs of 3D-FUTURE.
+BRANCHES: Mapping[str, str] = {
+    "Mask R-CNN": "ablation_mask_rcnn_r50",
+    "PointRend": "pointrend_x101",
+    "PointRend, widest heads": "pointrend_res2net101_bfp2_roi10",
+    "HTC, boxes of 12x12, masks of 32x32, not scored": "htc_res2net101",
+    "SOLOv2, deformable v2": "solov2_x101",
 }
 
 # Beside a backbone or neck that is measured alone.
@@ -174,23 +189,65 @@ def costs(passes: int = 2) -> Iterator[tuple[str, str, Cost]]:
         branch = network(backbone, neck, settings).instances
         run = mask_run(branch.masks, Features(levels, strides))
         yield "masks", name, measured(branch.masks, run, passes)
+    for name, config in BRANCHES.items():
+        settings = branch_settings(config)
+        branch = network(backbone, neck, settings).instances
+        run = branch_run(branch, Features(levels, strides))
+        yield "branch", name, measured(branch, run, passes)
+
+
+def branch_settings(config: str) -> Kinded:
+    changes = ["model.instances.mask_scoring=false"] if config.startswith("htc") else []
+    model = load_config(ROOT / f"configs/future3d/{config}.yaml", changes).model
+    settings: Kinded = model.instances
+    return settings
+
+
+def random_boxes(count: int) -> Tensor:
+    corners = torch.rand(count, 2) * 100
+    return torch.cat([corners, corners + 30 + 120 * torch.rand(count, 2)], dim=1)
 
 
 def mask_run(masks: nn.Module, features: Features) -> Callable[[], object]:
-    corners = torch.rand(NUM_BOXES, 2) * 100
-    boxes = torch.cat([corners, corners + 30 + 120 * torch.rand(NUM_BOXES, 2)], dim=1)
     things: Tensor = torch.arange(NUM_BOXES) % 34
-    instances = [Instances(torch.ones(NUM_BOXES), things, boxes)]
+    instances = [Instances(torch.ones(NUM_BOXES), things, random_boxes(NUM_BOXES))]
     return lambda: masks.add_masks(features, instances, IMAGE_SIZE)
 
 
-HEADINGS = {"backbone": "backbone", "neck": "neck", "masks": f"masks of {NUM_BOXES} boxes"}
+def branch_run(branch: InstanceBranch, features: Features) -> Callable[[], object]:
+    """All that a branch computes, of as many objects as if its weights were trained."""
+    if isinstance(branch, SoloV2):
+        return lambda: masks_of_cells(branch.head(features.levels))
+    assert isinstance(branch, ProposingBranch)
+    batch = ImageBatch.from_images([torch.zeros(3, *IMAGE_SIZE, dtype=torch.uint8)])
+    proposals, things = [random_boxes(NUM_PROPOSALS)], torch.arange(NUM_BOXES) % 34
+    instances = [Instances(torch.ones(NUM_BOXES), things, random_boxes(NUM_BOXES))]
+
+    def run() -> object:
+        branch.score_anchors(features)
+        branch.score_boxes(features, batch, proposals)
+        return branch.add_masks(features, batch, instances)
+
+    return run
+
+
+def masks_of_cells(output: SoloOutput) -> Tensor:
+    kernels = output.kernels[0][0].flatten(1)[:, :NUM_BOXES].t()
+    return mask_probs(kernels, output.mask_features[0])
+
+
+HEADINGS = {
+    "backbone": "backbone",
+    "neck": "neck",
+    "masks": f"masks of {NUM_BOXES} boxes",
+    "branch": f"whole branch: {NUM_PROPOSALS} proposals, if any, and {NUM_BOXES} masks",
+}
 
 
 def section(stored: Mapping[str, Any]) -> str:
     """The section of docs/model_size.md."""
     lines = [
-        "## Backbones, necks and mask heads beside each other",
+        "## Backbones, necks and heads beside each other",
         "",
         f"One image of {IMAGE_SIZE[0]}x{IMAGE_SIZE[1]}, {NUM_BOXES} boxes, 34 classes (3D-FUTURE);",
         "measured by `tools/measure/part_costs.py`. Deformable layers count as plain ones with",

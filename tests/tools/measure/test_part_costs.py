@@ -24,6 +24,6 @@ def test_a_deformable_layer_counts_as_a_plain_one_and_its_offsets():
 def test_the_page_holds_the_stored_numbers_of_every_part():
     stored = json.loads(tool.STORED.read_text(encoding="utf-8"))
     names = [row["name"] for row in stored["parts"]]
-    assert names == [*tool.BACKBONES, *tool.NECKS, *tool.HEADS]
+    assert names == [*tool.BACKBONES, *tool.NECKS, *tool.HEADS, *tool.BRANCHES]
     page = (tool.ROOT / "docs/model_size.md").read_text(encoding="utf-8")
     assert tool.section(stored) in page, "run tools/measure/count_parameters.py"
