@@ -70,8 +70,9 @@ configuration is read off the weights: nothing is asked about pixel order, strid
 """
 MMDETECTION = """Mask R-CNN, Panoptic FPN, PointRend, HTC and SOLOv2 (also of its authors) of
 versions 1 to 3 on ResNet, ResNeXt or Res2Net with FPN or BFP, for COCO, Cityscapes or 3D-FUTURE.
-The configuration is read off the weights; what it cannot show can be overridden, such as
-model.instances.average_masks=false for HTC trained with version 3.
+The configuration is read off the weights, order and scale of pixels and the "caffe" style off the
+text beside them; what neither shows can be overridden, such as model.instances.average_masks=false
+for HTC trained with version 3.
 """
 MASKFORMER = """MaskFormer and both per-pixel baselines on ResNet (R50, R101, R101c) and Swin (T, S,
 B, L). The configuration is read off the weights. ADE20K-Full and COCO-Stuff-10K have no table here:

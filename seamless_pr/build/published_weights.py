@@ -33,7 +33,13 @@ from seamless_pr.weights.maskformer import (
 from seamless_pr.weights.maskformer_config import maskformer_config_values
 from seamless_pr.weights.mmdetection import fit_mmdetection_weights
 from seamless_pr.weights.mmdetection_config import config_values
-from seamless_pr.weights.tensor_files import read_tensors
+from seamless_pr.weights.mmdetection_inputs import TheirInputs
+from seamless_pr.weights.tensor_files import (
+    read_pickled,
+    read_tensors,
+    stored_config,
+    tensors_of,
+)
 
 # Weights inside the folder of a Hugging Face repository, the safe form first.
 REPOSITORY_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -65,12 +71,16 @@ def import_detectron2(source: Path, output: Path, overrides: Sequence[str] = ())
 
 def import_mmdetection(source: Path, output: Path, overrides: Sequence[str] = ()) -> str:
     """Checkpoint of mmdetection, versions 1 to 3 -> weights file; otherwise as above."""
-    tensors = read_tensors(source)
-    config = _config(config_values(tensors), source, overrides)
+    content = {} if source.suffix == ".safetensors" else read_pickled(source)
+    tensors = tensors_of(content, source) if content else read_tensors(source)
+    inputs = TheirInputs.told_by(stored_config(content))
+    config = _config(config_values(tensors, inputs), source, overrides)
     label_space = load_label_space(config.data.label_space)
-    return _written(
-        source, output, config, label_space, lambda ours: fit_mmdetection_weights(tensors, ours)
-    )
+
+    def fit(ours: Weights) -> tuple[dict[str, Tensor], KeyReport]:
+        return fit_mmdetection_weights(tensors, ours, reads_bgr=inputs.reads_bgr)
+
+    return _written(source, output, config, label_space, fit)
 
 
 def import_maskformer(

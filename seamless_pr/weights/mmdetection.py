@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seamless_pr.weights.key_report import BATCH_COUNTER, KeyReport, fit_keys
 
+_FIRST_LAYERS = ("trunk.backbone.conv1.weight", "trunk.backbone.conv1.0.weight")
 _STEM = re.compile(r"stem\.(\d)\.")
 # The last norm of a stem of three convolutions stands outside of it in the other layout.
 _STEM_PARTS = {"7": "bn1."}
@@ -250,7 +251,7 @@ def our_tensor(our_key: str, tensor: Tensor, source_version: int) -> Tensor:
 
 
 def fit_mmdetection_weights(
-    tensors: Mapping[str, Tensor], network: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor], network: Mapping[str, Tensor], *, reads_bgr: bool = False
 ) -> tuple[dict[str, Tensor], KeyReport]:
     """Weights of a checkpoint of mmdetection, or of SOLOv2's authors, for one of our networks.
 
@@ -259,6 +260,7 @@ def fit_mmdetection_weights(
     Args:
         tensors: names and tensors of the file.
         network: `state_dict` of the network.
+        reads_bgr: the first convolution sees blue first; ours sees red first.
 
     Returns:
         A complete state dict, and the report, to be checked by the caller.
@@ -270,9 +272,10 @@ def fit_mmdetection_weights(
         if counts_batches or not name.endswith(BATCH_COUNTER)
     }
     source_version = version(weights)
-    return fit_keys(
-        weights,
-        network,
-        naming(weights),
-        lambda key, tensor: our_tensor(key, tensor, source_version),
-    )
+
+    def our_values(key: str, tensor: Tensor) -> Tensor:
+        if reads_bgr and key in _FIRST_LAYERS:
+            return tensor.flip(1)
+        return our_tensor(key, tensor, source_version)
+
+    return fit_keys(weights, network, naming(weights), our_values)

@@ -9,11 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from seamless_pr.weights.mmdetection import naming, version
+from seamless_pr.weights.mmdetection_inputs import TheirInputs
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
-_STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
 # Above any share: crowd regions are no reason to leave anchors and proposals out.
 _NO_CROWD_RULE = 2.0
 _NO_DATA = {"json": "not known to imported weights", "images": "not known to imported weights"}
@@ -38,13 +37,19 @@ _SEMANTICS = {
 _PANOPTIC_FUSION = {"semantic_things": "void", "stuff_area_pixels": 4096, "score_threshold": 0.6}
 
 
-def config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def config_values(
+    tensors: Mapping[str, Tensor], inputs: TheirInputs | None = None
+) -> dict[str, Any]:
     """A config, as nested values, that rebuilds the network of a checkpoint of mmdetection.
 
     Backbone, neck, branch, widths, version and dataset are read off the names and shapes; the rest
     is what the stock configurations of that version have in common (version 1: those of the
     3D-FUTURE winner). HTC's masks are the mean of all heads', as in versions 1 and 2. Panoptic FPN
     lays its objects as there, but for their suppression between classes, which is left out.
+
+    Args:
+        tensors: names and tensors of the file.
+        inputs: what it reads; None: RGB with ImageNet's statistics, as most do.
 
     Raises:
         ValueError: another architecture, or a number of classes of no known dataset.
@@ -65,17 +70,19 @@ def config_values(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
             "(Cityscapes, 3D-FUTURE, COCO)"
         )
     label_space, (shortest, longest) = _DATASETS[num_things]
+    inputs = inputs or TheirInputs()
+    backbone = _backbone(shapes, is_official="backbone.bn1.weight" in tensors)
     model: dict[str, Any] = {
         "kind": "two_branch",
-        "backbone": _backbone(shapes, is_official="backbone.bn1.weight" in tensors),
+        "backbone": backbone | {"stride_in_1x1": inputs.stride_in_1x1},
         "norm_act": {"kind": "fixed_batch_norm", "slope": 0.0},
         "head_norm_act": {"kind": "bias", "slope": 0.0},
         "neck": _neck(shapes),
         "instances": instances,
         "fusion": {"mask_threshold_included": not is_first and instances["kind"] != "solov2"},
         "size_divisor": 32,
-        "pixel_mean": _MEAN,
-        "pixel_std": _STD,
+        "pixel_mean": tuple(value / 255 for value in inputs.mean),
+        "pixel_std": tuple(value / 255 for value in inputs.std),
     }
     if "semantics.head.predictor.weight" in shapes:
         model |= {"semantics": _SEMANTICS, "fusion": model["fusion"] | _PANOPTIC_FUSION}

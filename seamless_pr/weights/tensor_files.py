@@ -73,7 +73,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             raise ValueError(
                 f"{path} is not a complete safetensors file: {error}; copy it again"
             ) from error
-    content = read_pickled(path)
+    return tensors_of(read_pickled(path), path)
+
+
+def tensors_of(content: Any, path: str | Path) -> dict[str, Tensor]:
+    """`read_tensors` for what `read_pickled` has returned."""
     for key in _NESTING_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -91,6 +95,13 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"{', '.join(others[:5]) or 'none'} hold something else"
         )
     return dict(content)
+
+
+def stored_config(content: Any) -> str:
+    """The configuration in a checkpoint of mmdetection, as text; "" if there is none."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    texts = [meta.get(key) for key in ("cfg", "config")] if isinstance(meta, Mapping) else []
+    return next((text for text in texts if isinstance(text, str)), "")
 
 
 class PassedOver:
