@@ -15,6 +15,7 @@ from seamless_pr.id_maps.segments import measure_segments
 from seamless_pr.inference.tile_grid import TileGrid
 from seamless_pr.inference.tile_labels import TileLabels
 from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_segmentation import Segment
 
 # Codes of a strip: void, stuff classes by train id + 1, then things.
 FIRST_THING = LabelSpace.IGNORE_TRAIN_ID + 1
@@ -191,3 +192,41 @@ def _place(
     codes = np.where(tile.things > 0, tile.things + (first - 1), 0)
     labels[wins] = codes[wins]
     ranks[wins] = rank[wins]
+
+
+def final_segments(
+    things: ThingTable, measures: Measures, space: LabelSpace, smallest_stuff: float
+) -> tuple[NDArray[np.int32], list[tuple[Segment, tuple[int, int, int, int]]]]:
+    """What the codes of a joined image are, after its last strip.
+
+    Args:
+        things: of all tiles.
+        measures: of all strips.
+        space: classes.
+        smallest_stuff: pixels below which a stuff class becomes void.
+
+    Returns:
+        Table from codes to segment ids; and the segments, things first as in the maps of images
+        that are seen whole, with their boxes (x0, y0, x1, y1).
+    """
+    joined = Measures({}, {})
+    scores: dict[int, float] = {}
+    for code, area in measures.areas.items():
+        root = things.root(code) if code >= FIRST_THING else code
+        joined.merge(root, area, measures.boxes[code])
+    for index, score in enumerate(things.scores):
+        root = things.root(FIRST_THING + index)
+        scores[root] = max(score, scores.get(root, 0.0))
+    table = np.zeros(FIRST_THING + len(things), np.int32)
+    segments: list[tuple[Segment, tuple[int, int, int, int]]] = []
+    for root in sorted(joined.areas, key=lambda code: (code < FIRST_THING, code)):
+        is_stuff, area = root < FIRST_THING, joined.areas[root]
+        if root == LabelSpace.VOID_SEGMENT_ID or (is_stuff and area < smallest_stuff):
+            continue
+        table[root] = len(segments) + 1
+        train_id = root - 1 if is_stuff else things.train_id(root)
+        score = 1.0 if is_stuff else scores[root]
+        segments.append((Segment(len(segments) + 1, train_id, area, score), joined.boxes[root]))
+    for index in range(len(things)):
+        table[FIRST_THING + index] = table[things.root(FIRST_THING + index)]
+    return table, segments

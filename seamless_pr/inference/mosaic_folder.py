@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any
 
@@ -18,28 +17,16 @@ from seamless_pr.datasets.windows import RowReader, open_rows
 from seamless_pr.id_maps.png_strips import IdPngWriter
 from seamless_pr.inference.folders import ImageOutcome, write_image
 from seamless_pr.inference.image_list import ImageItem
-from seamless_pr.inference.mosaic import FIRST_THING, Measures, ThingTable, join_tiles
+from seamless_pr.inference.mosaic import Measures, ThingTable, final_segments, join_tiles
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
-from seamless_pr.inference.tile_grid import TileGrid
+from seamless_pr.inference.tile_grid import TileGrid, Tiling
 from seamless_pr.inference.tile_labels import TileLabels, label_tile, min_stuff_area
 from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_segmentation import Segment
 
 # Pixels of tiles -> their labels, in the same order.
 LabelTiles = Callable[[Iterable[Tensor]], Iterator[TileLabels]]
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How large images are cut.
-
-    Attributes:
-        size: side of a tile in pixels of the file.
-        overlap: pixels that neighbours share, at least.
-    """
-
-    size: int
-    overlap: int
 
 
 def label_mosaics(
@@ -101,7 +88,8 @@ def _label_mosaic(
             top += len(strip)
             heights.append(len(strip))
         smallest = min_stuff_area(predictor.network, image.size)
-        table, segments_info = _final_segments(things, measures, space, smallest)
+        table, segments = final_segments(things, measures, space, smallest)
+        segments_info = [_coco_segment(segment, box, space) for segment, box in segments]
         codes.seek(0)
         with folder.writing_strips(item, image.size, segments_info, source) as file:
             writer = IdPngWriter(file, image.size)
@@ -125,38 +113,15 @@ def _read_strips(
         yield np.frombuffer(data, np.int32).reshape(height, width)
 
 
-def _final_segments(
-    things: ThingTable, measures: Measures, space: LabelSpace, smallest_stuff: float
-) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
-    """Table from codes to segment ids, and what COCO says about each segment."""
-    joined = Measures({}, {})
-    scores: dict[int, float] = {}
-    for code, area in measures.areas.items():
-        root = things.root(code) if code >= FIRST_THING else code
-        joined.merge(root, area, measures.boxes[code])
-    for index, score in enumerate(things.scores):
-        root = things.root(FIRST_THING + index)
-        scores[root] = max(score, scores.get(root, 0.0))
-    table = np.zeros(FIRST_THING + len(things), np.int32)
-    segments_info: list[dict[str, Any]] = []
-    # Things first, as in the maps of images that are seen whole.
-    for root in sorted(joined.areas, key=lambda code: (code < FIRST_THING, code)):
-        is_stuff = root < FIRST_THING
-        if root == LabelSpace.VOID_SEGMENT_ID or (is_stuff and joined.areas[root] < smallest_stuff):
-            continue
-        table[root] = len(segments_info) + 1
-        x0, y0, x1, y1 = joined.boxes[root]
-        train_id = root - 1 if is_stuff else things.train_id(root)
-        segments_info.append(
-            {
-                "id": len(segments_info) + 1,
-                "category_id": space.categories[train_id].category_id,
-                "area": joined.areas[root],
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "iscrowd": 0,
-                "score": 1.0 if is_stuff else round(scores[root], SCORE_DIGITS),
-            }
-        )
-    for index in range(len(things)):
-        table[FIRST_THING + index] = table[things.root(FIRST_THING + index)]
-    return table, segments_info
+def _coco_segment(
+    segment: Segment, box: tuple[int, int, int, int], space: LabelSpace
+) -> dict[str, Any]:
+    x0, y0, x1, y1 = box
+    return {
+        "id": segment.segment_id,
+        "category_id": space.categories[segment.train_id].category_id,
+        "area": segment.area,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "iscrowd": 0,
+        "score": round(segment.score or 0.0, SCORE_DIGITS),
+    }

@@ -13,6 +13,34 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Tiling:
+    """How large images are cut.
+
+    Attributes:
+        size: side of a tile in pixels of the file.
+        overlap: pixels that neighbours share, at least.
+    """
+
+    size: int
+    overlap: int
+
+    @classmethod
+    def of(cls, size: int, overlap: int | None) -> Tiling:
+        """Fills in the overlap.
+
+        Raises:
+            ValueError: the overlap is not smaller than the tile.
+        """
+        overlap = size // 4 if overlap is None else overlap
+        if not 0 <= overlap < size:
+            raise ValueError(
+                f"tiles of {size} pixels cannot overlap by {overlap}; give an overlap from 0 to "
+                f"{max(0, size - 1)}"
+            )
+        return cls(size, overlap)
+
+
+@dataclass(frozen=True)
 class Axis:
     """Tiles along one side of an image.
 

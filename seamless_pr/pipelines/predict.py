@@ -55,11 +55,14 @@ from seamless_pr.inference.folders import ImageOutcome, predict_folder
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.inference.predictor import AMP_TYPES, Predictor
+from seamless_pr.inference.tile_grid import Tiling
 from seamless_pr.pipelines.ray_support import add_ray_option, uses_ray
 from seamless_pr.pipelines.stage import ExitCode, Stage
 from seamless_pr.pipelines.wanted_predictor import (
     add_network_options,
+    add_tile_options,
     check_network_options,
+    check_tile_options,
     load_wanted_predictor,
 )
 from seamless_pr.progress import Progress
@@ -98,18 +101,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"larger images are listed as failed (default: {MAX_PIXELS})",
     )
-    parser.add_argument(
-        "--tile",
-        type=int,
-        metavar="SIZE",
-        help="label images of any size in tiles of SIZE x SIZE pixels of the file and join them",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=int,
-        metavar="PIXELS",
-        help="that neighbouring tiles share at least (default: a quarter of --tile)",
-    )
+    add_tile_options(parser)
     parser.add_argument("--overlays", action="store_true", help="also write coloured pictures")
     parser.add_argument(
         "--instances", action="store_true", help="also write instances.json with scores, for AP"
@@ -174,19 +166,11 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Fills in the overlap; refuses what tiles cannot do, and what networks cannot."""
+    """Refuses what tiles cannot do, and what networks cannot."""
     check_network_options(parser, options)
+    check_tile_options(parser, options)
     if options.tile is None:
-        if options.overlap is not None:
-            parser.error("--overlap is of tiles: give --tile, too")
         return
-    if options.overlap is None:
-        options.overlap = options.tile // 4
-    if not 0 <= options.overlap < options.tile:
-        parser.error(
-            f"tiles of {options.tile} pixels cannot overlap by {options.overlap}; give --overlap "
-            f"from 0 to {max(0, options.tile - 1)}"
-        )
     for option in ("instances", "overlays"):
         if getattr(options, option):
             parser.error(f"tiles make panoptic maps alone: leave out --{option}")
@@ -196,7 +180,7 @@ def predict_mosaics(
     predictor: Predictor, items: Sequence[ImageItem], options: argparse.Namespace
 ) -> FolderSummary:
     """Predicts images of any size, tile by tile."""
-    from seamless_pr.inference.mosaic_folder import Tiling, label_mosaics
+    from seamless_pr.inference.mosaic_folder import label_mosaics
 
     predictor.check_tiles(options.tile)
     tiling = Tiling(options.tile, options.overlap)

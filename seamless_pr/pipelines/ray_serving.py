@@ -17,6 +17,8 @@ APPLICATION = "seamless_pr"
 NETWORKS, COUNTS = "Panoptic", "Counts"
 TOKEN_VARIABLE = "SEAMLESS_PR_TOKEN"
 PUSH_SECONDS = 1.0
+# Neither a line for each request, nor one for each time that counts are told.
+LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 # Of the address itself, pages and metrics, beside the images that may wait.
 OTHER_REQUESTS = 64
 # One arena of the C library for all threads: what a thread frees, the next one finds.
@@ -54,7 +56,8 @@ class PanopticReplica:
         """Loads a network; the first one opens the service.
 
         Args:
-            network: `weights`, and arguments of `load_predictor`.
+            network: `weights`, and arguments of `load_predictor`; `tile` and `overlap`, pixels, for
+                images that are seen in tiles.
         """
         load = partial(_load, network)
         if self._service is not None:
@@ -120,11 +123,16 @@ class PanopticReplica:
 
 def _load(network: Mapping[str, Any]) -> Any:
     from seamless_pr.inference.cpu_memory import keep_freed_memory
+    from seamless_pr.inference.tile_grid import Tiling
+    from seamless_pr.inference.tiled_predictor import TiledPredictor
     from seamless_pr.integrations.predictors import load_predictor
     from seamless_pr.serving.warm_up import warm_up
 
     arguments = dict(network)
+    tile, overlap = arguments.pop("tile", None), arguments.pop("overlap", None)
     predictor = load_predictor(arguments.pop("weights"), **arguments)
+    if tile:
+        predictor = TiledPredictor(predictor, Tiling.of(tile, overlap))
     if predictor.device.type == "cpu":
         keep_freed_memory()
     warm_up(predictor)

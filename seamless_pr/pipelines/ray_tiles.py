@@ -54,7 +54,7 @@ def tiling_on_cluster(options: argparse.Namespace) -> Iterator[LabelTiles]:
 
     Raises:
         OSError: from the labelling, when a worker dies again and again.
-        ValueError: from the labelling, when this machine alone has not the GPU that is asked for.
+        ValueError: this machine alone has not the GPU that is asked for.
     """
     import ray
 
@@ -62,8 +62,6 @@ def tiling_on_cluster(options: argparse.Namespace) -> Iterator[LabelTiles]:
 
     def label_tiles(tiles: Iterable[Tensor]) -> Iterator[TileLabels]:
         if not networks:
-            count, resources = network_resources(options, ray.cluster_resources())
-            check_gpus(resources)
             print(f"{count} networks for tiles, each with {in_words(resources)}", flush=True)
             retries = {"max_restarts": TASK_RETRIES, "max_task_retries": TASK_RETRIES}
             actor_options: dict[str, Any] = {**retries, **resources}
@@ -82,6 +80,9 @@ def tiling_on_cluster(options: argparse.Namespace) -> Iterator[LabelTiles]:
 
     wanted = (options.workers or 1) * options.cpus_per_worker
     with ray_cluster(wanted_cpus=wanted):
+        # Before the first image, of which it is no fault.
+        count, resources = network_resources(options, ray.cluster_resources())
+        check_gpus(resources)
         try:
             yield label_tiles
         finally:

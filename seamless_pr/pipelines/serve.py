@@ -11,6 +11,9 @@ examples:
   python pipelines/serve.py --weights W --replicas 4 --device cuda --batch-size 8 --amp bf16 \\
       --host 0.0.0.0 --token-file token.txt
 
+  # large photos at their own resolution, tile by tile
+  python pipelines/serve.py --weights W --tile 1024 --overlap 256 --max-pixels 200000000
+
   # ask it
   curl --data-binary @photo.jpg "http://127.0.0.1:8000/v1/panoptic?format=overlay" -o labelled.jpg
 
@@ -31,6 +34,7 @@ from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.pipelines.paths import absolute
 from seamless_pr.pipelines.ray_support import ray_cluster
 from seamless_pr.pipelines.stage import Stage
+from seamless_pr.pipelines.wanted_predictor import add_tile_options, check_tile_options
 from seamless_pr.serving.limits import MIB, ServingLimits
 
 LOOPBACK = "127.0.0.1"
@@ -65,6 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--amp", choices=tuple(AMP_TYPES), default="none", help="16-bit arithmetic (default: none)"
     )
+    add_tile_options(parser)
     _add_limits(parser)
     parser.add_argument(
         "--token-file",
@@ -127,7 +132,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuses what could not be served."""
+    """Fills in the overlap; refuses what could not be served."""
+    check_tile_options(parser, options)
     if options.replicas < 1 or options.cpus_per_replica < 1 or options.batch_size < 1:
         parser.error("--replicas, --cpus-per-replica and --batch-size must be at least 1")
     if not 0 < options.port < 65536:
@@ -154,7 +160,7 @@ def run(options: argparse.Namespace) -> None:
     predictor.check_device()
     on_gpu = predictor.device.type == "cuda"
     del predictor
-    from seamless_pr.pipelines.ray_serving import APPLICATION, application
+    from seamless_pr.pipelines.ray_serving import APPLICATION, LOGGING, application
 
     with ray_cluster(wanted_cpus=options.replicas * options.cpus_per_replica):
         serve.start(
@@ -163,10 +169,14 @@ def run(options: argparse.Namespace) -> None:
                 "port": options.port,
                 "request_timeout_s": options.timeout + PATIENCE_SECONDS,
             },
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
+            logging_config=LOGGING,
         )
         try:
-            serve.run(application(arguments(options, token, on_gpu)), name=APPLICATION)
+            serve.run(
+                application(arguments(options, token, on_gpu)),
+                name=APPLICATION,
+                logging_config=LOGGING,
+            )
             print(f"the page is at http://{options.host}:{options.port}/ (Ctrl-C ends it)")
             if options.host != LOOPBACK and not token:
                 print("whoever reaches this address may use it; --token-file asks for a token")
@@ -179,6 +189,7 @@ def run(options: argparse.Namespace) -> None:
 def arguments(options: argparse.Namespace, token: str, on_gpu: bool) -> dict[str, Any]:
     """What `application` builds a server from."""
     actor = {"num_cpus": options.cpus_per_replica, "num_gpus": 1 if on_gpu else 0}
+    tiles = {"tile": options.tile, "overlap": options.overlap} if options.tile else {}
     return {
         "limits": _limits(options),
         "token": token,
@@ -190,6 +201,7 @@ def arguments(options: argparse.Namespace, token: str, on_gpu: bool) -> dict[str
             "overrides": options.overrides,
             "batch_size": options.batch_size,
             "amp": options.amp,
+            **tiles,
         },
         "deployment": {"num_replicas": options.replicas, "ray_actor_options": actor},
     }

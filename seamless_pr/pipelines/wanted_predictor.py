@@ -7,6 +7,7 @@ import re
 
 from seamless_pr.build.ensemble import load_ensemble
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.inference.tile_grid import Tiling
 from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.integrations.transformers import PREFIX
 from seamless_pr.structures.label_space import LabelSpace
@@ -69,6 +70,34 @@ def check_network_options(parser: argparse.ArgumentParser, options: argparse.Nam
             f"an ensemble pools networks with an instance or a semantic branch, {PREFIX} names one "
             "with queries: predict with it alone"
         )
+
+
+def add_tile_options(parser: argparse.ArgumentParser) -> None:
+    """--tile and --overlap."""
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="SIZE",
+        help="label images of any size in tiles of SIZE x SIZE pixels of the file and join them",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        metavar="PIXELS",
+        help="that neighbouring tiles share at least (default: a quarter of --tile)",
+    )
+
+
+def check_tile_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Fills in the overlap, or refuses it."""
+    if options.tile is None:
+        if options.overlap is not None:
+            parser.error("--overlap is of tiles: give --tile, too")
+        return
+    try:
+        options.overlap = Tiling.of(options.tile, options.overlap).overlap
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def load_wanted_predictor(

@@ -184,6 +184,7 @@ def _answers() -> dict[int | str, dict[str, Any]]:
         401: "no token, or a wrong one",
         403: "a URI that this server does not read",
         406: "no such format",
+        408: "it did not come to its end in time",
         413: "too many bytes or pixels",
         422: "not an image",
         503: "too many images wait; Retry-After says when to come again",

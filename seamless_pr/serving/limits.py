@@ -38,7 +38,7 @@ class ServingLimits:
         max_pixels: of a picture; asked of its header, before anything is decoded.
         max_images: in a request.
         max_waiting: images in the hands of a replica; more are answered with 503.
-        seconds: of a request, from its last byte to its answer.
+        seconds: of a request, from its last byte to its answer; and from its first to its last.
         uri_prefixes: beginnings of the URIs that clients may name, up to a slash; none: no URI.
     """
 

@@ -85,7 +85,7 @@ class PanopticService:
         started, status = time.perf_counter(), 500
         try:
             with self._places(1):
-                photos = await read_photos(request, self.limits)
+                photos = await self._received(request)
                 started = time.perf_counter()
                 with self._places(len(photos) - 1):
                     answer = await asyncio.wait_for(
@@ -105,6 +105,18 @@ class PanopticService:
             ) from error
         finally:
             self.counts.request(status, time.perf_counter() - started)
+
+    async def _received(self, request: Any) -> Sequence[Photo]:
+        """The images of a request; a client that is slow to send holds no place for long."""
+        try:
+            return await asyncio.wait_for(read_photos(request, self.limits), self.limits.seconds)
+        except asyncio.TimeoutError as error:
+            raise RequestRefusedError(
+                408,
+                f"the request did not come to its end within {self.limits.seconds:g} s; send it "
+                "again, or a smaller one",
+                {"Connection": "close"},
+            ) from error
 
     async def _labelled(self, photos: Sequence[Photo], answer_format: str) -> Answer:
         space = self.predictor.label_space

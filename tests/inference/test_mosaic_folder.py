@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from seamless_pr.datasets.coco_results import to_coco
 from seamless_pr.datasets.windows import open_rows
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.inference.folders import predict_folder
 from seamless_pr.inference.image_list import list_images
-from seamless_pr.inference.mosaic_folder import Tiling, label_mosaics
+from seamless_pr.inference.mosaic_folder import label_mosaics
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.inference.tile_grid import Tiling
+from seamless_pr.inference.tiled_predictor import TiledPredictor
 from tests.support.color_network import BLUE, GREEN, RED, ColorNetwork
 
 
@@ -105,3 +108,24 @@ def test_an_image_that_cannot_be_read_is_recorded(tmp_path):
 
     summary = predict_folder(predictor, list_images(str(path)), tmp_path / "out", label=label)
     assert "broken.png" in summary.failures[0][1]
+
+
+def test_pixels_in_memory_are_labelled_in_tiles_as_a_file_is(tmp_path):
+    path = tmp_path / "panorama.png"
+    cv2.imwrite(str(path), panorama(300, 450)[..., ::-1])
+    ids, infos = predicted(path, tmp_path / "tiled", size=160, overlap=40)
+    network = ColorNetwork()
+    predictor = TiledPredictor(Predictor(network, shortest_side_pixels=64), Tiling(160, 40))
+    segmentation = predictor(path)
+    assert network.batches == [(1, 160, 160)] * 12
+    assert np.array_equal(segmentation.id_map.numpy(), ids)
+    found = to_coco(segmentation)[1]
+    assert found == infos
+    assert {"tile_pixels": 160, "overlap_pixels": 40}.items() <= predictor.describe().items()
+
+
+def test_an_image_smaller_than_a_tile_is_one_tile():
+    network = ColorNetwork()
+    predictor = TiledPredictor(Predictor(network, shortest_side_pixels=64), Tiling(160, 40))
+    assert predictor(panorama(60, 90)).image_size == (60, 90)
+    assert network.batches == [(1, 60, 90)]

@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 import yaml
 
-from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.images import read_image
 from seamless_pr.id_maps.id_png import decode_id_png
+from seamless_pr.inference.predictor import Predictor
+from seamless_pr.inference.tile_grid import Tiling
+from seamless_pr.inference.tiled_predictor import TiledPredictor
+from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.pipelines import predict
 from seamless_pr.street_scenes.dataset import draw_street_scene
 from tests.support.color_server import as_file
 from tests.support.http_server import ask
+from tests.support.hugging_face import NUM_LABELS, save_tiny
 from tests.support.load import NO_ANSWER, Load
 from tests.support.processes import kill_one, wait_until
 from tests.support.ray_head import RayHead, free_ports, ray_head
@@ -28,6 +32,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/clusters/serve.yaml"
 SECONDS = 300
+APPLICATIONS = "/api/serve/applications/"
+BOTH = "RUNNING 2"
 
 
 @dataclass
@@ -46,29 +52,45 @@ class Deployment:
     address: str
     config: dict[str, Any]
 
+    @property
+    def panoptic(self) -> dict[str, Any]:
+        """The replicas' part of the config."""
+        return self.config["applications"][0]["deployments"][0]
+
     def deploy(self, weights: Path) -> None:
         """`serve deploy` of the config with these weights."""
-        self.config["applications"][0]["deployments"][0]["user_config"]["weights"] = str(weights)
+        self.panoptic["user_config"]["weights"] = str(weights)
         file = self.folder / "serve.yaml"
         file.write_text(yaml.safe_dump(self.config))
         code, output = self.head.call("serve", "deploy", str(file))
         assert code == 0, output
 
-    def weights(self) -> str:
-        """The digest of the weights of a replica; empty while there is none."""
+    def change(self, **of_panoptic: Any) -> None:
+        """Changes the replicas' part of the config in a moment, as `serve deploy` does."""
+        self.panoptic.update(of_panoptic)
+        reply = self.head.ask(APPLICATIONS, json.dumps(self.config).encode(), method="PUT")
+        assert reply.status == 200, reply.body
+
+    def network(self) -> dict[str, Any]:
+        """What a replica says of its network; empty while there is none."""
         try:
             reply = ask(f"{self.address}v1/model")
-            return reply.json()["network"]["weights_sha256"] if reply.status == 200 else ""
+            return reply.json()["network"] if reply.status == 200 else {}
         except OSError:
-            return ""
+            return {}
+
+    def all_have(self, network: Predictor) -> bool:
+        """Whether replicas have this network and are at rest; asks each of them some times."""
+        wanted = network.describe().items()
+        return all(wanted <= self.network().items() for _ in range(6)) and self.status() == BOTH
 
     def status(self) -> str:
-        """Of the application, as `serve status` says."""
-        code, output = self.head.call("serve", "status")
-        assert code == 0, output
-        (application,) = yaml.safe_load(output)["applications"].values()
-        panoptic = application["deployments"].get("Panoptic", {"replica_states": {}})
-        running = panoptic["replica_states"].get("RUNNING", 0)
+        """Of the application, and the number of its replicas at work."""
+        reply = self.head.ask(APPLICATIONS)
+        assert reply.status == 200, reply.body
+        (application,) = reply.json()["applications"].values()
+        replicas = application["deployments"].get("Panoptic", {}).get("replicas", [])
+        running = sum(replica["state"] == "RUNNING" for replica in replicas)
         return f"{application['status']} {running}"
 
 
@@ -104,7 +126,7 @@ def deployment(
         folder = tmp_path_factory.mktemp("deployment")
         deployed = Deployment(head, folder, f"http://127.0.0.1:{port}/", config)
         deployed.deploy(weights[0])
-        wait_until(lambda: deployed.status() == "RUNNING 2", SECONDS, "two replicas")
+        wait_until(lambda: deployed.status() == BOTH, SECONDS, "two replicas")
         yield deployed
 
 
@@ -141,7 +163,8 @@ def test_a_client_that_asks_once_more_loses_nothing_when_a_replica_dies(
     with Load(f"{deployment.address}v1/panoptic?format=png", bodies, num_clients=4) as load:
         load.until(lambda: load.statuses[200] >= 8)
         assert kill_one(deployment.head.pid, "ServeReplica:seamless_pr:Panoptic")
-        load.until(lambda: deployment.status() == "RUNNING 2", SECONDS)
+        load.until(lambda: deployment.status() != BOTH, SECONDS)
+        load.until(lambda: deployment.status() == BOTH, SECONDS)
     assert load.lost == 0
     # What the dead replica had in its hands fails, and nothing else; nothing is told to wait.
     failed = {status: n for status, n in load.statuses.items() if status != 200}
@@ -155,18 +178,11 @@ def test_weights_are_updated_under_load_without_a_failed_request(
 ) -> None:
     bodies = [photos[0].read_bytes()]
     old, new = (load_predictor(file, "cpu") for file in weights)
-    assert deployment.weights() == old.describe()["weights_sha256"]
-    wanted = new.describe()["weights_sha256"]
+    assert deployment.all_have(old)
     with Load(f"{deployment.address}v1/panoptic?format=png", bodies, num_clients=3) as load:
         load.until(lambda: load.statuses[200] >= 6)
         deployment.deploy(weights[1])
-        load.until(
-            lambda: (
-                {deployment.weights() for _ in range(6)} == {wanted}
-                and deployment.status() == "RUNNING 2"
-            ),
-            SECONDS,
-        )
+        load.until(lambda: deployment.all_have(new), SECONDS)
     assert set(load.statuses) == {200}
     image = read_image(photos[0])
     maps = [predictor(image).id_map.numpy() for predictor in (old, new)]
@@ -178,9 +194,37 @@ def test_weights_are_updated_under_load_without_a_failed_request(
 
 
 def test_strangers_cannot_deploy(deployment: Deployment) -> None:
-    dashboard = deployment.head.variables["RAY_DASHBOARD_ADDRESS"]
-    place = f"{dashboard}/api/serve/applications/"
+    place = deployment.head.variables["RAY_DASHBOARD_ADDRESS"] + APPLICATIONS
     assert ask(place).status in (401, 403)
     told = ask(place, json.dumps({"applications": []}).encode())
     assert told.status in (401, 403, 405)
-    assert deployment.status() == "RUNNING 2"
+    assert deployment.status() == BOTH
+
+
+@pytest.mark.parametrize("kind", ["tiles", "hugging_face"])
+def test_tiles_and_networks_of_others_are_served_as_they_predict(
+    deployment: Deployment, photos: list[Path], weights: list[Path], kind: str, tmp_path: Path
+) -> None:
+    if kind == "tiles":
+        network = {"weights": str(weights[1]), "tile": 48, "overlap": 12}
+        words = ["--weights", network["weights"], "--tile", "48"]
+        wanted = TiledPredictor(load_predictor(weights[1], "cpu"), Tiling(48, 12))
+    else:
+        pytest.importorskip("transformers", reason="pip install transformers")
+        save_tiny("maskformer", tmp_path / "net")
+        five = [{"id": n + 1, "name": str(n), "isthing": n % 2} for n in range(NUM_LABELS)]
+        (tmp_path / "five.json").write_text(json.dumps({"categories": five}))
+        changes = [f"data.label_space={tmp_path / 'five.json'}", "model.fusion.task=semantic"]
+        network = {"weights": f"hf:{tmp_path / 'net'}", "overrides": changes}
+        words = ["--weights", network["weights"], *changes]
+        wanted = load_predictor(network["weights"], "cpu", overrides=changes)
+    deployment.change(user_config={"device": "cpu", "batch_size": 8, **network})
+    wait_until(lambda: deployment.all_have(wanted), SECONDS, "the other network")
+    words = [*words, "--images", str(photos[0].parent), "--device", "cpu"]
+    assert predict.main([*words, "--output", str(tmp_path / "out")]) == 0
+    for photo in photos:
+        reply = ask(f"{deployment.address}v1/panoptic?format=png", photo.read_bytes())
+        assert reply.status == 200, reply.body
+        predicted = decode_id_png((tmp_path / "out/panoptic" / photo.name).read_bytes())
+        assert predicted.any()
+        assert np.array_equal(decode_id_png(reply.body), predicted)

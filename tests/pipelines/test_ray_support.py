@@ -6,15 +6,18 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from seamless_pr.pipelines import evaluate, upload
+from seamless_pr.pipelines.ray_serving import COUNTS, NETWORKS
 from seamless_pr.pipelines.ray_support import lock_own_cluster, uses_ray
 from seamless_pr.pipelines.ray_training import storage_parts
 from seamless_pr.pipelines.stage import ExitCode
 from seamless_pr.pipelines.upload import ROOT
+from seamless_pr.serving.limits import ServingLimits
 
 CLUSTERS = sorted((ROOT / "configs/clusters").glob("*.yaml"))
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -79,6 +82,18 @@ def test_storage_without_a_folder_is_refused(storage: str) -> None:
         storage_parts(storage)
 
 
+def check_serve_config(content: dict[str, Any]) -> None:
+    """Whether Serve knows all of it, and `application` builds what it names."""
+    from ray.serve.schema import ServeDeploySchema
+
+    (application,) = ServeDeploySchema.model_validate(content).applications
+    assert application.import_path == "seamless_pr.pipelines.ray_serving:application"
+    assert [deployment.name for deployment in application.deployments] == [NETWORKS, COUNTS]
+    fields = set(application.args["limits"])
+    assert fields <= set(ServingLimits().to_dict())
+    assert application.deployments[0].user_config["weights"]
+
+
 @pytest.mark.parametrize("path", CLUSTERS, ids=lambda path: path.stem)
 def test_each_cluster_file_is_complete_and_says_how_to_use_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -92,11 +107,12 @@ def test_each_cluster_file_is_complete_and_says_how_to_use_it(path: Path) -> Non
         return
     if content.get("kind") == "RayService":
         assert f"kubectl apply -f configs/clusters/{path.name}" in text
-        assert yaml.safe_load(content["spec"]["serveConfigV2"])["applications"]
+        check_serve_config(yaml.safe_load(content["spec"]["serveConfigV2"]))
         assert content["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
         return
     if "applications" in content:  # deployed for real in test_ray_serving.py
         assert f"serve deploy configs/clusters/{path.name}" in text
+        check_serve_config(content)
         return
     from ray.autoscaler._private.util import prepare_config, validate_config
 

@@ -41,11 +41,20 @@ def test_options_reach_the_replicas() -> None:
     assert arguments["token"] == "sesame"
 
 
+def test_tiles_reach_the_replicas_and_overlap_by_a_quarter() -> None:
+    options = serve.STAGE.parser().parse_args(["--weights", "W", "--tile", "64"])
+    serve.check(serve.STAGE.parser(), options)
+    network = serve.arguments(options, "", on_gpu=False)["network"]
+    assert (network["tile"], network["overlap"]) == (64, 16)
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         (["--replicas", "0"], "must be at least 1"),
         (["--port", "0"], "--port must be 1 to 65535"),
+        (["--overlap", "8"], "give --tile, too"),
+        (["--tile", "8", "--overlap", "8"], "cannot overlap by 8"),
         (["--max-waiting", "0"], "max_waiting must be positive"),
         (["--allow-uris", "file:///data/"], "may not name files of this machine"),
     ],

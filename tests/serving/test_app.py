@@ -214,6 +214,34 @@ def test_a_request_that_takes_too_long_is_told_so_and_leaves_its_place() -> None
     service.close()
 
 
+def test_a_client_that_is_slow_to_send_leaves_its_place() -> None:
+    service = PanopticService(color_predictor(), ServingLimits(max_waiting=1, seconds=2))
+    with http_server(make_app(service)) as address:
+        host = urlsplit(address).netloc
+        connection = http.client.HTTPConnection(host, timeout=20)
+        connection.putrequest("POST", "/v1/panoptic")
+        connection.putheader("Content-Length", "1000")
+        connection.endheaders(b"x")
+        while service.num_waiting < 1:
+            time.sleep(0.01)
+        assert ask(f"{address}v1/panoptic", as_file(flag())).status == 503
+        assert connection.getresponse().status == 408
+        connection.close()
+        assert service.num_waiting == 0
+        assert ask(f"{address}v1/panoptic", as_file(flag())).status == 200
+    service.close()
+
+
+def test_pages_that_are_allowed_may_read_answers_and_no_others() -> None:
+    service = PanopticService(color_predictor())
+    friend, name = "https://example.org", "Access-Control-Allow-Origin"
+    with http_server(make_app(service, allow_origins=[friend])) as address:
+        for origin, allowed in ((friend, friend), ("https://evil.org", None)):
+            reply = ask(f"{address}v1/panoptic", as_file(flag()), {"Origin": origin})
+            assert reply.headers[name] == allowed
+    service.close()
+
+
 def test_with_a_token_strangers_see_the_page_and_nothing_else() -> None:
     service = PanopticService(color_predictor())
     with http_server(make_app(service, token=TOKEN)) as address:

@@ -31,10 +31,11 @@ def ask(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     *,
+    method: str | None = None,
     seconds: float = 60,
 ) -> Reply:
-    """POSTs a body, or GETs without one."""
-    request = urllib.request.Request(address, body, dict(headers or {}))
+    """POSTs a body, or GETs without one, unless the method is given."""
+    request = urllib.request.Request(address, body, dict(headers or {}), method=method)
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:
             return Reply(answer.status, answer.headers, answer.read())

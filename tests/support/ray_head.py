@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.http_server import Reply, ask
 from tests.support.processes import kill_all, wait_until
 from tests.support.ray_token import WITH_TOKEN
 
@@ -55,6 +56,12 @@ class RayHead:
             timeout=SECONDS,
         )
         return done.returncode, done.stdout + done.stderr
+
+    def ask(self, path: str, body: bytes | None = None, *, method: str | None = None) -> Reply:
+        """Asks the dashboard, with the token."""
+        headers = {"Authorization": f"Bearer {self.variables['RAY_AUTH_TOKEN']}"}
+        place = self.variables["RAY_DASHBOARD_ADDRESS"] + path
+        return ask(place, body, headers, method=method)
 
 
 @contextmanager
