@@ -72,14 +72,20 @@ def json_bytes(content: Any) -> bytes:
 
 
 def write_picture(
-    path: str | os.PathLike[str], picture: NDArray[np.uint8], *, sync: bool = True
+    path: str | os.PathLike[str], picture: NDArray[np.unsignedinteger[Any]], *, sync: bool = True
 ) -> None:
-    """Writes [H, W, 3] uint8 RGB as PNG or JPEG, by the extension, whole or not at all."""
+    """Writes a picture as PNG or JPEG, by the extension, whole or not at all.
+
+    Args:
+        path, sync: as in `write_whole`.
+        picture: [H, W, 3] uint8 RGB; or [H, W] grey of 8 bits, or as PNG of 16.
+    """
     import cv2  # Few of those who write files write pictures.
 
     path = Path(path)
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in (".jpg", ".jpeg") else []
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    pixels = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(path.suffix, pixels, options)
     if not done:
         raise ValueError(f"cannot encode a picture of shape {picture.shape} as {path}")
     write_whole(path, data.tobytes(), sync=sync)

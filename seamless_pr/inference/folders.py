@@ -11,9 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from seamless_pr.datasets.images import read_image
@@ -25,6 +27,7 @@ from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFol
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.ops.resize import NetworkSides
 from seamless_pr.structures.instances import Instances
+from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.limits import MAX_PIXELS
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 from seamless_pr.structures.prediction import Prediction
@@ -84,12 +87,14 @@ class LabelledImage:
         segmentation: at the size of the file.
         instances: in pixels of the file; None where they are not to be written.
         original: as in `LoadedImage`.
+        category_ids: [H, W] of 8 or 16 bits; None where they are not to be written.
     """
 
     item: ImageItem
     segmentation: PanopticSegmentation
     instances: Instances | None
     original: Tensor | None
+    category_ids: NDArray[np.unsignedinteger[Any]] | None = None
 
     @property
     def num_pixels(self) -> int:
@@ -103,6 +108,7 @@ def predict_folder(
     *,
     instances: bool = False,
     overlays: bool = False,
+    semantic_pngs: bool = False,
     max_pixels: int = MAX_PIXELS,
     num_threads: int = 2,
     on_start: Callable[[int, int], None] | None = None,
@@ -120,6 +126,8 @@ def predict_folder(
         output: the folder; must be new, empty, or made by the same weights and settings.
         instances: also write `instances.json`, COCO results with run lengths for AP.
         overlays: also write a coloured picture of each image.
+        semantic_pngs: also write `semantic/NAME.png` of each image: the category id of every pixel,
+            255 or, with larger ids, 65535 where there is none.
         max_pixels: larger images are recorded as failures.
         num_threads: threads for reading, and as many for writing.
         on_start: called once with the number of images to do and of those already finished.
@@ -134,7 +142,13 @@ def predict_folder(
     """
     if label is None:
         predictor.check_device()
-    folder = PredictionFolder(output, instances=instances, overlays=overlays, max_pixels=max_pixels)
+    folder = PredictionFolder(
+        output,
+        instances=instances,
+        overlays=overlays,
+        semantic_pngs=semantic_pngs,
+        max_pixels=max_pixels,
+    )
     folder.open(predictor.describe())
     with ThreadPoolExecutor(FINDING_THREADS) as pool:  # Storage may be far away.
         is_finished = list(pool.map(folder.is_finished, items))
@@ -246,15 +260,41 @@ def label_images(
                 yield ImageOutcome(loaded.item, prediction)
                 continue
             instances = _wanted_instances(prediction) if folder.instances else None
-            yield LabelledImage(
-                loaded.item, prediction.require_panoptic(), instances, loaded.original
-            )
+            segmentation = prediction.require_panoptic()
+            classes = None
+            if folder.semantic_pngs:
+                classes = _category_ids(prediction, segmentation.label_space)
+            yield LabelledImage(loaded.item, segmentation, instances, loaded.original, classes)
 
 
 def _wanted_instances(prediction: Prediction) -> Instances:
     if prediction.instances is None:
         raise ValueError("this network finds no instances; leave out --instances")
     return prediction.instances.to("cpu")
+
+
+def _category_ids(
+    prediction: Prediction, label_space: LabelSpace
+) -> NDArray[np.unsignedinteger[Any]]:
+    """The category of every pixel, [H, W], in as few bits as all categories need.
+
+    Pixels of no class have the largest value of these bits, which is no category's.
+    """
+    if prediction.semantic_map is None:
+        raise ValueError("this network names no class of every pixel; leave out --semantic-pngs")
+    ids = [category.category_id for category in label_space.categories]
+    voids = {dtype: np.iinfo(dtype).max for dtype in (np.uint8, np.uint16)}
+    if min(ids) < 0 or max(ids) >= voids[np.uint16]:
+        raise ValueError(
+            f"semantic PNGs hold category ids from 0 to 65534; the network's go from {min(ids)} to "
+            f"{max(ids)}: leave out --semantic-pngs"
+        )
+    dtype = np.uint8 if max(ids) < voids[np.uint8] else np.uint16
+    table = np.array([*ids, voids[dtype]], dtype)
+    found: NDArray[np.unsignedinteger[Any]] = table[
+        prediction.semantic_map.clamp(max=len(ids)).cpu().numpy()
+    ]
+    return found
 
 
 def write_image(labelled: LabelledImage | ImageOutcome, folder: PredictionFolder) -> ImageOutcome:
@@ -265,7 +305,9 @@ def write_image(labelled: LabelledImage | ImageOutcome, folder: PredictionFolder
     overlay = None
     if labelled.original is not None:
         overlay = draw_panoptic(labelled.original, labelled.segmentation)
-    folder.write(labelled.item, labelled.segmentation, labelled.instances, overlay)
+    folder.write(
+        labelled.item, labelled.segmentation, labelled.instances, overlay, labelled.category_ids
+    )
     return ImageOutcome(labelled.item)
 
 

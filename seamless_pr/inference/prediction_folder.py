@@ -56,9 +56,10 @@ class FolderSummary:
 class PredictionFolder:
     """Layout of a prediction folder; names of images follow into its folders, never out of them.
 
-    `run.json` says what made it; `panoptic/NAME.png` and, if wanted, `overlays/NAME.jpg` are the
-    pictures; `records/NAME.json` is written last and makes an image finished, so a run that was
-    killed goes on with the unfinished ones, and any number of workers may write different images.
+    `run.json` says what made it; `panoptic/NAME.png` and, if wanted, `overlays/NAME.jpg` and
+    `semantic/NAME.png` are the pictures; `records/NAME.json` is written last and makes an image
+    finished, so a run that was killed goes on with the unfinished ones, and any number of workers
+    may write different images.
     `join` makes `panoptic.json`, `instances.json` and `errors.jsonl` of the records.
     """
 
@@ -68,6 +69,7 @@ class PredictionFolder:
         *,
         instances: bool,
         overlays: bool,
+        semantic_pngs: bool = False,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         """Names the folder and the results that every image shall have.
@@ -76,11 +78,13 @@ class PredictionFolder:
             root: the folder; `open` creates it.
             instances: keep the instances of each image too.
             overlays: keep a coloured picture of each image too.
+            semantic_pngs: keep the class of every pixel of each image too.
             max_pixels: of an image; larger ones are not read.
         """
         self.root = Path(root)
         self.instances = instances
         self.overlays = overlays
+        self.semantic_pngs = semantic_pngs
         self.max_pixels = max_pixels
 
     @property
@@ -142,10 +146,15 @@ class PredictionFolder:
             return False
         if self.instances and "instances" not in record:
             return False
+        if self.semantic_pngs and not self.semantic_file(item).is_file():
+            return False
         return not self.overlays or self.overlay_file(item).is_file()
 
     def overlay_file(self, item: ImageItem) -> Path:
         return self._result(item, "overlays", "jpg")
+
+    def semantic_file(self, item: ImageItem) -> Path:
+        return self._result(item, "semantic", "png")
 
     def write(
         self,
@@ -153,6 +162,7 @@ class PredictionFolder:
         segmentation: PanopticSegmentation,
         instances: Instances | None = None,
         overlay: NDArray[np.uint8] | None = None,
+        category_ids: NDArray[np.unsignedinteger[Any]] | None = None,
     ) -> None:
         """Writes all results of an image, its record last.
 
@@ -161,6 +171,7 @@ class PredictionFolder:
             segmentation: at the size of the file.
             instances: in pixels of the file; needed when the folder keeps instances.
             overlay: [H, W, 3] uint8 RGB; needed when the folder keeps overlays.
+            category_ids: [H, W] of 8 or 16 bits; needed when the folder keeps semantic PNGs.
 
         Raises:
             WriteError: the disk is full, or somebody removed the folder meanwhile.
@@ -180,6 +191,10 @@ class PredictionFolder:
             if overlay is None:
                 raise ValueError("the folder keeps overlays; give the picture of this image")
             write_picture(self.overlay_file(item), overlay)
+        if self.semantic_pngs:
+            if category_ids is None:
+                raise ValueError("the folder keeps semantic PNGs; give the classes of this image")
+            write_picture(self.semantic_file(item), category_ids)
         write_json(self._record_file(item), sealed(record))
 
     @contextmanager

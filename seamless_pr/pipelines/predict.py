@@ -104,6 +104,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_tile_options(parser)
     parser.add_argument("--overlays", action="store_true", help="also write coloured pictures")
     parser.add_argument(
+        "--semantic-pngs",
+        action="store_true",
+        help="also write semantic/NAME.png, the category id of every pixel; the whole result of "
+        "networks for semantics alone, whose objects are void in the panoptic files",
+    )
+    parser.add_argument(
         "--instances", action="store_true", help="also write instances.json with scores, for AP"
     )
     parser.add_argument(
@@ -171,9 +177,9 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     check_tile_options(parser, options)
     if options.tile is None:
         return
-    for option in ("instances", "overlays"):
-        if getattr(options, option):
-            parser.error(f"tiles make panoptic maps alone: leave out --{option}")
+    for option in ("--instances", "--overlays", "--semantic-pngs"):
+        if getattr(options, option.removeprefix("--").replace("-", "_")):
+            parser.error(f"tiles make panoptic maps alone: leave out {option}")
 
 
 def predict_mosaics(
@@ -259,6 +265,7 @@ def predict(
             options.output,
             instances=options.instances,
             overlays=options.overlays,
+            semantic_pngs=options.semantic_pngs,
             max_pixels=options.max_pixels,
             num_threads=options.threads,
             on_start=on_start,

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,25 @@ from PIL import Image
 from seamless_pr.datasets.coco_panoptic import read_panoptic_json
 from seamless_pr.datasets.verification import verify_dataset
 from seamless_pr.evaluation.evaluate import evaluate
+from seamless_pr.evaluation.semantic_pngs import _read_labels
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.files import WriteError
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.inference import folders, prediction_folder
-from seamless_pr.inference.folders import ImageOutcome, predict_folder, predict_images
+from seamless_pr.inference.folders import (
+    ImageOutcome,
+    _category_ids,
+    predict_folder,
+    predict_images,
+)
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.prediction import Prediction
 from tests.support.color_network import BLUE, GREEN, RED, TOY_SPACE, ColorNetwork
 from tests.support.kills import is_killed, listing
+from tests.support.tiny_maskformer import tiny_per_pixel
 
 
 def write_image(path: Path, height: int = 32, width: int = 64) -> None:
@@ -465,3 +475,48 @@ def test_a_folder_is_seen_at_the_sizes_of_single_images(tmp_path: Path) -> None:
         network = predictor.network
         assert isinstance(network, ColorNetwork)
         assert network.batches == [(1, 16, width)] * 2
+
+
+@pytest.mark.parametrize("step, dtype", [(1, np.uint8), (100, np.uint16)])
+def test_networks_for_semantics_write_the_category_of_every_pixel(
+    images: Path, tmp_path: Path, step: int, dtype: type
+) -> None:
+    network = tiny_per_pixel(queries=False)
+    categories = [
+        replace(category, category_id=7 + step * place)
+        for place, category in enumerate(network.label_space.categories)
+    ]
+    network.label_space = LabelSpace("spread", tuple(categories))
+    predictor = Predictor(network, shortest_side_pixels=32, batch_size=2)
+    items, output = list_images(images), tmp_path / "out"
+    assert predict_folder(predictor, items, output, semantic_pngs=True).failures == ()
+    ids = torch.tensor([category.category_id for category in categories])
+    for item in items:
+        (prediction,) = predictor.predict([item.path])
+        # As the evaluator reads them.
+        found = _read_labels(output / "semantic" / f"{item.name}.png")
+        assert found.dtype == dtype
+        assert prediction.semantic_map is not None
+        assert np.array_equal(found, ids[prediction.semantic_map].numpy())
+    # What is missing is made again.
+    (output / "semantic" / "a.png").unlink()
+    folder = PredictionFolder(output, instances=False, overlays=False, semantic_pngs=True)
+    assert [folder.is_finished(item) for item in items] == [False, True, True]
+
+
+def test_pixels_of_no_class_are_255_and_classes_that_fit_nowhere_are_refused(
+    images: Path, tmp_path: Path
+) -> None:
+    predict_folder(make_predictor(), list_images(images), tmp_path / "out", semantic_pngs=True)
+    (prediction,) = make_predictor().predict([images / "straße" / "b.png"])
+    assert prediction.semantic_map is not None
+    with Image.open(tmp_path / "out" / "semantic" / "straße" / "b.png") as picture:
+        is_void = np.array(picture) == 255
+    assert np.array_equal(is_void, (prediction.semantic_map >= 3).numpy())
+    assert is_void.any()
+    with pytest.raises(ValueError, match="no class of every pixel; leave out --semantic-pngs"):
+        _category_ids(Prediction(), TOY_SPACE)
+    first, *others = TOY_SPACE.categories
+    far = LabelSpace("far", (replace(first, category_id=65535), *others))
+    with pytest.raises(ValueError, match="from 0 to 65534; the network's go from"):
+        _category_ids(prediction, far)

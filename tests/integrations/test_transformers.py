@@ -236,11 +236,13 @@ def test_a_folder_of_photos_is_labelled_in_one_command(folders, tmp_path, capsys
     arguments = ["--weights", f"hf:{base / 'mask2former'}", "--images", str(tmp_path / "photos")]
     arguments += ["--output", str(tmp_path / "out"), "--device", "cpu"]
     arguments += [f"data.label_space={base / 'five.json'}", *THRESHOLDS]
-    assert predict.main([*arguments, "--scales", "0.5", "1", "--flip"]) == 0
+    assert predict.main([*arguments, "--scales", "0.5", "1", "--flip", "--semantic-pngs"]) == 0
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["views"] == [[0.5, False], [0.5, True], [1.0, False], [1.0, True]]
     written = json.loads((tmp_path / "out" / "panoptic.json").read_text())
     assert {entry["image_id"] for entry in written["annotations"]} == {"a", "b"}
+    with Image.open(tmp_path / "out" / "semantic" / "a.png") as picture:
+        assert set(np.unique(np.array(picture))) <= set(range(1, NUM_LABELS + 1))
 
 
 def test_a_folder_is_made_absolute_and_a_repository_stays_a_name(tmp_path, monkeypatch):

@@ -193,6 +193,7 @@ def test_tiles_of_a_small_image_are_the_image_and_of_a_larger_one_its_map(
         (("--tile", "64", "--overlap", "64"), "from 0 to 63"),
         (("--tile", "64", "--instances"), "leave out --instances"),
         (("--tile", "64", "--overlays"), "leave out --overlays"),
+        (("--tile", "64", "--semantic-pngs"), "leave out --semantic-pngs"),
     ],
 )
 def test_what_tiles_cannot_do_is_refused(
