@@ -149,7 +149,7 @@ def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
-def _opencv_pixels(data: bytes, flags: int) -> NDArray[np.generic] | None:
+def _opencv_pixels(data: bytes, flags: int) -> NDArray[np.integer[Any] | np.floating[Any]] | None:
     with quiet_decoding(), suppress(cv2.error):
         return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     return None
