@@ -20,6 +20,7 @@ from seamless_pr.input_files import read_regular
 from seamless_pr.ops.images import pillow_pixels, sixteen_to_eight_bit
 from seamless_pr.structures.limits import MAX_PIXELS
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # What is opened, by its first bytes, whatever the file is called: decoders of other formats are
 # seldom tried ones, and Pillow's for EPS starts another program.
@@ -28,7 +29,7 @@ _BEGINNINGS = (
     b"BM",
     b"GIF8",
     b"\xff\xd8\xff",
-    b"\x89PNG\r\n\x1a\n",
+    _PNG,
     *_TIFF_BEGINNINGS,
 )
 EXIF_ORIENTATION = 0x0112
@@ -175,10 +176,18 @@ def looks_complete(data: bytes) -> bool:
     """
     if data.startswith(b"\xff\xd8"):
         return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-    if data.startswith(b"\x89PNG"):
-        return b"IEND" in data[-64:]
+    if data.startswith(_PNG):
+        return b"IEND" in data[-64:] and _has_whole_chunks(data)
     # Only Pillow takes the first frame of an animation in every release; WebP carries its length.
     return not data.startswith(b"GIF8")
+
+
+def _has_whole_chunks(data: bytes) -> bool:
+    """Whether all chunks of a PNG lie in the file; libpng makes room for what their lengths say."""
+    place = len(_PNG)
+    while place + 8 <= len(data):
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    return place <= len(data)
 
 
 def _decode_with_pillow(data: bytes, path: str | os.PathLike[str]) -> NDArray[np.generic]:

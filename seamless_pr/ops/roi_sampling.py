@@ -67,7 +67,8 @@ def roi_levels(boxes: Tensor, settings: RoISettings) -> Tensor:
     """
     scale = box_area(boxes.float()).sqrt() / settings.canonical_size_pixels
     levels = (settings.canonical_level + (scale + settings.level_epsilon).log2()).floor()
-    return levels.clamp(0, settings.num_levels - 1).long()
+    # Clamped as whole numbers: a box that is not finite has a level as well.
+    return levels.long().clamp(0, settings.num_levels - 1)
 
 
 def pool_rois(

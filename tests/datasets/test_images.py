@@ -12,8 +12,14 @@ from fsspec import filesystem
 from PIL import EpsImagePlugin, Image
 from torch import Tensor
 
-from seamless_pr.datasets.images import FORMATS, read_image, read_label_image
+from seamless_pr.datasets.images import (
+    FORMATS,
+    read_image,
+    read_label_image,
+    read_stored_pixels,
+)
 from seamless_pr.ops.resize import resize_image
+from tests.support.memory import forget_peak, memory_status
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 EXIF_ORIENTATION = 0x0112
@@ -211,6 +217,24 @@ def test_a_picture_that_is_too_large_is_refused_before_it_takes_memory(
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match=r"a\.png has 1000 x 700 pixels, more than 0\.69 million"):
         read_image(tmp_path / "a.png", max_pixels=690_000)
+
+
+@pytest.mark.parametrize("length", [1_500_000_000, 2**31 - 1, 2**32 - 1])
+def test_no_room_is_made_for_a_chunk_that_claims_more_than_the_file_has(
+    tmp_path: Path, length: int
+) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), PICTURE)
+    data = bytearray(path.read_bytes())
+    data[33:37] = length.to_bytes(4, "big")
+    path.write_bytes(data)
+    forget_peak()
+    before = memory_status("VmHWM")
+    # Pillow takes what is there, and its stream of pixels is whole.
+    assert np.array_equal(read_image(path).permute(1, 2, 0).flip(-1), PICTURE)
+    with pytest.raises(ValueError, match=r"a\.png is truncated"):
+        read_stored_pixels(path)
+    assert memory_status("VmHWM") - before < 500_000_000
 
 
 def test_every_sixteen_bit_value_is_rounded_to_the_nearest_eight_bit_one(tmp_path: Path) -> None:

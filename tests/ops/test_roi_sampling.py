@@ -191,3 +191,12 @@ def test_wrong_arguments_name_what_is_possible() -> None:
         pool_rois(pyramid(), [box, box], PADDED_SIZE, replace(SETTINGS, sampler="adaptive"))
     with pytest.raises(ValueError, match="reads 4 levels; got features of 2"):
         pool_rois(pyramid()[:2], [box, box], PADDED_SIZE, SETTINGS)
+
+
+def test_boxes_that_are_not_finite_read_from_a_level_that_there_is() -> None:
+    nan, inf = float("nan"), float("inf")
+    boxes = torch.tensor([[nan] * 4, [0, 0, inf, inf], [0, 0, 1e15, 1e15], [0, 0, 8, 8]])
+    levels = roi_levels(boxes, RoISettings())
+    assert levels.dtype == torch.int64
+    assert ((levels >= 0) & (levels < 4)).all()
+    assert levels[2:].tolist() == [3, 0]
