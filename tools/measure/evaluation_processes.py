@@ -5,10 +5,11 @@
 
 draws street scenes, deforms their ground truth into predictions, and lets each evaluator score the
 same files in a process of its own, in turns: processor time and peak memory of the whole process,
-and the time of a further pair (many pairs less two, over the difference). Medians over the rounds;
-quotients are of one round each, whose processes ran one after the other. All must agree in PQ. The
-result is added to those of other machines in docs/results/, and docs/benchmarks.md shows the ranges
-over all of them. Evaluators that are not installed are left out.
+and the time of a further pair (all files listed several times less all files once, over the
+number of pairs between). Medians over the rounds; quotients are of one round each, whose processes
+ran one after the other. All must agree in PQ. The result is added to those of other machines in
+docs/results/, and docs/benchmarks.md shows the ranges over all of them. Evaluators that are not
+installed are left out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +42,9 @@ STORED_RESULT = ROOT / "docs" / "results" / "evaluation_processes.json"
 MARK = "evaluation processes"
 # Of the small and the large pairs, (height, width).
 SIZES = ((512, 1024), (1024, 2048))
+# So often the files are listed where the time of a further pair is measured: the difference must
+# be large beside what two starts of Python differ by.
+REPEATS = 4
 # What a process runs; the arguments are the two JSON files and their PNG folders.
 OURS = """
 import json, sys
@@ -92,6 +97,12 @@ EVALUATORS = {
 }
 
 
+# The interpreter starts without what other packages have it do at every start, such as the search
+# for packages that are installed to be edited; then the packages of this environment are told.
+START = f"""
+import os, sys
+sys.path.append({sysconfig.get_paths()["purelib"]!r})
+"""
 # The largest memory is asked for inside: what the system reports of an ended process includes that
 # of the one which started it.
 PEAK = """
@@ -120,9 +131,9 @@ def run_process(code: str, arguments: Sequence[str], core: int, bytecode: str) -
         "PYTHONPATH": str(ROOT),
     }
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    pinned = f"import os; os.sched_setaffinity(0, [{core}])\n{code}{PEAK}"
+    pinned = f"{START}os.sched_setaffinity(0, [{core}])\n{code}{PEAK}"
     process = subprocess.Popen(
-        [sys.executable, "-c", pinned, *arguments],
+        [sys.executable, "-S", "-c", pinned, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env=environment,
@@ -151,28 +162,26 @@ class Task:
 
 
 def draw_task(folder: Path, num_pairs: int, size: tuple[int, int]) -> tuple[Task, Task]:
-    """The whole task, and the same with its first two pairs only."""
+    """The task, and the same with each pair listed `REPEATS` times."""
     name = f"{num_pairs} pairs of {size[0]}x{size[1]}"
-    pairs = draw_pairs(folder / "all", num_pairs, size)
-    few = folder / "few"
-    for count, target in ((num_pairs, folder / "all"), (2, few)):
+    once, often = folder / "once", folder / "often"
+    pairs = draw_pairs(once, num_pairs, size)
+    for target, repeats in ((once, 1), (often, REPEATS)):
         target.mkdir(exist_ok=True)
-        images = [
-            {"id": pair.gt["image_id"], "file_name": f"{pair.gt['image_id']}.png"}
-            | dict(zip(("height", "width"), size))
-            for pair in pairs[:count]
-        ]
+        listed = list(enumerate(pairs * repeats))
+        shape = dict(zip(("height", "width"), size))
+        images = [{"id": i, "file_name": pair.gt["file_name"], **shape} for i, pair in listed]
         for side in ("gt", "pred"):
-            annotations = [getattr(pair, side) for pair in pairs[:count]]
+            annotations = [{**getattr(pair, side), "image_id": i} for i, pair in listed]
             content = {"images": images, "annotations": annotations, "categories": categories()}
             write_json(target / f"{side}.json", content)
-            if target == few and not (few / side).exists():
-                (few / side).symlink_to(folder / "all" / side, target_is_directory=True)
-    return Task(name, folder / "all"), Task(name, few)
+            if target == often and not (often / side).exists():
+                (often / side).symlink_to(once / side, target_is_directory=True)
+    return Task(name, once), Task(name, often)
 
 
 def measure(tasks: Sequence[tuple[Task, Task]], rounds: int, core: int) -> dict[str, Any]:
-    """Task -> evaluator -> one value a round of: seconds of two pairs and of all, mebibytes."""
+    """Task -> evaluator -> one value a round of: seconds once and often, mebibytes."""
     installed = {
         name: code
         for name, code in EVALUATORS.items()
@@ -180,23 +189,23 @@ def measure(tasks: Sequence[tuple[Task, Task]], rounds: int, core: int) -> dict[
     }
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as output, tempfile.TemporaryDirectory() as bytecode:
-        for whole, few in tasks:
+        for once, often in tasks:
             rows: dict[str, dict[str, list[float]]] = {
-                name: {"seconds_of_two": [], "seconds": [], "mebibytes": []} for name in installed
+                name: {"seconds": [], "seconds_often": [], "mebibytes": []} for name in installed
             }
             for round_index in range(rounds + 1):
                 found = {}
                 for name, code in installed.items():
-                    start = run_process(code, few.arguments(Path(output)), core, bytecode)
-                    run = run_process(code, whole.arguments(Path(output)), core, bytecode)
+                    run = run_process(code, once.arguments(Path(output)), core, bytecode)
                     found[name] = run.pq
                     if round_index:  # the first round compiles and warms the file cache
-                        rows[name]["seconds_of_two"].append(round(start.seconds, 3))
+                        again = run_process(code, often.arguments(Path(output)), core, bytecode)
                         rows[name]["seconds"].append(round(run.seconds, 3))
+                        rows[name]["seconds_often"].append(round(again.seconds, 3))
                         rows[name]["mebibytes"].append(round(run.mebibytes, 1))
                 if max(found.values()) - min(found.values()) > 1e-9:
                     raise RuntimeError(f"the evaluators differ in PQ: {found}")
-            result[whole.name] = rows
+            result[once.name] = rows
     return result
 
 
@@ -243,9 +252,9 @@ def table(stored: dict[str, Any]) -> str:
 
 def _further(task: str, row: dict[str, list[float]]) -> list[float]:
     """Milliseconds of a further pair, of each round."""
-    num_pairs = int(task.split()[0])
-    rounds = zip(row["seconds"], row["seconds_of_two"])
-    return [1000 * (seconds - of_two) / (num_pairs - 2) for seconds, of_two in rounds]
+    further_pairs = int(task.split()[0]) * (REPEATS - 1)
+    rounds = zip(row["seconds"], row["seconds_often"])
+    return [1000 * (often - once) / further_pairs for once, often in rounds]
 
 
 def _quartiles(theirs: Sequence[float], ours: Sequence[float]) -> tuple[float, float]:

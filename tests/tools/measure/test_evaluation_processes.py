@@ -14,7 +14,7 @@ def test_a_small_run_measures_fresh_processes_and_adds_this_machine(
 ) -> None:
     output, page = tmp_path / "results.json", tmp_path / "benchmarks.md"
     page.write_text("kept\n")
-    one = {"seconds_of_two": [0.4], "seconds": [0.5], "mebibytes": [9000.0]}
+    one = {"seconds": [0.5], "seconds_often": [0.9], "mebibytes": [9000.0]}
     other = {
         "num_rounds": 1,
         "num_cores": 4,
@@ -37,6 +37,8 @@ def test_a_small_run_measures_fresh_processes_and_adds_this_machine(
     assert all(
         values["seconds"][0] > 0 and 20 < values["mebibytes"][0] < 2000 for values in rows.values()
     )
+    # (0.9 - 0.5) s over three times four pairs.
+    assert tool._further("4 pairs of 64x128", one) == pytest.approx([33.3], abs=0.1)
     text = page.read_text()
     assert "kept" in text
     assert "| 4 pairs of 64x128 | seamless_pr | " in text
