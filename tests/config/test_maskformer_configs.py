@@ -56,7 +56,21 @@ ALL = sorted(
 
 def test_every_published_network_has_a_config():
     assert set(PUBLISHED) < set(ALL)
-    assert len(ALL) == 32
+    assert len(ALL) == 33
+
+
+def test_the_network_of_the_test_server_learns_from_training_and_validation_images():
+    alone = load_config(CONFIGS / "ade20k/maskformer_swin_large.yaml")
+    both = load_config(CONFIGS / "ade20k/maskformer_swin_large_trainval.yaml")
+    parts = [alone.data.train, alone.data.val]
+    assert [(part.json, part.images) for part in both.data.train] == [
+        (part.json, part.images) for part in parts
+    ]
+    assert (both.model, both.optimizer, both.training) == (
+        alone.model,
+        alone.optimizer,
+        alone.training,
+    )
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

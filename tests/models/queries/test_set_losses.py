@@ -192,3 +192,23 @@ def test_autocast_changes_no_cost_and_no_loss(case):
     assert torch.equal(same_cost, cost)
     for name, loss in losses.items():
         assert torch.equal(same_losses[name].total, loss.total), name
+
+
+def test_autograd_keeps_no_enlarged_masks(monkeypatch):
+    # 24 targets of 64x64: far less is kept for the backward pass than one float32 copy of their masks.
+    monkeypatch.setattr(set_losses, "_PIXELS_AT_ONCE", 2 * 64 * 64)
+    id_map = torch.arange(24, dtype=torch.int32).repeat(171)[: 64 * 64].view(64, 64)
+    targets = [MaskTargets(id_map, torch.arange(24, dtype=torch.int32), torch.arange(24) % 3)]
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.randn(1, 1, 30, 4, generator=generator)
+    masks = torch.randn(1, 1, 30, 16, 16, generator=generator, requires_grad=True)
+    kept = []
+
+    def note(tensor):
+        kept.append(tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        losses = set_losses.set_losses(classes, masks, targets, SETTINGS)
+    assert losses["mask_dice"].count == 24
+    assert sum(kept) < 24 * 64 * 64 * 4
