@@ -195,7 +195,7 @@ def test_autocast_changes_no_cost_and_no_loss(case):
 
 
 def test_autograd_keeps_no_enlarged_masks(monkeypatch):
-    # 24 targets of 64x64: far less is kept for the backward pass than one float32 copy of their masks.
+    # 24 targets of 64x64: less is kept for the backward pass than one float32 copy.
     monkeypatch.setattr(set_losses, "_PIXELS_AT_ONCE", 2 * 64 * 64)
     id_map = torch.arange(24, dtype=torch.int32).repeat(171)[: 64 * 64].view(64, 64)
     targets = [MaskTargets(id_map, torch.arange(24, dtype=torch.int32), torch.arange(24) % 3)]
