@@ -66,7 +66,8 @@ def find_png_folder(json_path: Path, file_names: Iterable[str]) -> Path:
     folders = (json_path.with_suffix(""), json_path.parent)
     for folder in folders:
         # A PNG that is missing in the first must not send all others to the second.
-        if folder.is_dir() and any((folder / name).is_file() for name in file_names):
+        # os.path takes a name that no disk can hold for one that is missing.
+        if folder.is_dir() and any(os.path.isfile(folder / name) for name in file_names):
             return folder
     if folders[0].is_dir():
         return folders[0]

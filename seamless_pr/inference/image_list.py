@@ -164,13 +164,20 @@ def _read_text(path: Path) -> str:
     data = read_regular(path)
     encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        return data.decode(encoding)
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{path} is no text in UTF-8 (line {line}, byte {error.start}); "
             "save it in the encoding UTF-8"
         ) from error
+    before, nul, _ = text.partition("\0")
+    if nul:  # As in UTF-16 without a mark.
+        line = before.count("\n") + 1
+        raise ValueError(
+            f"{path} is no text in UTF-8 (line {line} holds a NUL); save it in the encoding UTF-8"
+        )
+    return text
 
 
 def _stem(path: Location) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,9 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
         raise ValueError(f"{error}; {fix}") from error
     state_path = folder / STATE_NAME
     try:
-        state = torch.load(state_path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # They name no file.
+            state = torch.load(state_path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen unrelated types on a damaged file.
         raise ValueError(f"{state_path} cannot be read ({type(error).__name__}); {fix}") from error
     return weights, state

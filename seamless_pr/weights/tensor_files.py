@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,11 @@ def read_pickled(path: str | Path) -> Any:
         raise FileNotFoundError(f"weights file {path} does not exist")
     _check_unpacked_size(path)
     try:
-        with torch.serialization.safe_globals([*_numpy_numbers(), *_passed_over(path)]):
+        with (
+            torch.serialization.safe_globals([*_numpy_numbers(), *_passed_over(path)]),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # They name no file.
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen unrelated types on a damaged file.
         raise ValueError(

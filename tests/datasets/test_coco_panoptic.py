@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from seamless_pr.datasets.coco_panoptic import read_panoptic_json, write_panoptic_json
+from seamless_pr.datasets.coco_panoptic import (
+    find_png_folder,
+    read_panoptic_json,
+    write_panoptic_json,
+)
 from seamless_pr.datasets.panoptic_records import SegmentRecord
 from seamless_pr.structures.faults import FaultyDataError
 
@@ -165,3 +169,13 @@ def test_missing_json_says_how_to_make_it(tmp_path: Path) -> None:
 def test_ground_truth_without_categories_is_refused(tmp_path: Path) -> None:
     faults = faults_of(tmp_path, {**VALID, "categories": []})
     assert faults == ["'categories' is empty; a ground truth must name its classes"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "\0", "\ud800", "a.png/b"])
+def test_names_that_no_disk_can_hold_are_passed_over_in_search_of_the_pngs(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "val").mkdir()
+    (tmp_path / "a.png").touch()
+    assert find_png_folder(tmp_path / "val.json", [name, "a.png"]) == tmp_path
+    assert find_png_folder(tmp_path / "val.json", [name]) == tmp_path / "val"

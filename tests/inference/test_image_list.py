@@ -154,6 +154,13 @@ def test_a_list_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> No
         list_images(tmp_path / "list.txt")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32-be"])
+def test_a_list_with_zeros_is_named_with_its_line(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a.png\n" + "b.png\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"list.txt is no text in UTF-8 \(line 2 holds a NUL\)"):
+        list_images(tmp_path / "list.txt")
+
+
 def test_two_images_of_one_stem_keep_their_endings(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "a.jpg", "b.png")
     items = list_images(tmp_path)

@@ -83,6 +83,18 @@ def test_a_truncated_state_file_is_named_with_the_fix(tmp_path: Path) -> None:
         load_checkpoint(folder)
 
 
+def test_torch_says_nothing_of_its_own_about_a_strange_state(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    folder = CheckpointFolder(tmp_path).save(3, {"a": torch.zeros(9)}, {}, {"m": 5}, False)
+    state = folder / "state.pt"
+    torch.save({"m": 5}, state, _use_new_zipfile_serialization=False)
+    # A protocol that there is not yet.
+    state.write_bytes(state.read_bytes().replace(b"\x80\x02", b"\x80\x06", 1))
+    assert load_checkpoint(folder)[1] == {"m": 5}
+    assert not recwarn.list
+
+
 def test_a_save_that_fails_leaves_the_older_checkpoint_and_no_rubbish(tmp_path: Path) -> None:
     checkpoints = CheckpointFolder(tmp_path)
     checkpoints.save(1, {"a": torch.zeros(3)}, {}, {"step": 1}, True)

@@ -43,6 +43,17 @@ def test_files_of_torch_are_read_in_either_form(tmp_path: Path, zipped: bool) ->
     assert read_pickled(path)["epoch"] == 3
 
 
+def test_torch_says_nothing_of_its_own_about_a_strange_file(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(WEIGHTS, path, _use_new_zipfile_serialization=False)
+    # A protocol that there is not yet.
+    path.write_bytes(path.read_bytes().replace(b"\x80\x02", b"\x80\x06", 1))
+    assert read_tensors(path).keys() == WEIGHTS.keys()
+    assert not recwarn.list
+
+
 class History:
     """As mmengine's history of a loss: with arrays, and functions of its class among its values."""
 

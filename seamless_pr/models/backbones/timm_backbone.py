@@ -6,6 +6,7 @@ Letters: N images, C channels, H, W image size.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -156,7 +157,10 @@ def _check_name(name: str) -> None:
 
 def _create(name: str, timm_options: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=False, features_only=True, **timm_options)
+        with warnings.catch_warnings():
+            # What follows says what is wrong with a layer without channels.
+            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+            return timm.create_model(name, pretrained=False, features_only=True, **timm_options)
     except Exception as error:  # timm's networks raise whatever an option leads them to.
         raise ValueError(
             f"timm cannot make backbone '{name}' with the options {timm_options}: "

@@ -202,12 +202,16 @@ def test_unknown_names_and_options_are_refused_by_name():
         TimmBackbone("resnet18", make_norm_act(), wdth=3)
 
 
-@pytest.mark.parametrize("channels", [[], [8, 8, 16, 2**63], [8, 8, 16, 16.5], [8, 8, 16, None]])
-def test_options_that_timm_stumbles_over_are_refused_in_one_line(channels):
+@pytest.mark.parametrize(
+    "channels",
+    [[], [8, 8, 16, 2**63], [8, 8, 16, 16.5], [8, 8, 16, None], [8, 8, False, 16]],
+)
+def test_options_that_timm_stumbles_over_are_refused_in_one_line(channels, recwarn):
     with pytest.raises(ValueError, match="'resnet18' with the options") as refused:
         TimmBackbone("resnet18", make_norm_act(), channels=channels)
     assert "\n" not in str(refused.value)
     assert str(channels) in str(refused.value)
+    assert not recwarn.list
 
 
 def test_a_network_without_stride_32_is_refused():
