@@ -59,3 +59,14 @@ class YamlLoader(yaml.SafeLoader):
                 problem_mark=self.peek_event().start_mark,
             )
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # PyYAML stumbles over values that do not fit their type.
+            raise yaml.MarkedYAMLError(
+                problem=f"{node.value!r:.80} is no value of the type '{node.tag}'",
+                problem_mark=node.start_mark,
+            ) from error

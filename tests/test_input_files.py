@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
-from seamless_pr.input_files import MAX_BYTES, read_json, read_regular
+from seamless_pr.input_files import MAX_BYTES, YamlLoader, read_json, read_regular
 
 
 def test_a_regular_file_is_read_whole_and_a_link_to_it_too(tmp_path: Path) -> None:
@@ -35,3 +36,16 @@ def test_what_is_no_json_is_an_error_that_names_the_file(tmp_path: Path, content
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.json is not JSON, or only a part of it"):
         read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "!!timestamp 1", "!!bool maybe", "!!int ''", "!!int 1.5", "!!float abc", "!!binary é",
+        "2001-13-45", "9" * 5000,
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_its_type_is_named_with_its_line(value: str) -> None:
+    with pytest.raises(yaml.MarkedYAMLError) as refused:
+        yaml.load(f"a: 1\nb: [{value}]", YamlLoader)
+    assert "line 2, column 5" in str(refused.value)
