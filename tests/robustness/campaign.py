@@ -15,10 +15,13 @@ from typing import Protocol
 
 import torch
 
-from tests.robustness.map_kinds import IdPngs, LabelPictures, Photographs
+from tests.robustness.json_kinds import Jsons
+from tests.robustness.label_kinds import LabelPictures
+from tests.robustness.map_kinds import IdPngs, Photographs
+from tests.robustness.run_kinds import RunFolders
 from tests.robustness.sandbox import Sandbox, Tally, Verdict, run_cases
-from tests.robustness.text_kinds import Configs, Descriptions, Jsons, Lists, Overrides
-from tests.robustness.weight_kinds import InitialWeights, Pickles, RunFolders, Safetensors
+from tests.robustness.text_kinds import Configs, Descriptions, Lists, Overrides
+from tests.robustness.weight_kinds import InitialWeights, Pickles, Safetensors
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -105,8 +108,11 @@ def run_part(part: Part, folder: Path, num_cases: int, seed: int) -> Tally:
         folder: where to work; must not exist.
         num_cases, seed: which cases.
     """
-    kind = part.kind(Sandbox(folder))
+    sandbox = Sandbox(folder)
+    kind = part.kind(sandbox)
+    sandbox.keep()
     tally = Tally()
-    for number, verdict in run_cases(kind.case, range(seed, seed + num_cases), part.name):
+    seeds = range(seed, seed + num_cases)
+    for number, verdict in run_cases(kind.case, seeds, part.name, sandbox.restore):
         tally.add(number, verdict)
     return tally

@@ -1,11 +1,10 @@
-"""Cases of pictures: id PNGs, label pictures and photographs."""
+"""Cases of pictures: id PNGs and photographs."""
 
 from __future__ import annotations
 
 import io
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,19 +12,20 @@ from unittest.mock import patch
 
 import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
 from seamless_pr.datasets.images import read_pixels
+from seamless_pr.datasets.quiet_decoding import quiet_decoding
 from seamless_pr.id_maps.id_png import PngError, decode_id_png, pack_ids, png_size
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.integrations.predictors import load_predictor
-from seamless_pr.pipelines import evaluate, predict, prepare, wanted_predictor
+from seamless_pr.pipelines import evaluate, predict, wanted_predictor
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import fuzz_image
 from tests.robustness.mutators import damage_bytes, damage_png
 from tests.robustness.sandbox import REFUSED, RIGHT, Sandbox, Verdict, run_stage
+from tests.robustness.structure_mutators import restructure_png
 from tests.support.panoptic_files import write_png
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
@@ -53,10 +53,10 @@ class IdPngs:
     def case(self, random: Random) -> Verdict:
         side = random.choice(("gt", "pred"))
         form = random.choice(self.forms[side])
-        data = damage_png(form, random)
+        data = damaged_png(form, random)
         if random.random() < 0.75:
             outcome, fault = _decoding(data)
-            return Verdict("wrong" if fault else outcome, _has_header(data), fault)
+            return Verdict("wrong" if fault else outcome, has_header(data), fault)
         path = self.sandbox.inputs / side / "0.png"
         original = path.read_bytes()
         path.write_bytes(data)
@@ -64,12 +64,16 @@ class IdPngs:
             _, fault = _decoding(data)
             self.sandbox.watch()
             run = run_stage(evaluate.main, self.files.arguments("--lenient"))
-            verdict = self.sandbox.judge(run, ["0.png"], _has_header(data))
+            verdict = self.sandbox.judge(run, ["0.png"], has_header(data))
         finally:
             path.write_bytes(original)
         if fault and verdict.outcome == RIGHT:
             return Verdict("wrong", verdict.passed_header, fault)
         return verdict
+
+
+def damaged_png(data: bytes, random: Random) -> bytes:
+    return random.choice((damage_png, damage_png, restructure_png))(data, random)
 
 
 def _forms(picture: Image.Image) -> list[bytes]:
@@ -83,7 +87,7 @@ def _forms(picture: Image.Image) -> list[bytes]:
     return files
 
 
-def _has_header(data: bytes) -> bool:
+def has_header(data: bytes) -> bool:
     try:
         png_size(data)
     except PngError:
@@ -114,7 +118,8 @@ def _by_pillow(data: bytes) -> NDArray[np.uint32] | None:
 
 
 def _by_opencv(data: bytes) -> NDArray[np.uint32] | None:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    with quiet_decoding():
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.dtype != np.uint8:
         return None
     return pack_ids(pixels[..., 2::-1])
@@ -135,7 +140,7 @@ class Photographs:
     def case(self, random: Random) -> Verdict:
         suffix, form = random.choice(self.forms)
         is_png = form.startswith(b"\x89PNG")
-        data = damage_png(form, random) if is_png else damage_bytes(form, random, start=2)
+        data = damaged_png(form, random) if is_png else damage_bytes(form, random, start=2)
         name = f"photo{random.choice((suffix, suffix, '.png', '.JPG'))}"
         path = self.images / name
         path.write_bytes(data)
@@ -225,104 +230,3 @@ def _photographs() -> list[tuple[str, bytes]]:
     exif[0x0112] = 6
     Image.fromarray(color).save(turned, "JPEG", exif=exif)
     return [*files, (".jpg", turned.getvalue())]
-
-
-class LabelPictures:
-    """Label pictures of one's own data, of ADE20K and of Cityscapes, and semantic PNGs."""
-
-    name = "label pictures"
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self.sandbox = sandbox
-        self.jobs: list[tuple[Path, Callable[[Sandbox], list[Any]], Any]] = []
-        self._custom()
-        self._cityscapes()
-        self._ade20k()
-        self._semantic()
-        for _, arguments, main in self.jobs:
-            sandbox.watch()
-            assert run_stage(main, arguments(sandbox)).code == 0
-
-    def case(self, random: Random) -> Verdict:
-        path, arguments, main = random.choice(self.jobs)
-        original = path.read_bytes()
-        data = damage_png(original, random)
-        path.write_bytes(data)
-        try:
-            self.sandbox.watch()
-            run = run_stage(main, arguments(self.sandbox))
-            return self.sandbox.judge(run, [path.name], _has_header(data))
-        finally:
-            path.write_bytes(original)
-
-    def _custom(self) -> None:
-        root = self.sandbox.inputs / "custom"
-        values = np.array([[0, 1, 1, 201], [1, 203, 203, 2]], np.int32)
-        pictures = {
-            "deep": values.astype(np.uint16),
-            "rgb": np.stack([values * 0, values >> 8, values & 255], -1).astype(np.uint8),
-        }
-        for name, pixels in pictures.items():
-            write_png(root / "labels" / f"{name}.png", pixels)
-            write_png(root / "images" / f"{name}.png", np.full((2, 4, 3), 90, np.uint8))
-        palette = Image.fromarray(np.minimum(values, 201).astype(np.uint8), "P")
-        palette.putpalette(bytes(768))
-        palette.save(root / "labels" / "palette.png")
-        write_png(root / "images" / "palette.png", np.full((2, 4, 3), 90, np.uint8))
-        description = {
-            "name": "yard", "object_divisor": 100, "void": [0],
-            "classes": [{"id": 1, "name": "floor", "thing": False},
-                        {"id": 2, "name": "box", "thing": True}],
-            "splits": {"train": {"images": "images", "labels": "labels"}},
-        }  # fmt: skip
-        (root / "yard.yaml").write_text(yaml.safe_dump(description))
-
-        def arguments(sandbox: Sandbox) -> list[Any]:
-            return ["custom", "--description", root / "yard.yaml", "--output", sandbox.output,
-                    "--workers", "1"]  # fmt: skip
-
-        for name in (*pictures, "palette"):
-            self.jobs.append((root / "labels" / f"{name}.png", arguments, prepare.main))
-            self.jobs.append((root / "images" / f"{name}.png", arguments, prepare.main))
-
-    def _cityscapes(self) -> None:
-        root = self.sandbox.inputs / "cityscapes"
-        values = np.array([[7, 23, 26001, 26002], [7, 0, 24, 4]], np.uint16)
-        path = root / "gtFine" / "val" / "ulm" / "ulm_000000_000001_gtFine_instanceIds.png"
-        write_png(path, values)
-
-        def arguments(sandbox: Sandbox) -> list[Any]:
-            return ["cityscapes", "--root", root, "--splits", "val", "--output", sandbox.output,
-                    "--workers", "1"]  # fmt: skip
-
-        self.jobs.append((path, arguments, prepare.main))
-
-    def _ade20k(self) -> None:
-        root = self.sandbox.inputs / "ade20k"
-        classes = np.array([[1, 3, 13, 13], [1, 0, 13, 150]], np.uint8)
-        instances = np.zeros((2, 4, 3), np.uint8)
-        instances[0, 2], instances[0, 3] = (0, 1, 5), (0, 2, 5)
-        name = "ADE_val_00000001"
-        write_png(root / "annotations" / "validation" / f"{name}.png", classes)
-        write_png(root / "annotations_instance" / "validation" / f"{name}.png", instances)
-        write_png(root / "images" / "validation" / f"{name}.jpg", np.full((2, 4, 3), 9, np.uint8))
-
-        def arguments(sandbox: Sandbox) -> list[Any]:
-            return ["ade20k", "--root", root, "--splits", "val", "--output", sandbox.output,
-                    "--workers", "1"]  # fmt: skip
-
-        for folder in ("annotations", "annotations_instance"):
-            path = root / folder / "validation" / f"{name}.png"
-            self.jobs.append((path, arguments, prepare.main))
-
-    def _semantic(self) -> None:
-        folder = self.sandbox.inputs / "scored"
-        files = PanopticFiles(folder, [fuzz_image(np.random.default_rng(3))])
-        size = Image.open(folder / "gt" / "0.png").size
-        values = np.random.default_rng(0).choice([0, 7, 23, 24], size[::-1]).astype(np.uint8)
-        write_png(folder / "labels" / "0.png", values)
-
-        def arguments(_: Sandbox) -> list[Any]:
-            return files.arguments("--semantic-pngs", str(folder / "labels"))
-
-        self.jobs.append((folder / "labels" / "0.png", arguments, evaluate.main))

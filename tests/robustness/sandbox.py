@@ -15,6 +15,7 @@ import select
 import shutil
 import signal
 import tempfile
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,9 @@ from tests.support.memory import forget_peak, memory_status
 
 # Of the whole process, in bytes.
 MAX_MEMORY = 2_000_000_000
+# Of a processor; a case that waits may take some more of a clock, on a machine that others use.
 SECONDS_PER_CASE = 30
+CLOCK_PER_PROCESSOR = 4
 RIGHT, REFUSED = "right", "refused"
 FAILURES = (
     "traceback", "unnamed", "chatter", "wrong", "outside", "ran code", "hang", "memory", "ended",
@@ -73,11 +76,22 @@ class Tally:
 
 
 def run_cases(
-    case: Callable[[Random], Verdict], seeds: Iterable[int], name: str
+    case: Callable[[Random], Verdict],
+    seeds: Iterable[int],
+    name: str,
+    restore: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Verdict]]:
-    """Yields the verdict of `case` on the random numbers of each seed."""
+    """Yields the verdict of `case` on the random numbers of each seed.
+
+    Args:
+        case: uses one damaged input.
+        seeds: of the cases.
+        name: of the kind; with the seed it decides the random numbers.
+        restore: undoes what a case that was killed left behind.
+    """
     waiting = list(seeds)
     while waiting:
+        restore()
         done = 0
         for seed, verdict in _run_in_child(case, waiting, name):
             yield seed, verdict
@@ -97,9 +111,10 @@ def _run_in_child(
             _serve(case, seeds, name, lines)
         os._exit(0)
     os.close(writer)
-    with os.fdopen(reader) as lines:
+    # Without a buffer: a line that waits in one, `select` does not see.
+    with open(reader, "rb", buffering=0) as lines:
         for seed in seeds:
-            if not select.select([lines], [], [], SECONDS_PER_CASE)[0]:
+            if not _has_answer(lines, child):
                 os.kill(child, signal.SIGKILL)
                 yield seed, Verdict("hang", detail=f"more than {SECONDS_PER_CASE} s")
                 break
@@ -113,6 +128,23 @@ def _run_in_child(
                 os.kill(child, signal.SIGKILL)
                 break
     os.waitpid(child, 0)
+
+
+def _has_answer(lines: io.RawIOBase, child: int) -> bool:
+    """Waits for a line of the child, as long as a case may take."""
+    start, used = time.monotonic(), _processor_seconds(child)
+    while not select.select([lines], [], [], min(1, SECONDS_PER_CASE))[0]:
+        if (
+            _processor_seconds(child) - used > SECONDS_PER_CASE
+            or time.monotonic() - start > CLOCK_PER_PROCESSOR * SECONDS_PER_CASE
+        ):
+            return False
+    return True
+
+
+def _processor_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _serve(
@@ -202,11 +234,28 @@ class Sandbox:
         self.output = root / "a" / "b" / "c" / "output"
         self.inputs.mkdir(parents=True)
         self._before: dict[str, Any] = {}
+        self._kept: dict[Path, bytes] = {}
 
     @property
     def marker(self) -> Path:
         """What executed code would make."""
         return self.root / "executed"
+
+    def keep(self) -> None:
+        """Remembers the inputs as they are."""
+        self._kept = {path: path.read_bytes() for path in self._input_files()}
+
+    def restore(self) -> None:
+        """Makes the inputs what they were when they were kept."""
+        for path in self._input_files():
+            if path not in self._kept:
+                path.unlink()
+        for path, content in self._kept.items():
+            if not path.is_file() or path.read_bytes() != content:
+                path.write_bytes(content)
+
+    def _input_files(self) -> list[Path]:
+        return [path for path in self.inputs.rglob("*") if path.is_file()]
 
     def watch(self) -> None:
         shutil.rmtree(self.output, ignore_errors=True)

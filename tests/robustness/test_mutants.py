@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -71,13 +73,27 @@ def test_what_a_library_in_c_writes_is_told(tmp_path: Path) -> None:
         assert sandbox.judge(run, ["a.png"], True).outcome == outcome
 
 
+def test_what_a_killed_case_left_is_undone_before_the_next_one(tmp_path: Path) -> None:
+    sandbox = Sandbox(tmp_path / "box")
+    sound, strange = sandbox.inputs / "sound.json", sandbox.inputs / "strange.json"
+    sound.write_text("{}")
+    sandbox.keep()
+
+    def case(_: object) -> Verdict:
+        assert (sound.read_text(), strange.exists()) == ("{}", False)
+        sound.write_text("]")
+        strange.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+        return Verdict(RIGHT)
+
+    verdicts = [verdict for _, verdict in run_cases(case, range(2), "test", sandbox.restore)]
+    assert [verdict.outcome for verdict in verdicts] == ["ended", "ended"]
+
+
 def test_a_case_that_hangs_ends_or_fills_the_memory_is_told_and_the_next_one_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import signal
-    import time
-
-    monkeypatch.setattr("tests.robustness.sandbox.SECONDS_PER_CASE", 1)
+    monkeypatch.setattr("tests.robustness.sandbox.SECONDS_PER_CASE", 0.3)
     monkeypatch.setattr("tests.robustness.sandbox.MAX_MEMORY", 30_000_000_000)
     started = iter(range(10))
 

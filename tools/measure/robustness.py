@@ -145,8 +145,9 @@ def page(result: dict[str, Any]) -> str:
         f"{result['seed']} ({result['machine']}, {result['processor_seconds']} s of one core).",
         "A damaged input must give the right result, or an error of one line that names the file; "
         "never a traceback, a hang of",
-        "30 s, 2 GB of memory, a file outside of the output, or executed code. A smaller part runs "
-        "with the tests (`tests/robustness/`).",
+        "30 s of a processor, 2 GB of memory, a file outside of the output, or executed code. A "
+        "smaller part runs with the tests",
+        "(`tests/robustness/`).",
         "",
         "| input | cases | behind the header | right | refused | failures | highest memory, GB |",
         "|---|---:|---:|---:|---:|---:|---:|",
