@@ -1,9 +1,9 @@
 """Fast decoding of segment-id PNGs (id = R + 256 G + 65536 B) straight to integers.
 
 A general PNG reader spends its time in zlib and in writing three bytes a pixel that are then put
-together again. Here libdeflate inflates the file, and since nearly every filtered byte of a label
-map is 0, the row filters are undone on horizontal runs of one id instead of pixels: the work
-follows the number of runs, and eight bytes at a time are passed over where nothing changes.
+together again. Nearly every filtered byte of a label map is 0: here only the others are inflated,
+and the row filters are undone on horizontal runs of one id instead of pixels, so that the work
+follows the number of runs. Pictures of another kind go through libdeflate, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seamless_pr.id_maps.jit import helper, kernel
+from seamless_pr.id_maps.sparse_inflate import inflate_nonzero
 from seamless_pr.structures.limits import MAX_PIXELS
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -143,18 +144,22 @@ def decode_id_runs(data: bytes) -> IdRuns:
     if bytes_per_pixel is None or header.is_interlaced:
         return IdRuns.from_map(_decode_with_pillow(data))
     row_length = header.width * bytes_per_pixel + 1
-    filtered = _inflate(compressed, row_length * header.height)
+    length = row_length * header.height
+    if length > MAX_EXPANSION * len(compressed):  # before room for it is taken
+        raise PngError(f"damaged PNG: too little image data for {length} bytes of pixels")
+    nonzero = inflate_nonzero(compressed, length)
+    if nonzero is None:
+        filtered = np.frombuffer(_inflate(compressed, length), np.uint8)
+        id_map = np.empty((header.height, header.width), np.uint32)
+        failed_row = _undo_dense_filters(filtered, bytes_per_pixel, id_map)
+        if failed_row < 0:
+            return IdRuns.from_map(id_map)
+        raise PngError(f"damaged PNG: row {failed_row} has an unknown filter")
     runs_per_row = min(header.width, USUAL_RUNS_PER_ROW)
     while True:
         runs = IdRuns.allocate(header.height, header.width, runs_per_row)
         failed_row = _undo_filters(
-            np.frombuffer(filtered, np.uint8),
-            np.frombuffer(filtered, np.uint64, count=len(filtered) // 8),
-            bytes_per_pixel,
-            header.width,
-            runs.starts,
-            runs.ids,
-            runs.row_starts,
+            nonzero, bytes_per_pixel, header.width, runs.starts, runs.ids, runs.row_starts
         )
         if failed_row < 0:
             return runs
@@ -241,8 +246,6 @@ def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
 
 
 def _inflate(compressed: bytes, length: int) -> Any:
-    if length > MAX_EXPANSION * len(compressed):  # before room for it is taken
-        raise PngError(f"damaged PNG: too little image data for {length} bytes of pixels")
     try:
         filtered = deflate.zlib_decompress(compressed, length)
     except deflate.DeflateError as error:
@@ -263,25 +266,24 @@ def _decode_with_pillow(data: bytes) -> NDArray[np.uint32]:
         raise PngError(f"damaged PNG: {str(error) or type(error).__name__}") from error
 
 
-@kernel(
-    *("uint8[:]", "uint64[:]", "int64", "int64", "int32[:]", "uint32[:]", "int64[:]"),
-    returns="int64",
-)
-def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_starts):  # type: ignore[no-untyped-def]
+@kernel(*("int64[:]", "int64", "int64", "int32[:]", "uint32[:]", "int64[:]"), returns="int64")
+def _undo_filters(nonzero, bytes_per_pixel, width, starts, ids, row_starts):  # type: ignore[no-untyped-def]
     """Undoes PNG's row filters; returns -1, or the row with an unknown filter or too many runs.
 
     A row is followed from event to event: a pixel whose filtered bytes are not 0, or above which
     the row before changes. Between events the id stays what it is.
 
-    filtered: [H * (1 + W * bytes_per_pixel)] uint8; words: its whole 8-byte words as uint64.
+    nonzero: filtered bytes that are not 0, see `inflate_nonzero`.
     starts, ids, row_starts: the fields of `IdRuns`, written.
     """
     num_rows = len(row_starts) - 1
-    eight, sixteen = np.uint32(8), np.uint32(16)
-    position, num_runs = 0, 0
+    position, cursor, num_runs = 0, 0, 0
     row_starts[0] = 0
     for row in range(num_rows):
-        kind = filtered[position]
+        kind = NONE
+        if nonzero[cursor] >> 8 == position:
+            kind = nonzero[cursor] & 255
+            cursor += 1
         if kind > PAETH or num_runs + width > len(starts):
             return row
         first_byte = position + 1
@@ -292,18 +294,21 @@ def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_star
         up = ids[above] if row > 0 else np.uint32(0)
         above_change = starts[above + 1] if above + 1 < above_end else width
         up_left, left = np.uint32(0), np.uint32(0)
-        column, next_byte = 0, first_byte
+        column = 0
         while column < width:
             if column == above_change:
                 above += 1
                 up = ids[above]
                 above_change = starts[above + 1] if above + 1 < above_end else width
             byte = first_byte + column * bytes_per_pixel
-            delta = (
-                np.uint32(filtered[byte])
-                | (np.uint32(filtered[byte + 1]) << eight)
-                | (np.uint32(filtered[byte + 2]) << sixteen)
-            )
+            delta = np.uint32(0)
+            place = nonzero[cursor] >> 8
+            while place < byte + bytes_per_pixel:
+                if place < byte + 3:  # a fourth is alpha
+                    shift = np.uint32(8 * (place - byte))
+                    delta |= np.uint32(nonzero[cursor] & 255) << shift
+                cursor += 1
+                place = nonzero[cursor] >> 8
             value = _add_bytes(_predict(kind, left, up, up_left), delta)
             if value != left or column == 0:
                 starts[num_runs], ids[num_runs] = column, value
@@ -313,9 +318,7 @@ def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_star
             column += 1
             if (kind == AVERAGE and left != up) or (kind in (NONE, UP) and delta != 0):
                 continue
-            byte += bytes_per_pixel
-            if next_byte < byte:
-                next_byte = _next_nonzero(filtered, words, byte, end_byte)
+            next_byte = min(place, end_byte)
             if bytes_per_pixel == 3:  # dividing by a constant is much faster
                 stop = (next_byte - first_byte) // 3
             else:
@@ -335,6 +338,31 @@ def _undo_filters(filtered, words, bytes_per_pixel, width, starts, ids, row_star
             else:
                 column = stop
         row_starts[row + 1] = num_runs
+    return -1
+
+
+@kernel("uint8[:]", "int64", "uint32[:, :]", returns="int64")
+def _undo_dense_filters(filtered, bytes_per_pixel, id_map):  # type: ignore[no-untyped-def]
+    """The same pixel by pixel, of bytes of which many are not 0."""
+    height, width = id_map.shape
+    eight, sixteen = np.uint32(8), np.uint32(16)
+    byte = 0
+    for row in range(height):
+        kind = filtered[byte]
+        if kind > PAETH:
+            return row
+        byte += 1
+        left, up_left = np.uint32(0), np.uint32(0)
+        for column in range(width):
+            up = id_map[row - 1, column] if row > 0 else np.uint32(0)
+            delta = (
+                np.uint32(filtered[byte])
+                | (np.uint32(filtered[byte + 1]) << eight)
+                | (np.uint32(filtered[byte + 2]) << sixteen)
+            )
+            left = _add_bytes(_predict(kind, left, up, up_left), delta)
+            id_map[row, column], up_left = left, up
+            byte += bytes_per_pixel
     return -1
 
 
@@ -372,27 +400,6 @@ def _add_bytes(a, b):  # type: ignore[no-untyped-def]
     """Three sums of bytes modulo 256: low seven bits added, high bits by exclusive or."""
     low_bits, high_bits = np.uint32(0x7F7F7F), np.uint32(0x808080)
     return ((a & low_bits) + (b & low_bits)) ^ ((a ^ b) & high_bits)
-
-
-@helper
-def _next_nonzero(filtered, words, byte, end_byte):  # type: ignore[no-untyped-def]
-    """Position of the first byte that is not 0 in a range; its end if there is none."""
-    while byte < end_byte and byte & 7:
-        if filtered[byte] != 0:
-            return byte
-        byte += 1
-    word, end_word = byte >> 3, end_byte >> 3
-    while (
-        word + 4 <= end_word
-        and (words[word] | words[word + 1] | words[word + 2] | words[word + 3]) == 0
-    ):
-        word += 4
-    while word < end_word and words[word] == 0:
-        word += 1
-    byte = max(byte, word << 3)
-    while byte < end_byte and filtered[byte] == 0:
-        byte += 1
-    return byte
 
 
 @kernel("int32[:]", "uint32[:]", "int64[:]", "uint32[:, :]")

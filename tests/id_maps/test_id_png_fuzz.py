@@ -125,7 +125,7 @@ def test_a_changed_header_is_found_by_its_checksum() -> None:
 @pytest.mark.slow
 def test_the_loops_stay_inside_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same decoder with every index checked: a wrong one raises instead of passing unseen."""
-    for name in ("_undo_filters", "_fill_rows"):
+    for name in ("_undo_filters", "_undo_dense_filters", "_fill_rows"):
         checked = getattr(id_png, name).dispatcher(boundscheck=True)
         monkeypatch.setattr(id_png, name, checked)
     for seed in range(150):
