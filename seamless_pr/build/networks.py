@@ -429,11 +429,12 @@ def _semantics(head: nn.Module, settings: SemanticSettings, inputs: Inputs) -> S
         return PixelSemantics(head, settings, upsample_to_input=settings.upsample_to_input)
     points = settings.points
     point_head = PointHead(
-        inputs.channels[0],
+        inputs.channels[0] + 3 * points.pixel_window**2,
         num_semantic_classes(inputs.label_space, settings),
         hidden_channels=points.hidden_channels,
         num_layers=points.num_layers,
         coarse_each_layer=points.coarse_each_layer,
+        residual=points.residual,
     )
     return PointSemantics(head, point_head, settings, points)
 

@@ -30,6 +30,7 @@ class PointHead(nn.Module):
         hidden_channels, num_layers: width and depth before the predictor.
         coarse_each_layer: give the coarse logits to every layer and the predictor (instance, and
             the paper's text) or to the first only (released semantic head).
+        residual: the output is added to the coarse logits.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class PointHead(nn.Module):
         hidden_channels: int = 256,
         num_layers: int = 3,
         coarse_each_layer: bool = True,
+        residual: bool = False,
     ) -> None:
         super().__init__()
+        self.residual = residual
         self.layers = nn.ModuleList()
         inputs = in_channels
         for index in range(num_layers):
@@ -56,6 +59,10 @@ class PointHead(nn.Module):
         nn.init.zeros_(self.predictor.bias)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        logits = self._logits(fine, coarse)
+        return logits + coarse if self.residual else logits
+
+    def _logits(self, fine: Tensor, coarse: Tensor) -> Tensor:
         if needs_fixed_shapes(fine):
             return self._products(fine, coarse)
         blocks = zip(fine.split(CPU_BLOCK_POINTS), coarse.split(CPU_BLOCK_POINTS))

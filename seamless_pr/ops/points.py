@@ -108,6 +108,29 @@ def sample_membership(
     return labels
 
 
+def sample_windows(images: Tensor, point_coords: Tensor, map_indices: Tensor, side: int) -> Tensor:
+    """Colours of the pixels around points, from -2 to 2; the edge is repeated beyond itself.
+
+    Args:
+        images: [N, 3, H, W] uint8.
+        point_coords: [M, 2] (x, y) in [0, 1] of the image.
+        map_indices: [M] int64, which image each point reads.
+        side: of the square of pixels, whose middle is the pixel nearest to the point; odd.
+
+    Returns:
+        [M, 3 * side * side] float32.
+    """
+    height, width = images.shape[-2:]
+    column, row = _nearest_pixels(point_coords, height, width)
+    offsets = torch.arange(side, device=images.device) - side // 2
+    rows = (row[:, None] + offsets).clamp(0, height - 1)
+    columns = (column[:, None] + offsets).clamp(0, width - 1)
+    flat = rows[:, :, None] * width + columns[:, None, :]
+    pixels = images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
+    found = pixels[flat.flatten(1) + map_indices[:, None] * (height * width)]
+    return found.flatten(1).float() / 64 - 2
+
+
 def sample_labels(label_map: Tensor, point_coords: Tensor) -> Tensor:
     """Class ids at points, nearest pixel.
 
@@ -118,11 +141,15 @@ def sample_labels(label_map: Tensor, point_coords: Tensor) -> Tensor:
     Returns:
         [P] in the dtype of `label_map`.
     """
-    height, width = label_map.shape
-    # Round half to even at the pixel position, as grid sampling in nearest mode does.
+    column, row = _nearest_pixels(point_coords, *label_map.shape)
+    return label_map[row, column]
+
+
+def _nearest_pixels(point_coords: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Column and row, int64 [P]; half to even at the pixel position, as grid sampling does."""
     column = (point_coords[:, 0] * width - 0.5).round().long().clamp(0, width - 1)
     row = (point_coords[:, 1] * height - 0.5).round().long().clamp(0, height - 1)
-    return label_map[row, column]
+    return column, row
 
 
 def _bilinear_cells(point_coords: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

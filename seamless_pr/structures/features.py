@@ -16,11 +16,14 @@ class Features:
         strides: input pixels per cell of each level.
         semantic: [N, C, h, w] what the semantic branch sees before it names classes, for an
             instance branch that reads it; None: no branch does.
+        images: [N, 3, H, W] uint8, the pixels themselves, for points that read them; None: nobody
+            knows them.
     """
 
     levels: tuple[Tensor, ...]
     strides: tuple[int, ...]
     semantic: Tensor | None = None
+    images: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.levels) != len(self.strides):

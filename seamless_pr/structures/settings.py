@@ -361,12 +361,23 @@ class SemanticPointSettings:
         num_layers: their number, before the predictor.
         coarse_each_layer: every point layer sees the coarse logits (the paper's text); False: the
             first only, as released.
+        residual: the point head says what to add to the coarse logits; False: the logits
+            themselves (published).
+        pixel_window: side of the square of pixels around a point whose colours the point head reads
+            too, 0 or odd; 0: features only (published).
         num_train_points: points of an image in training; 0: as many as a stride-16 map of the
             batch has cells (2048 for a crop of 512x1024).
         hard_point_fraction: share of the hardest points in the loss, of those that are not void.
             The published networks take all points, and all pixels too: a point head that learns
             from all beside logits that learn from the hardest forgets rare classes
             (docs/results.md).
+        shared_gradient: the point loss also trains the features and coarse logits that the point
+            head reads (as released); False: it trains the point head alone, so that the rest of
+            the network learns as without it.
+        uncertainty: gap between the two best classes, in "logits" (as released) or
+            "probabilities" (the paper's text).
+        only_where_surer: a refined point stays coarse where the point head is less sure of its
+            class than the coarse logits of theirs; False: the point head decides (the paper).
         oversample_ratio: k, candidates per kept point.
         importance_fraction: beta, share of points taken where the coarse prediction is unsure.
         subdivision_points: N, points recomputed in each subdivision step; 0: as many as a
@@ -376,11 +387,23 @@ class SemanticPointSettings:
     hidden_channels: Count = 256
     num_layers: Count = 3
     coarse_each_layer: bool = False
+    residual: bool = False
+    pixel_window: CountOrZero = 0
     num_train_points: CountOrZero = 0
     hard_point_fraction: PositiveFraction = 1.0
+    shared_gradient: bool = True
+    uncertainty: Literal["logits", "probabilities"] = "logits"
+    only_where_surer: bool = False
     oversample_ratio: Annotated[float, Ge(1)] = 3.0
     importance_fraction: Fraction = 0.75
     subdivision_points: CountOrZero = 0
+
+    def __post_init__(self) -> None:
+        if self.pixel_window and self.pixel_window % 2 == 0:
+            raise ValueError(
+                f"'pixel_window' has its point in the middle; got {self.pixel_window}; take 0 or "
+                "an odd number"
+            )
 
 
 @dataclass(frozen=True)

@@ -53,3 +53,12 @@ def test_the_point_head_trains_in_half_precision() -> None:
     torch.testing.assert_close(logits.float(), head(fine, coarse), rtol=0.1, atol=0.1)
     logits.sum().backward()
     assert fine.grad is not None
+
+
+def test_a_residual_head_says_what_to_add_to_the_coarse_logits() -> None:
+    torch.manual_seed(0)
+    plain = PointHead(6, 3, hidden_channels=8)
+    residual = PointHead(6, 3, hidden_channels=8, residual=True)
+    residual.load_state_dict(plain.state_dict())
+    fine, coarse = torch.randn(5, 6), torch.randn(5, 3)
+    torch.testing.assert_close(residual(fine, coarse), coarse + plain(fine, coarse))

@@ -13,6 +13,7 @@ from seamless_pr.ops.points import (
     sample_labels,
     sample_membership,
     sample_points,
+    sample_windows,
     uncertain_coords,
 )
 
@@ -157,3 +158,14 @@ def test_the_papers_strategies_are_settings_ordered_by_their_bias() -> None:
     assert shares["uniform"] == pytest.approx(0.1, abs=0.04)
     assert shares["mildly biased"] == pytest.approx(0.325, abs=0.05)
     assert shares["heavily biased"] > 0.9
+
+
+def test_windows_are_the_pixels_around_points_and_repeat_the_edge() -> None:
+    images = torch.randint(0, 256, (2, 3, 6, 10), dtype=torch.uint8)
+    # Pixels (row 2, column 7) of the second image, and the last corner of the first.
+    coords = torch.tensor([[7.5 / 10, 2.5 / 6], [1.0, 1.0]])
+    inner, corner = (sample_windows(images, coords, torch.tensor([1, 0]), 3) + 2) * 64
+    assert inner.view(3, 3, 3).permute(2, 0, 1).equal(images[1, :, 1:4, 6:9].float())
+    rows, columns = torch.tensor([4, 5, 5]), torch.tensor([8, 9, 9])
+    assert corner.view(3, 3, 3).permute(2, 0, 1).equal(images[0][:, rows][:, :, columns].float())
+    assert sample_windows(images, coords[:0], torch.zeros(0, dtype=torch.long), 3).shape == (0, 27)

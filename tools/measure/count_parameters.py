@@ -187,7 +187,8 @@ def refine_semantics(net: TwoBranchNet) -> None:
         return
     level = finest_level(net)
     logits = torch.zeros(1, net.label_space.num_classes, *level.shape[-2:])
-    refine_semantic_logits(branch.point_head, level, logits, IMAGE_SIZE, branch.points)
+    pixels = torch.zeros(1, 3, *IMAGE_SIZE, dtype=torch.uint8)
+    refine_semantic_logits(branch.point_head, level, logits, IMAGE_SIZE, branch.points, pixels)
 
 
 def separate_sizes(net: TwoBranchNet, sizes: dict[str, Size]) -> dict[str, Size]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ class Trunk(nn.Module):
         self.strides = tuple(strides)
 
     def forward(self, batch: ImageBatch) -> Features:
-        return self.features(self.backbone(self.normalization(batch)))
+        features = self.features(self.backbone(self.normalization(batch)))
+        return replace(features, images=batch.images)
 
     def features(self, stages: Sequence[Tensor]) -> Features:
         """The features out of the stage maps of the backbone."""

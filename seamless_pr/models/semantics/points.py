@@ -21,6 +21,7 @@ from seamless_pr.ops.points import (
     class_uncertainty,
     sample_labels,
     sample_points,
+    sample_windows,
     uncertain_coords,
 )
 from seamless_pr.ops.refinement import gather_point_features, refine, uniform_drawer
@@ -76,12 +77,13 @@ class PointSemantics(HeadSemantics):
             batch.padded_size,
             self.points,
             generators,
+            features.images,
         )
 
     def logits(self, features: Features, padded_size: tuple[int, int]) -> Tensor:
         logits = self.coarse_logits(features)
         return refine_semantic_logits(
-            self.point_head, features.finest, logits, padded_size, self.points
+            self.point_head, features.finest, logits, padded_size, self.points, features.images
         )
 
 
@@ -93,6 +95,7 @@ def semantic_point_loss(
     padded_size: tuple[int, int],
     settings: SemanticPointSettings,
     generators: Sequence[torch.Generator],
+    pixels: Tensor | None = None,
 ) -> dict[str, LossSum]:
     """Loss `semantic_point`: cross-entropy, mean over the points that are not void.
 
@@ -106,6 +109,7 @@ def semantic_point_loss(
         padded_size: (height, width) of the batch.
         settings: numbers of points.
         generators: on the CPU, one per image.
+        pixels: [N, 3, H, W] uint8, for points that read them.
     """
     num_images = len(labels)
     num_points = settings.num_train_points or stride_16_cells(padded_size)
@@ -116,7 +120,7 @@ def semantic_point_loss(
         values = sample_points(
             coarse_logits, coords.flatten(0, 1), images.repeat_interleave(coords.shape[1])
         )
-        return class_uncertainty(values, dim=1).view(num_images, -1)
+        return _uncertainty(values, settings).view(num_images, -1)
 
     coords = uncertain_coords(
         sample_uncertainty,
@@ -126,9 +130,9 @@ def semantic_point_loss(
         settings.importance_fraction,
         uniform_drawer([1] * num_images, generators, coarse_logits.device),
     )
-    fine, coarse = gather_point_features(
-        PointReader((fine_map,), (padded_size,)), coarse_logits, coords, None, images
-    )
+    fine, coarse = _read(fine_map, coarse_logits, coords, padded_size, settings, pixels)
+    if not settings.shared_gradient:
+        fine, coarse = fine.detach(), coarse.detach()
     logits = point_head(fine, coarse).float()
     point_labels = torch.stack(
         [
@@ -161,6 +165,33 @@ def _padded_labels(labels: Tensor, points: Tensor, padded_size: tuple[int, int])
     return torch.where(inside, found, LabelSpace.IGNORE_TRAIN_ID)
 
 
+def _uncertainty(logits: Tensor, settings: SemanticPointSettings) -> Tensor:
+    """Of [N, K, ...], larger = less sure."""
+    values = logits.softmax(1) if settings.uncertainty == "probabilities" else logits
+    return class_uncertainty(values, dim=1)
+
+
+def _read(
+    fine_map: Tensor,
+    coarse_logits: Tensor,
+    coords: Tensor,
+    padded_size: tuple[int, int],
+    settings: SemanticPointSettings,
+    pixels: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """What the point head sees of points [N, P, 2]: fine [N * P, C] and coarse [N * P, K]."""
+    images = torch.arange(len(coords), device=coords.device)
+    reader = PointReader((fine_map,), (padded_size,))
+    fine, coarse = gather_point_features(reader, coarse_logits, coords, None, images)
+    if settings.pixel_window:
+        if pixels is None:
+            raise ValueError("semantic points with a pixel_window need the pixels of the batch")
+        rows = images.repeat_interleave(coords.shape[1])
+        colors = sample_windows(pixels, coords.flatten(0, 1), rows, settings.pixel_window)
+        fine = torch.cat([fine, colors.to(fine.dtype)], dim=1)
+    return fine, coarse
+
+
 @torch.no_grad()
 def refine_semantic_logits(
     point_head: PointHead,
@@ -168,6 +199,7 @@ def refine_semantic_logits(
     coarse_logits: Tensor,
     padded_size: tuple[int, int],
     settings: SemanticPointSettings,
+    pixels: Tensor | None = None,
 ) -> Tensor:
     """Subdivides logits to the input: from stride 4, [N, K, h, w] -> [N, K, 4 h, 4 w] in two steps.
 
@@ -175,18 +207,19 @@ def refine_semantic_logits(
     """
     num_images = len(coarse_logits)
     num_steps = round(math.log2(padded_size[1] / coarse_logits.shape[-1]))
-    images = torch.arange(num_images, device=coarse_logits.device)
-
-    reader = PointReader((fine_map,), (padded_size,))
 
     def predict(coords: Tensor) -> Tensor:
-        fine, coarse = gather_point_features(reader, coarse_logits, coords, None, images)
-        return point_head(fine, coarse).unflatten(0, (num_images, coords.shape[1]))
+        fine, coarse = _read(fine_map, coarse_logits, coords, padded_size, settings, pixels)
+        logits = point_head(fine, coarse)
+        if settings.only_where_surer:
+            is_surer = logits.softmax(1).amax(1) >= coarse.softmax(1).amax(1)
+            logits = torch.where(is_surer[:, None], logits, coarse)
+        return logits.unflatten(0, (num_images, coords.shape[1]))
 
     return refine(
         coarse_logits,
         predict,
-        lambda maps: class_uncertainty(maps, dim=1),
+        lambda maps: _uncertainty(maps, settings),
         settings.subdivision_points or stride_16_cells(padded_size),
         num_steps,
     )

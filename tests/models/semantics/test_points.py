@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -99,3 +100,85 @@ def test_the_point_loss_teaches_the_coarse_logits_too() -> None:
     losses["semantic_point"].total.backward()
     assert coarse.grad is not None
     assert coarse.grad.abs().sum() > 0
+
+
+def test_the_point_loss_can_teach_the_point_head_alone() -> None:
+    torch.manual_seed(0)
+    head = PointHead(4, 4, hidden_channels=8)
+    nn.init.normal_(head.predictor.weight)
+    fine, coarse = (torch.randn(1, 4, 4, 4, requires_grad=True) for _ in range(2))
+    loss = semantic_point_loss(
+        head,
+        fine,
+        coarse,
+        [target_of([[1, 2, 3, 4] * 4] * 16).semantic_map],
+        (16, 16),
+        SemanticPointSettings(shared_gradient=False),
+        [torch.Generator().manual_seed(0)],
+    )
+    loss["semantic_point"].total.backward()
+    assert fine.grad is None
+    assert coarse.grad is None
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
+
+
+def test_a_point_stays_coarse_where_the_point_head_is_less_sure() -> None:
+    coarse = torch.zeros(1, 3, 4, 4)
+    coarse[:, 1, :, :2] = 4.0
+    coarse[:, 2, :, 2:] = 1.0
+    head = AlwaysFirstClass(torch.tensor([2.0]))
+
+    def classes(*, only_where_surer: bool) -> Tensor:
+        every = SemanticPointSettings(subdivision_points=256, only_where_surer=only_where_surer)
+        return refine_semantic_logits(head, coarse, coarse, (16, 16), every).argmax(1)
+
+    assert (classes(only_where_surer=False) == 0).all()
+    # Inside: beyond the edge coarse logits read as 0.
+    kept = classes(only_where_surer=True)[0, 2:-2]
+    assert (kept[:, 2:6] == 1).all()
+    assert (kept[:, 10:] == 0).all()
+
+
+def test_the_unsurest_points_are_told_by_logits_or_probabilities() -> None:
+    # A gap of 1 between two likely classes, and one of 1.5 where twelve are alike.
+    coarse = torch.zeros(1, 12, 1, 2)
+    coarse[0, :2, 0, 0] = torch.tensor([9.0, 8.0])
+    coarse[0, 0, 0, 1] = 1.5
+
+    class Recording(AlwaysFirstClass):
+        def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+            self.second = float(coarse[0, 1])
+            return super().forward(fine, coarse)
+
+    def second_class_at_point(uncertainty: Literal["logits", "probabilities"]) -> float:
+        head = Recording(torch.tensor([2.0]))
+        one = SemanticPointSettings(subdivision_points=1, uncertainty=uncertainty)
+        refine_semantic_logits(head, coarse, coarse, (2, 4), one)
+        return head.second
+
+    assert second_class_at_point("logits") > 4
+    assert second_class_at_point("probabilities") == 0
+
+
+def test_points_read_the_pixels_around_them() -> None:
+    seen: list[Tensor] = []
+
+    class Recording(AlwaysFirstClass):
+        def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+            seen.append(fine)
+            return super().forward(fine, coarse)
+
+    pixels = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    every = SemanticPointSettings(subdivision_points=64, pixel_window=1)
+    maps = torch.zeros(1, 4, 2, 2)
+    refine_semantic_logits(Recording(torch.tensor([1.0])), maps, maps, (8, 8), every, pixels)
+    assert [tuple(fine.shape) for fine in seen] == [(16, 7), (64, 7)]
+    colors = (seen[1][:, 4:] + 2) * 64
+    assert sorted(colors.tolist()) == sorted(pixels[0].flatten(1).T.tolist())
+    with pytest.raises(ValueError, match="need the pixels"):
+        refine_semantic_logits(AlwaysFirstClass(torch.ones(1)), maps, maps, (8, 8), every)
+
+
+def test_a_window_of_pixels_has_a_middle() -> None:
+    with pytest.raises(ValueError, match="got 4; take 0 or an odd number"):
+        SemanticPointSettings(pixel_window=4)
