@@ -401,6 +401,18 @@ CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...], str]] = {
         (),
         "semantics.points.coarse_each_layer=true",
     ),
+    "SemanticPointSettings.residual": (BASE, (), "semantics.points.residual=true"),
+    "SemanticPointSettings.pixel_window": (BASE, (), "semantics.points.pixel_window=3"),
+    "SemanticPointSettings.uncertainty": (
+        BASE,
+        (),
+        "semantics.points.uncertainty=probabilities",
+    ),
+    "SemanticPointSettings.only_where_surer": (
+        BASE,
+        ("semantics.points.subdivision_points=1000",),
+        "semantics.points.only_where_surer=true",
+    ),
     "SemanticPointSettings.num_train_points": (BASE, (), "semantics.points.num_train_points=30"),
     "SemanticPointSettings.hard_point_fraction": (
         BASE,
@@ -440,6 +452,8 @@ ELSEWHERE = {
     # Random objects have no equal anchors, and random boxes stay in the image.
     "RPNSettings.forces_equals": "tests/ops/test_matching.py",
     "BoxSettings.whole_pixels": "tests/models/instances/test_box_branch.py",
+    # Seen by gradients alone.
+    "SemanticPointSettings.shared_gradient": "tests/models/semantics/test_points.py",
     # Read by those who build the network, not by the network.
     "TimmBackboneSettings.weights": "tests/weights/test_imagenet.py",
     "SwinBackboneSettings.weights": "tests/models/backbones/test_swin.py",

@@ -83,6 +83,14 @@ LAST_LOG_LINES = 5
 RANDOM_PARTS = ["instances.masks", "semantics.point_head"]
 SHARED_HEAD = "semantics.head"
 POINT_LOSS = "semantic_point"
+# What is compared here, whatever --config has: the published form, with as many points a step as
+# the paper refines at 1024x2048.
+PUBLISHED_POINTS = {
+    "residual": False,
+    "pixel_window": 0,
+    "shared_gradient": True,
+    "subdivision_points": 8192,
+}
 BOX_LOSSES = ("rpn_objectness", "rpn_box", "box_class", "box_delta")
 ALL_ARMS = {**ARMS, **LOSS_ARMS}
 
@@ -172,11 +180,15 @@ def run_values(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     points = model["semantics"]["points"] or {}
     model["semantics"]["points"] = None
     if arm.refinement == "point_rend":
-        model["semantics"]["points"] = {**points, "hard_point_fraction": arm.hard_points}
+        model["semantics"]["points"] = {
+            **points,
+            **PUBLISHED_POINTS,
+            "hard_point_fraction": arm.hard_points,
+        }
         names.append(POINT_LOSS)
     weights = {name: values["loss_weights"].get(name, 1.0) for name in names}
     if POINT_LOSS in weights:
-        weights[POINT_LOSS] *= arm.point_weight
+        weights[POINT_LOSS] = arm.point_weight
     values["initial_weights"] = {"file": str(run.start), "random_parts": RANDOM_PARTS}
     values["loss_weights"] = weights
     values["data"] |= {

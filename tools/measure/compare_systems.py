@@ -31,6 +31,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,9 @@ def marks(name: str) -> tuple[str, str]:
 def runs_of(comparison: Comparison, options: argparse.Namespace) -> list[Run]:
     """Seed after seed, so that a comparison that is cut off has whole seeds."""
     return [
-        Run(system, seed, options.output / options.comparison)
+        Run(key, seed, options.output / options.comparison, system)
         for seed in options.seeds
-        for system in comparison.systems
+        for key, system in comparison.systems.items()
     ]
 
 
@@ -122,6 +123,8 @@ def prepare_run(comparison: Comparison, run: Run, options: argparse.Namespace) -
     Raises:
         ValueError: the folder holds a run with another config.
     """
+    if run.of.weights_of:
+        return load_config(run.trained.config)
     run.output.mkdir(parents=True, exist_ok=True)
     write_start(comparison, run, options)
     text = yaml.safe_dump(run_values(comparison, run, options), sort_keys=False)
@@ -135,20 +138,30 @@ def finish_all(comparison: Comparison, options: argparse.Namespace) -> list[str]
     """Runs what is left; returns what failed."""
     runs = runs_of(comparison, options)
     configs = [prepare_run(comparison, run, options) for run in runs]
-    with ThreadPoolExecutor(options.jobs) as pool:
-        done = pool.map(
-            lambda run, config: finish_run(run, config.data.val, comparison.with_instances),
-            runs,
-            configs,
-        )
-        return [f"{run.name}: {why}" for run, why in zip(runs, done, strict=True) if why]
+
+    def finish(*, with_own_training: bool) -> list[str]:
+        chosen = [
+            (run, config)
+            for run, config in zip(runs, configs, strict=True)
+            if bool(run.of.weights_of) != with_own_training
+        ]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            done = list(
+                pool.map(
+                    lambda pair: finish_run(pair[0], pair[1].data.val, comparison.with_instances),
+                    chosen,
+                )
+            )
+        return [f"{run.name}: {why}" for (run, _), why in zip(chosen, done, strict=True) if why]
+
+    return finish(with_own_training=True) + finish(with_own_training=False)
 
 
 def settings(comparison: Comparison, options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers depend on, as JSON values."""
     return {
         "systems": {
-            key: {"config": system.config, "overrides": list(system.overrides)}
+            key: {name: value for name, value in asdict(system).items() if value}
             for key, system in comparison.systems.items()
         },
         "weights": str(options.weights),

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seamless_pr.config.schema import DatasetConfig
 from seamless_pr.files import write_json
+from seamless_pr.training.checkpoints import load_weights, save_weights
+from tools.measure.systems import System
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIMAP_PIXELS = (8, 20)
@@ -29,11 +31,18 @@ class Run:
         system: key of the comparison.
         seed: of new weights, image order, augmentation and drawn points.
         output: folder of all runs of the comparison.
+        of: what it is a run of.
     """
 
     system: str
     seed: int
     output: Path
+    of: System = field(default_factory=lambda: System("", ""))
+
+    @property
+    def trained(self) -> Run:
+        """The run whose training it takes."""
+        return Run(self.of.weights_of or self.system, self.seed, self.output)
 
     @property
     def name(self) -> str:
@@ -90,16 +99,30 @@ def random_parts(names: Iterable[str], kept: Sequence[str]) -> list[str]:
     return list(parts)
 
 
+def write_reduced(run: Run) -> None:
+    """Writes the weights of a training that is finished, without what `run` leaves out."""
+    weights, metadata = load_weights(run.trained.weights)
+    left_out = tuple(f"{part}." for part in run.of.without)
+    kept = {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
+    run.folder.mkdir(exist_ok=True)
+    save_weights(run.weights, kept, metadata)
+
+
 def finish_run(run: Run, held_out: DatasetConfig, with_instances: bool) -> str | None:
     """Runs what is left of one run; returns the reason if it failed."""
     commands = {}
-    if not run.weights.exists():
+    if run.of.weights_of:
+        if not run.trained.weights.exists():
+            return f"'{run.trained.name}' is not trained"
+        write_reduced(run)
+    elif not run.weights.exists():
         commands["train"] = ["--config", run.config, "--output", run.folder]
     if not run.evaluation.exists():
         instances = ["--instances"] if with_instances else []
         truth = held_out.json
         commands["predict"] = ["--weights", run.weights, "--images", held_out.images, *instances]
         commands["predict"] += ["--image-ids", truth, "--output", run.predictions]
+        commands["predict"] += run.of.at_prediction
         if with_instances:
             instances.append(run.predictions / "instances.json")
         commands["evaluate"] = ["--ground-truth", truth, "--predictions", run.predictions]

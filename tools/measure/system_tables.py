@@ -49,8 +49,8 @@ def all_values(comparison: Comparison, runs: Sequence[Run]) -> dict[tuple[str, i
             "scores": read_scores(run.evaluation, comparison.metrics),
             "num_images": json.loads(run.evaluation.read_text(encoding="utf-8"))["num_images"],
             "steps": load_weights(run.weights)[1]["step"],
-            "costs": read_costs(run),
-            "final_losses": final_losses(run.folder / "log.jsonl"),
+            "costs": read_costs(run.trained) | read_costs(run),
+            "final_losses": final_losses(run.trained.folder / "log.jsonl"),
         }
         for run in runs
         if run.evaluation.exists()

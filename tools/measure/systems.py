@@ -14,11 +14,17 @@ class System:
         name: in tables.
         config: path below the repository.
         overrides: key=value, on top of the config.
+        weights_of: key of the system whose training it takes instead of one of its own.
+        at_prediction: key=value, changes of the trained config when images are labelled.
+        without: first names of weights that are left out then.
     """
 
     name: str
     config: str
     overrides: tuple[str, ...] = ()
+    weights_of: str = ""
+    at_prediction: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,66 @@ class Comparison:
     with_instances: bool = False
 
 
+STREET_SCENES = "configs/debug/street_scenes.yaml"
+# PointRend of semantics as published: points read features alone and say their logits, as many as a
+# stride-16 map has cells; their loss also trains what they read.
+AS_PUBLISHED = (
+    "model.semantics.points.residual=false",
+    "model.semantics.points.pixel_window=0",
+    "model.semantics.points.shared_gradient=true",
+    "model.semantics.points.subdivision_points=0",
+    "loss_weights.semantic_point=1.0",
+)
+ALONE = (*AS_PUBLISHED, "model.semantics.points.shared_gradient=false")
+
+
+def switched_off(name: str, weights_of: str) -> System:
+    """The same weights without points: logits are upsampled bilinearly."""
+    return System(
+        name,
+        STREET_SCENES,
+        weights_of=weights_of,
+        at_prediction=("model.semantics.points=null",),
+        without=("semantics.point_head",),
+    )
+
+
 COMPARISONS = {
+    # Forms of the semantic points; where they train alone, switched off is never having had them.
+    "semantic_points": Comparison(
+        systems={
+            "pixels": System("corrections, from pixels, alone", STREET_SCENES),
+            "pixels_few": System(
+                "the same, 512 points a step",
+                STREET_SCENES,
+                weights_of="pixels",
+                at_prediction=("model.semantics.points.subdivision_points=0",),
+            ),
+            "pixels_off": switched_off("the same, switched off", "pixels"),
+            "published": System("as published", STREET_SCENES, AS_PUBLISHED),
+            "published_off": switched_off("the same, switched off", "published"),
+            "alone": System("as published, alone", STREET_SCENES, ALONE),
+            "alone_surer": System(
+                "the same, where surer",
+                STREET_SCENES,
+                weights_of="alone",
+                at_prediction=("model.semantics.points.only_where_surer=true",),
+            ),
+            "alone_off": switched_off("the same, switched off", "alone"),
+        },
+        kept_parts=("trunk", "instances"),
+        metrics=(
+            "PQ",
+            "PQ things",
+            "PQ stuff",
+            "PQ†",
+            "mIoU",
+            "trimap 8 px",
+            "trimap 20 px",
+            "Boundary PQ",
+            "Boundary IoU",
+        ),
+    ),
     # Queries against two branches.
     "queries": Comparison(
         systems={
