@@ -56,6 +56,15 @@ AS_PUBLISHED = (
     "loss_weights.semantic_point=1.0",
 )
 ALONE = (*AS_PUBLISHED, "model.semantics.points.shared_gradient=false")
+# Corrections of the coarse logits, from features and the pixels around a point. AdamW takes no smaller
+# steps for a smaller weight; beside the other losses it adds nothing to the norm that is clipped.
+FROM_PIXELS = (
+    "model.semantics.points.residual=true",
+    "model.semantics.points.pixel_window=5",
+    "model.semantics.points.shared_gradient=false",
+    "model.semantics.points.subdivision_points=2048",
+    "loss_weights.semantic_point=0.1",
+)
 
 
 def switched_off(name: str, weights_of: str) -> System:
@@ -73,7 +82,7 @@ COMPARISONS = {
     # Forms of the semantic points; where they train alone, switched off is never having had them.
     "semantic_points": Comparison(
         systems={
-            "pixels": System("corrections, from pixels, alone", STREET_SCENES),
+            "pixels": System("corrections, from pixels, alone", STREET_SCENES, FROM_PIXELS),
             "pixels_few": System(
                 "the same, 512 points a step",
                 STREET_SCENES,
