@@ -19,7 +19,7 @@ from seamless_pr.pipelines.ray_tasks import map_in_tasks
 from seamless_pr.structures.faults import FaultyDataError
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import fuzz_image
-from tests.support.ray_token import WITH_TOKEN
+from tests.support.ray_variables import RAY_VARIABLES
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SETTINGS = EvaluationSettings(boundary_ratio=0.1, trimap_widths=(2,))
@@ -29,7 +29,7 @@ SETTINGS = EvaluationSettings(boundary_ratio=0.1, trimap_widths=(2,))
 def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        for name, value in WITH_TOKEN.items():
+        for name, value in RAY_VARIABLES.items():
             patch.setenv(name, value)
         # Two logical cores more than a small machine has, so that four tasks do run at once.
         with ray_cluster(wanted_cpus=4):

@@ -24,7 +24,7 @@ from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from tests.support.panoptic_files import write_png
 from tests.support.processes import kill_all, kill_one, wait_until
-from tests.support.ray_token import WITH_TOKEN
+from tests.support.ray_variables import RAY_VARIABLES
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ SECONDS = 900
 
 def environment() -> dict[str, str]:
     free = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return {**free, **WITH_TOKEN, "OMP_NUM_THREADS": "1"}
+    return {**free, **RAY_VARIABLES, "OMP_NUM_THREADS": "1"}
 
 
 def options(**changes: object) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from seamless_pr.config.schema import ClusterConfig
 from seamless_pr.pipelines.ray_support import lock_own_cluster
 from seamless_pr.training.run_log import read_log
 from tests.support.processes import kill_one
-from tests.support.ray_token import WITH_TOKEN
+from tests.support.ray_variables import RAY_VARIABLES
 from tests.support.training_runs import (
     STEPS,
     differing,
@@ -31,7 +31,7 @@ def cluster() -> Iterator[Any]:
     """A head without cores, and two nodes of one core each; nodes may be killed and added."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
-        for name, value in {**WITH_TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}.items():
+        for name, value in {**RAY_VARIABLES, "RAY_USAGE_STATS_ENABLED": "0"}.items():
             patch.setenv(name, value)
         lock_own_cluster()
         from ray.cluster_utils import Cluster

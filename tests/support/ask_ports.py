@@ -33,7 +33,7 @@ def ask(address: str, port: int, mark: str, token: str | None) -> int | None:
         headers["Authorization"] = f"Bearer {token}"
     statuses: list[int] = []
     for path in ("/api/jobs/", "/api/job_agent/jobs/"):
-        connection = http.client.HTTPConnection(address, port, timeout=5)
+        connection = http.client.HTTPConnection(address, port, timeout=30)
         try:
             connection.request("POST", path, json.dumps({"entrypoint": f"touch {mark}"}), headers)
             statuses.append(connection.getresponse().status)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.support.http_server import Reply, ask
 from tests.support.processes import kill_all, wait_until
-from tests.support.ray_token import WITH_TOKEN
+from tests.support.ray_variables import RAY_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 600
@@ -73,7 +73,7 @@ def ray_head(num_cpus: int, variables: dict[str, str] | None = None) -> Iterator
     environment = {
         **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        **WITH_TOKEN,
+        **RAY_VARIABLES,
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "RAY_DASHBOARD_ADDRESS": f"http://127.0.0.1:{dashboard}",
         **(variables or {}),

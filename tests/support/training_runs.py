@@ -13,7 +13,7 @@ import torch
 
 from seamless_pr.training.checkpoints import load_weights
 from tests.support.processes import wait_until
-from tests.support.ray_token import WITH_TOKEN
+from tests.support.ray_variables import RAY_VARIABLES
 from tests.support.tiny_run import write_tiny_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def environment(**more: str) -> dict[str, str]:
     free = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     # A busy machine takes its time to start workers.
     patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(SECONDS)}
-    return {**free, **patience, **WITH_TOKEN, "OMP_NUM_THREADS": "1", **more}
+    return {**free, **patience, **RAY_VARIABLES, "OMP_NUM_THREADS": "1", **more}
 
 
 def write_arguments(folder: Path) -> list[str]:
