@@ -228,3 +228,27 @@ def test_tiles_and_networks_of_others_are_served_as_they_predict(
         predicted = decode_id_png((tmp_path / "out/panoptic" / photo.name).read_bytes())
         assert predicted.any()
         assert np.array_equal(decode_id_png(reply.body), predicted)
+
+
+def test_replicas_come_with_the_load_and_go_with_it(
+    deployment: Deployment, photos: list[Path], weights: list[Path]
+) -> None:
+    """What is RUNNING can be asked: no client sees one come or go."""
+    shipped = yaml.safe_load(CONFIG.read_text())["applications"][0]["deployments"][0]
+    patience = {"upscale_delay_s": 0.5, "downscale_delay_s": 1.0, "look_back_period_s": 1.0}
+    small = {"max_replicas": 2, "target_ongoing_requests": 1, "metrics_interval_s": 0.2}
+    scaling = {**shipped["autoscaling_config"], **patience, **small}
+    assert scaling["min_replicas"] == 1
+    deployment.change(
+        num_replicas="auto",
+        autoscaling_config=scaling,
+        user_config={"device": "cpu", "batch_size": 8, "weights": str(weights[0])},
+    )
+    wait_until(lambda: deployment.status() == "RUNNING 1", SECONDS, "one replica")
+    with Load(
+        f"{deployment.address}v1/panoptic?format=png", [photos[0].read_bytes()], num_clients=4
+    ) as load:
+        load.until(lambda: deployment.status() == BOTH, SECONDS)
+    wait_until(lambda: deployment.status() == "RUNNING 1", SECONDS, "one replica again")
+    assert set(load.statuses) == {200}
+    assert len(set(load.answers)) == 1
