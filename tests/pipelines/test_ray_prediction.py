@@ -7,16 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 import torch
 
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.inference.folders import ImageOutcome, LabelledImage
 from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.ops.masks import BoxMasks
+from seamless_pr.pipelines import predict, ray_prediction, ray_tiles
 from seamless_pr.pipelines.ray_prediction import network_resources, num_blocks
 from seamless_pr.pipelines.ray_stages import packed, unpacked
 from seamless_pr.pipelines.stage import ExitCode
@@ -104,9 +107,11 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def alone(job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a plain run."""
     output = tmp_path_factory.mktemp("alone") / "out"
-    command = [sys.executable, "pipelines/predict.py", *job, "--output", str(output)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), check=False)
-    assert done.returncode == ExitCode.SOME_FAILED
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # As in the processes of the other runs.
+    ending = predict.main([*job, "--output", str(output), "--device", "cpu"])
+    torch.set_num_threads(num_threads)
+    assert ending == ExitCode.SOME_FAILED
     return output
 
 
@@ -133,18 +138,24 @@ ON_CPUS = ["pipelines/predict.py", "--ray", "--workers", "2"]
 ON_GPUS = ["-m", "tests.support.predict_on_gpus", "2"]
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_gpu_that_nobody_has_is_refused_at_once(job: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "pipelines/predict.py", *job, "--output", str(tmp_path / "out")]
-    command += ["--ray", "--device", "cuda"]
-    # As on a machine without GPUs, whatever this one has.
-    hidden = {**environment(), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        command, cwd=ROOT, env=hidden, capture_output=True, text=True, timeout=SECONDS
-    )
-    assert done.returncode == ExitCode.FAILED
-    assert "Ray finds none on this machine; leave --device out" in done.stderr
+@pytest.mark.parametrize("more", [[], ["--tile", "64"]], ids=["images", "tiles"])
+def test_a_gpu_that_nobody_has_is_refused_before_any_network_starts(
+    more: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # As a cluster of this machine, if it has no GPU.
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    for module in (ray_prediction, ray_tiles):
+        monkeypatch.setattr(module, "ray_cluster", lambda **_: nullcontext())
+    weights = write_tiny_checkpoint(tmp_path / "weights.safetensors")
+    write_png(tmp_path / "image.png", np.zeros((48, 64, 3), np.uint8))
+    words = ["--weights", str(weights), "--images", str(tmp_path / "image.png"), *more]
+    words += ["--output", str(tmp_path / "out"), "--ray", "--device", "cuda"]
+    assert predict.main(words) == ExitCode.FAILED
+    assert "Ray finds none on this machine; leave --device out" in capsys.readouterr().err
 
 
 @pytest.mark.ray
@@ -199,17 +210,21 @@ def test_a_run_that_loses_workers_and_then_everything_ends_with_the_folder_of_a_
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_tiles_of_one_image_over_networks_make_the_map_of_a_plain_run(tmp_path: Path) -> None:
+def test_tiles_of_one_image_over_networks_make_the_map_of_a_plain_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = write_tiny_checkpoint(tmp_path / "best.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (90, 150, 3)).astype(np.uint8)
     write_png(tmp_path / "mosaic.png", pixels)
     outputs = []
-    for name, more in (("alone", []), ("cluster", ["--ray", "--workers", "2"])):
-        output = tmp_path / name
-        command = [sys.executable, "pipelines/predict.py", "--weights", str(weights), *more]
-        command += ["--images", str(tmp_path / "mosaic.png"), "--output", str(output)]
-        command += ["--tile", "64", "--overlap", "16", "--device", "cpu"]
-        done = subprocess.run(command, cwd=ROOT, env=environment(), timeout=SECONDS)
-        assert done.returncode == ExitCode.DONE
-        outputs.append(contents(output))
+    with monkeypatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        for name, value in RAY_VARIABLES.items():
+            patch.setenv(name, value)
+        for name, more in (("alone", []), ("cluster", ["--ray", "--workers", "2"])):
+            output = tmp_path / name
+            words = ["--weights", str(weights), *more, "--tile", "64", "--overlap", "16"]
+            words += ["--images", str(tmp_path / "mosaic.png"), "--output", str(output)]
+            assert predict.main([*words, "--device", "cpu"]) == ExitCode.DONE
+            outputs.append(contents(output))
     assert outputs[0] == outputs[1]

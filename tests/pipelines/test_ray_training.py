@@ -90,7 +90,7 @@ def test_an_elastic_run_goes_on_with_the_nodes_that_are_left(
 ) -> None:
     elastic = [*training, "cluster.min_workers=1"]
     # Ray first tries two workers again, for so long.
-    patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30"}
+    patience = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}
     variables = {"RAY_ADDRESS": cluster.address, **patience}
     run = train_with_ray(elastic, tmp_path / "run", variables=variables)
     run.wait_for_checkpoint()
