@@ -189,6 +189,27 @@ def test_layers_classes_and_zoom_follow_the_keyboard(page: Page) -> None:
 
 
 @pytest.mark.browser
+def test_the_wheel_zooms_and_dragging_moves_the_picture(page: Page) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+
+    page.open()
+    page.drop(**{"flag.png": as_file(flag())})
+    place = (
+        "const m = new DOMMatrix(document.getElementById('pane').style.transform);"
+        "return [m.a, m.e, m.f]"
+    )
+    stage = page.script("return document.getElementById('stage')")
+    before = page.script(place)
+    origin = ScrollOrigin.from_element(stage)
+    ActionChains(page.browser).scroll_from_origin(origin, 0, -400).perform()
+    scale, left, top = page.script(place)
+    assert scale > before[0]
+    ActionChains(page.browser).drag_and_drop_by_offset(stage, 12, 8).perform()
+    assert page.script(place) == pytest.approx([scale, left + 12, top + 8], abs=1)
+
+
+@pytest.mark.browser
 def test_downloads_are_the_servers_map_its_json_and_the_picture(page: Page) -> None:
     page.open()
     page.script(CATCH)
