@@ -75,8 +75,7 @@ def ray_cluster(*, wanted_cpus: float = 1, dashboard: bool = False) -> Iterator[
         _init(runtime_env=None if inside_ray_job() else runtime_environment())
     else:
         cpus = max(available_cores(), math.ceil(wanted_cpus))
-        with _on_loopback():
-            _init(address="local", num_cpus=cpus, include_dashboard=dashboard)
+        _init(address="local", num_cpus=cpus, include_dashboard=dashboard)
     try:
         available = ray.cluster_resources().get("CPU", 0)
         if available < wanted_cpus:
@@ -89,8 +88,8 @@ def ray_cluster(*, wanted_cpus: float = 1, dashboard: bool = False) -> Iterator[
 def lock_own_cluster() -> None:
     """Sets the variables by which a cluster that this process starts obeys nobody else.
 
-    Ray's ports run what they are told by whoever reaches them. The token is in the environment of
-    this process and its children, and in no file.
+    Ray's ports listen on all addresses of the machine and run what they are told. The token is in
+    the environment of this process and its children, and in no file.
     """
     # Also where the user's shell says otherwise, for the sake of a cluster elsewhere.
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -103,28 +102,6 @@ def lock_own_cluster() -> None:
 
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextmanager
-def _on_loopback() -> Iterator[None]:
-    """A cluster that is started inside listens to this machine alone.
-
-    As Ray itself does where it knows single machines only, on macOS and Windows.
-    """
-    from ray._private import ray_constants
-
-    # The variable is for the processes that are started, the constant for this one.
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before[1]
-        if before[0] is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before[0]
 
 
 def _init(**options: Any) -> None:
