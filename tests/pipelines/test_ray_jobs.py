@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -19,6 +20,7 @@ from seamless_pr.training.run_log import read_log
 from tests.support.hugging_face import save_tiny
 from tests.support.processes import wait_until
 from tests.support.ray_head import ray_head
+from tests.support.tiny_checkpoint import write_tiny_checkpoint
 from tests.support.tiny_run import write_tiny_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -191,16 +193,34 @@ def test_a_job_labels_with_a_network_of_hugging_face(
     arguments += ["--images", str(config.parent / "data/val/images")]
     arguments += [f"data.label_space={tmp_path / 'five.json'}"]
     arguments += ["model.fusion.object_threshold=0.17", "model.fusion.overlap_threshold=0.1"]
-    status, log = server.submit(
-        "pipelines/predict.py", *arguments, "--output", str(tmp_path / "job")
-    )
+    check_same_alone(server, arguments, tmp_path)
+
+
+def test_a_job_labels_with_several_networks_that_see_each_image_several_times(
+    server: JobServer, config: Path, tmp_path: Path
+) -> None:
+    weights = [
+        str(write_tiny_checkpoint(tmp_path / f"{seed}.safetensors", seed)) for seed in (0, 1)
+    ]
+    arguments = ["--weights", *weights, "--ensemble", "--ensemble-scores", "30", "31", "--flip"]
+    arguments += ["--scales", "1", "0.5", "--images", str(config.parent / "data/val/images")]
+    arguments += ["--device", "cpu", "model.fusion.score_threshold=0.0"]
+    record = check_same_alone(server, arguments, tmp_path)
+    assert record["ensemble_weights"] == [0.6, 1.0]
+    assert [len(member["views"]) for member in record["ensemble"]] == [4, 4]
+
+
+def check_same_alone(server: JobServer, arguments: list[str], folder: Path) -> dict[str, Any]:
+    """A job's maps are those of this process, and not all void; what it says of the predictor."""
+    status, log = server.submit("pipelines/predict.py", *arguments, "--output", str(folder / "job"))
     assert status == 0, log
-    assert predict.main([*arguments, "--output", str(tmp_path / "alone")]) == 0
+    assert predict.main([*arguments, "--output", str(folder / "alone")]) == 0
     ours, theirs = (
-        {path.name: path.read_bytes() for path in (tmp_path / run / "panoptic").rglob("*.png")}
+        {path.name: path.read_bytes() for path in (folder / run / "panoptic").rglob("*.png")}
         for run in ("job", "alone")
     )
     assert len(ours) == 2
     assert ours == theirs
-    written = json.loads((tmp_path / "job/panoptic.json").read_text())
+    written = json.loads((folder / "job/panoptic.json").read_text())
     assert any(record["segments_info"] for record in written["annotations"])
+    return json.loads((folder / "job/run.json").read_text())

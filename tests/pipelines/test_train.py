@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -63,6 +64,31 @@ def test_a_run_that_is_killed_and_started_again_ends_with_the_same_bits(
     assert [record["step"] for record in records] == list(range(1, 7))
 
 
+# What torchrun tells its workers, in forks of one process that has imported everything: six
+# workers and three launchers would import it nine times. tests/pipelines/test_ray_training.py
+# starts torchrun itself.
+WORKERS = """
+import json, os, socket, sys
+from seamless_pr.build import predictor, runs
+from seamless_pr.pipelines.train import main
+from seamless_pr.training import trainer
+for num_workers, arguments in json.loads(sys.argv[1]):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    names = {"WORLD_SIZE": num_workers, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    workers = []
+    for rank in range(num_workers):
+        workers.append(os.fork())
+        if workers[-1] == 0:
+            names |= {"RANK": rank, "LOCAL_RANK": rank}
+            os.environ.update({name: str(value) for name, value in names.items()})
+            os._exit(main(arguments))
+    if any(os.waitpid(worker, 0)[1] for worker in workers):
+        sys.exit(f"one of {num_workers} workers failed")
+"""
+
+
 @pytest.mark.slow
 def test_two_and_three_workers_train_the_same_weights_as_one_on_the_joined_batch(
     config: Path, tmp_path: Path
@@ -71,13 +97,11 @@ def test_two_and_three_workers_train_the_same_weights_as_one_on_the_joined_batch
     # from the weights of this seed none (3e-6; from those of seed 0 one moves weights by 1e-4).
     overrides = ["training.steps=5", "optimizer.lr=0.001", "model.semantics.hard_pixel_fraction=1"]
     overrides.append("training.seed=2")
-    arguments = [str(ROOT / "pipelines/train.py"), "--config", str(config), *overrides]
+    arguments = ["--config", str(config), *overrides]
     # Three workers share four images unequally.
-    for num_workers in (1, 2, 3):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += ["--nproc-per-node", str(num_workers), *arguments]
-        command += ["--output", str(tmp_path / str(num_workers))]
-        subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True)
+    jobs = [(n, [*arguments, "--output", str(tmp_path / str(n))]) for n in (1, 2, 3)]
+    command = [sys.executable, "-c", WORKERS, json.dumps(jobs)]
+    subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=True)
     alone_log, alone_weights = read_log(tmp_path / "1/log.jsonl"), weights_of(tmp_path / "1")
     for name in "23":
         log = read_log(tmp_path / name / "log.jsonl")

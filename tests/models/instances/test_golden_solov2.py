@@ -90,6 +90,13 @@ def test_candidates_and_results(case):
         assert torch.equal(is_kept, golden["candidate_kept"])
         found = solo_instances(output, 0, batch.padded_size, batch.image_sizes[0], settings)
     close(found.scores, golden["final_scores"], 1e-4)
+    chosen = golden["final_candidate"].long()
+    assert candidates.thing_indices[chosen].tolist() == found.thing_indices.tolist()
+    lowered = candidates.scores[chosen] * maskness[chosen]
+    # Matrix NMS only lowers scores.
+    assert bool((found.scores <= lowered + 1e-4).all())
+    probs = mask_probs(candidates.kernels[chosen[:8]], features)
+    close(found.masks.select(torch.arange(8)).probs, probs, 1e-3)
     assert found.thing_indices.tolist() == golden["final_classes"].tolist()
     height, width = golden["ori_hw"].tolist()
     expected = unpacked(golden["final_masks_packed"], width)
