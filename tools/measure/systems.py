@@ -56,8 +56,8 @@ AS_PUBLISHED = (
     "loss_weights.semantic_point=1.0",
 )
 ALONE = (*AS_PUBLISHED, "model.semantics.points.shared_gradient=false")
-# Corrections of the coarse logits, from features and the pixels around a point. AdamW takes no smaller
-# steps for a smaller weight; beside the other losses it adds nothing to the norm that is clipped.
+# Corrections of the coarse logits, from features and the pixels around a point. AdamW takes no
+# smaller steps for a smaller weight; the norm that is clipped has less of it.
 FROM_PIXELS = (
     "model.semantics.points.residual=true",
     "model.semantics.points.pixel_window=5",
