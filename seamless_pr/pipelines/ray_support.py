@@ -51,13 +51,16 @@ def inside_ray_job() -> bool:
 
 
 @contextmanager
-def ray_cluster(*, wanted_cpus: float = 1, dashboard: bool = False) -> Iterator[None]:
+def ray_cluster(*, wanted_cpus: float = 1, dashboard: bool = False) -> Iterator[bool]:
     """Connects this process to a cluster, or starts one here, for the time of the context.
 
     Args:
         wanted_cpus: what the work needs at once; a started cluster has at least so many logical
             cores, and a lack of them on an existing one is said.
         dashboard: also start the dashboard of a new cluster.
+
+    Yields:
+        Whether the cluster was there before, and stays.
 
     Raises:
         ValueError: the upload would be too large.
@@ -80,7 +83,7 @@ def ray_cluster(*, wanted_cpus: float = 1, dashboard: bool = False) -> Iterator[
         available = ray.cluster_resources().get("CPU", 0)
         if available < wanted_cpus:
             print(f"waiting for {wanted_cpus:g} CPUs; the cluster has {available:g} now")
-        yield
+        yield joins
     finally:
         ray.shutdown()
 

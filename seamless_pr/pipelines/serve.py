@@ -162,7 +162,7 @@ def run(options: argparse.Namespace) -> None:
     del predictor
     from seamless_pr.pipelines.ray_serving import APPLICATION, LOGGING, application
 
-    with ray_cluster(wanted_cpus=options.replicas * options.cpus_per_replica):
+    with ray_cluster(wanted_cpus=options.replicas * options.cpus_per_replica) as others_use_it:
         serve.start(
             http_options={
                 "host": options.host,
@@ -183,7 +183,10 @@ def run(options: argparse.Namespace) -> None:
             sys.stdout.flush()
             _watch()
         finally:
-            serve.shutdown()
+            serve.delete(APPLICATION)
+            # The end of an own cluster is the end of its Serve.
+            if others_use_it and not serve.status().applications:
+                serve.shutdown()
 
 
 def arguments(options: argparse.Namespace, token: str, on_gpu: bool) -> dict[str, Any]:

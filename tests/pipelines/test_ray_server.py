@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,11 +123,22 @@ def test_a_photo_in_tiles_has_the_map_of_predict(server: Server, tmp_path: Path)
     assert "POST" not in server.log.read_text()
 
 
-def test_ctrl_c_ends_it_and_leaves_nothing(server: Server) -> None:
+def test_ctrl_c_ends_it_with_its_answer_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    photo, answer = tmp_path / "photo.png", tmp_path / "answer.png"
+    photo.write_bytes(as_file(draw_street_scene(4, "val", 1, (200, 400)).image))
     processes = descendants(server.process.pid)
     assert len(processes) > 4
+    url = f"http://127.0.0.1:{PORT}/v1/panoptic?format=png"
+    client = subprocess.Popen(
+        [*server.host.prefix, sys.executable, "-c", ASK, url, TOKEN, str(photo), str(answer)]
+    )
+    time.sleep(1)
+    assert client.poll() is None
     os.kill(server.process.pid, signal.SIGINT)
+    assert client.wait(SECONDS) == 0
+    assert decode_id_png(answer.read_bytes()).any()
     assert server.process.wait(SECONDS) == 130
-    last = server.log.read_text().splitlines()[-1]
-    assert last == "stopped by Ctrl-C; what was being answered is answered"
+    log = server.log.read_text()
+    assert "failed" not in log
+    assert log.splitlines()[-1] == "stopped by Ctrl-C; what was being answered is answered"
     wait_until(lambda: not any((PROC / str(pid)).exists() for pid in processes), 60, "the end")
