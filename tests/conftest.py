@@ -5,6 +5,7 @@ For tests beside a reference: measured differences, checked and kept as properti
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +30,11 @@ class FilesAndClusters(LoadFileScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
     """For --dist loadfile; None: as xdist does."""
     return FilesAndClusters(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_configure() -> None:
+    """Nobody waits for the disk: what a crash of the machine would leave, no test can see."""
+    os.fsync = lambda _: None  # type: ignore[assignment]
 
 
 @pytest.hookimpl(tryfirst=True)
