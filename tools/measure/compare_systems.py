@@ -2,7 +2,8 @@
 
 Every system of a comparison starts from those parts of the shipped weights that fit into all of
 them, and from new numbers elsewhere; it sees the same images in the same order, in one thread, and
-stops when its process has used its time. All are scored on scenes that no training saw.
+stops when its process (on a GPU: the clock) has used its time. All are scored on scenes that no
+training saw.
 
 example, one after the other (docs/results.md has the outcome):
   python -m seamless_pr.street_scenes.dataset --root data/street_scenes --size 256x512 \\
@@ -13,6 +14,13 @@ example, one after the other (docs/results.md has the outcome):
   python pipelines/prepare.py cityscapes --root data/street_scenes_val --splits val
   nice python tools/measure/compare_systems.py queries --minutes 7 \\
       --write docs/results.md --json docs/results/systems_queries.json
+
+  # on a GPU, the network of the flagship, from scratch
+  python -m seamless_pr.street_scenes.dataset --root data/street_scenes_r50 --size 512x1024 \\
+      --train 3000 --val 100
+  python pipelines/prepare.py cityscapes --root data/street_scenes_r50
+  python tools/measure/compare_systems.py semantic_points_r50 --minutes 60 \\
+      --data data/street_scenes_r50 --held-out data/street_scenes_r50
 
   # the table of what is finished so far
   python tools/measure/compare_systems.py queries --no-runs
@@ -92,7 +100,8 @@ def run_values(comparison: Comparison, run: Run, options: argparse.Namespace) ->
     system = comparison.systems[run.system]
     config = load_config(ROOT / system.config, [*system.overrides, *options.overrides])
     values = config_to_dict(config)
-    names = build_network(config.model, build_label_space(config)).state_dict()
+    with torch.device("meta"):
+        names = build_network(config.model, build_label_space(config)).state_dict()
     values["initial_weights"] = {
         "file": str(run.start),
         "random_parts": random_parts(names, comparison.kept_parts),
@@ -103,12 +112,13 @@ def run_values(comparison: Comparison, run: Run, options: argparse.Namespace) ->
             "images": str(folder / "leftImg8bit" / part),
             "segments": None,
         }
-    values["data"]["num_workers"] = 0
+    if comparison.clock == "process":
+        values["data"]["num_workers"] = 0
     values["schedule"]["warmup_steps"] = int(WARMUP_SHARE * SCHEDULE_STEPS)
     values["training"] |= {
         "steps": SCHEDULE_STEPS,
         "max_minutes": options.minutes,
-        "clock": "process",
+        "clock": comparison.clock,
         "seed": run.seed,
         "log_interval_steps": LOG_INTERVAL_STEPS,
         "checkpoint_interval_steps": CHECKPOINT_INTERVAL_STEPS,
@@ -220,7 +230,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--minutes",
         type=float,
         default=7.0,
-        help="processor time of each training (default: 7)",
+        help="time of each training, of its processor or on a GPU of the clock (default: 7)",
     )
     add("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     add("--no-runs", action="store_true", help="only the table of what is finished")

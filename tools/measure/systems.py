@@ -37,15 +37,19 @@ class Comparison:
             (`trunk.backbone`, `trunk.neck`, ...); everything else starts at random.
         metrics: columns of the table, keys of tools/measure/system_tables.METRICS.
         with_instances: all of them have instances with scores, for AP.
+        clock: what the minutes of a run are: "process", processor time without workers for images,
+            or "wall", where a GPU does the work and workers bring it images.
     """
 
     systems: Mapping[str, System]
     kept_parts: tuple[str, ...]
     metrics: tuple[str, ...]
     with_instances: bool = False
+    clock: str = "process"
 
 
 STREET_SCENES = "configs/debug/street_scenes.yaml"
+STREET_SCENES_R50 = "configs/debug/street_scenes_r50.yaml"
 # PointRend of semantics as published: points read features alone and say their logits, as many as a
 # stride-16 map has cells; their loss also trains what they read.
 AS_PUBLISHED = (
@@ -53,66 +57,80 @@ AS_PUBLISHED = (
     "model.semantics.points.pixel_window=0",
     "model.semantics.points.shared_gradient=true",
     "model.semantics.points.subdivision_points=0",
+    "model.semantics.points.hard_point_fraction=1.0",
     "loss_weights.semantic_point=1.0",
 )
 ALONE = (*AS_PUBLISHED, "model.semantics.points.shared_gradient=false")
 # Corrections of the coarse logits, from features and the pixels around a point. AdamW takes no
 # smaller steps for a smaller weight; the norm that is clipped has less of it.
 FROM_PIXELS = (
+    *ALONE,
     "model.semantics.points.residual=true",
     "model.semantics.points.pixel_window=5",
-    "model.semantics.points.shared_gradient=false",
-    "model.semantics.points.subdivision_points=2048",
     "loss_weights.semantic_point=0.1",
 )
 
 
-def switched_off(name: str, weights_of: str) -> System:
-    """The same weights without points: logits are upsampled bilinearly."""
-    return System(
-        name,
-        STREET_SCENES,
-        weights_of=weights_of,
-        at_prediction=("model.semantics.points=null",),
-        without=("semantics.point_head",),
-    )
+def semantic_point_systems(config: str, more_points: int) -> dict[str, System]:
+    """Forms of the semantic points; where they train alone, switched off is never having had them.
 
+    Args:
+        config: of the network.
+        more_points: a step, instead of as many as a stride-16 map has cells.
+    """
+
+    def changed(name: str, weights_of: str, change: str) -> System:
+        at_prediction = (f"model.semantics.points.{change}",)
+        return System(name, config, weights_of=weights_of, at_prediction=at_prediction)
+
+    def switched_off(weights_of: str) -> System:
+        """Logits are upsampled bilinearly."""
+        return System(
+            "the same, switched off",
+            config,
+            weights_of=weights_of,
+            at_prediction=("model.semantics.points=null",),
+            without=("semantics.point_head",),
+        )
+
+    more = f"subdivision_points={more_points}"
+    return {
+        "pixels": System("corrections, from pixels, alone", config, FROM_PIXELS),
+        "pixels_more": changed(f"the same, {more_points} points a step", "pixels", more),
+        "pixels_off": switched_off("pixels"),
+        "published": System("as published", config, AS_PUBLISHED),
+        "published_off": switched_off("published"),
+        "alone": System("as published, alone", config, ALONE),
+        "alone_surer": changed("the same, where surer", "alone", "only_where_surer=true"),
+        "alone_off": switched_off("alone"),
+    }
+
+
+SEMANTIC_METRICS = (
+    "PQ",
+    "PQ things",
+    "PQ stuff",
+    "PQ†",
+    "mIoU",
+    "trimap 8 px",
+    "trimap 20 px",
+    "Boundary PQ",
+    "Boundary IoU",
+)
 
 COMPARISONS = {
-    # Forms of the semantic points; where they train alone, switched off is never having had them.
     "semantic_points": Comparison(
-        systems={
-            "pixels": System("corrections, from pixels, alone", STREET_SCENES, FROM_PIXELS),
-            "pixels_few": System(
-                "the same, 512 points a step",
-                STREET_SCENES,
-                weights_of="pixels",
-                at_prediction=("model.semantics.points.subdivision_points=0",),
-            ),
-            "pixels_off": switched_off("the same, switched off", "pixels"),
-            "published": System("as published", STREET_SCENES, AS_PUBLISHED),
-            "published_off": switched_off("the same, switched off", "published"),
-            "alone": System("as published, alone", STREET_SCENES, ALONE),
-            "alone_surer": System(
-                "the same, where surer",
-                STREET_SCENES,
-                weights_of="alone",
-                at_prediction=("model.semantics.points.only_where_surer=true",),
-            ),
-            "alone_off": switched_off("the same, switched off", "alone"),
-        },
+        systems=semantic_point_systems(STREET_SCENES, 2048),
         kept_parts=("trunk", "instances"),
-        metrics=(
-            "PQ",
-            "PQ things",
-            "PQ stuff",
-            "PQ†",
-            "mIoU",
-            "trimap 8 px",
-            "trimap 20 px",
-            "Boundary PQ",
-            "Boundary IoU",
-        ),
+        metrics=SEMANTIC_METRICS,
+    ),
+    # The same on a GPU, with the network of the flagship from scratch: --data and --held-out name
+    # scenes of 512x1024.
+    "semantic_points_r50": Comparison(
+        systems=semantic_point_systems(STREET_SCENES_R50, 8192),
+        kept_parts=(),
+        metrics=SEMANTIC_METRICS,
+        clock="wall",
     ),
     # Queries against two branches.
     "queries": Comparison(
