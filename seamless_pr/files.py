@@ -380,28 +380,32 @@ def safe_join(root: str | os.PathLike[str], name: str, named_in: str | os.PathLi
             NUL, is too long or empty; the message names the file and the fix.
     """
     root = Path(root)
-    if fault := _fault_of_name(name):
+    if fault := _fault_of_name(name) or path_fault(path := root / name):
         raise ValueError(_unsafe(name, named_in, root, fault))
-    path = root / name
-    if any(len(os.fsencode(part)) > _NAME_BYTES for part in path.parts) or (
-        len(os.fsencode(path)) > _PATH_BYTES
-    ):
-        raise ValueError(_unsafe(name, named_in, root, "is too long for a file name"))
     place = Path(os.path.realpath(path))
     if not place.is_relative_to(os.path.realpath(root)):
         raise ValueError(_unsafe(name, named_in, root, f"is a link out of it, to {place}"))
     return path
 
 
+def path_fault(path: str | os.PathLike[str]) -> str | None:
+    """Why no disk can have a file of this name: the rest of a sentence; None if one can."""
+    if "\0" in os.fspath(path):
+        return "holds a NUL"
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError:
+        return "holds half of a letter"
+    if len(name) > _PATH_BYTES or any(len(part) > _NAME_BYTES for part in name.split(b"/")):
+        return "is too long for a file name"
+    return None
+
+
 def _fault_of_name(name: str) -> str | None:
     if not isinstance(name, str):
         return "is no text"
-    if "\0" in name:
-        return "holds a NUL"
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return "holds half of a letter"
+    if fault := path_fault(name):
+        return fault
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     if not posix.parts:
         return "is empty"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import stat
@@ -11,6 +12,8 @@ import yaml
 
 # Devices have no end, and some file systems hold files of terabytes that take no room.
 MAX_BYTES = 4_000_000_000
+# Of an archive: its content may be so many times as large.
+MAX_COMPRESSION = 8
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
@@ -31,8 +34,31 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
             raise OSError(f"{os.fspath(path)} has {size}, more than any file that is read whole")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read()
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         os.close(descriptor)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The content of a text file: UTF-8, or UTF-16 with a mark, as PowerShell writes it.
+
+    Raises:
+        FileNotFoundError, OSError: as `read_regular`.
+        ValueError: another encoding; the message names the file and the line.
+    """
+    data = read_regular(path)
+    is_utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if is_utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"{os.fspath(path)} is no text in UTF-8 (line {line}, byte {error.start}); save it in "
+            "the encoding UTF-8"
+        ) from error
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -47,6 +73,32 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except (ValueError, RecursionError) as error:
         name = os.fspath(path)
         raise ValueError(f"{name} is not JSON, or only a part of it ({error})") from error
+
+
+def refuse_bomb(path: str | os.PathLike[str]) -> None:
+    """Refuses archives that are small on the disk and fill the memory when they are read.
+
+    torch.save does not compress; what others have compressed may shrink as far as weights do.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a ZIP archive with far more content than bytes; the message names it.
+    """
+    import zipfile  # Scoring does without.
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except FileNotFoundError:
+        raise
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # Whoever reads it tells what is wrong with it.
+    if unpacked > MAX_COMPRESSION * os.path.getsize(path):
+        raise ValueError(
+            f"{os.fspath(path)} would unpack to {unpacked / 1e6:.0f} MB, more than "
+            f"{MAX_COMPRESSION} times its size; weights do not compress like that: copy it again "
+            "from its source"
+        )
 
 
 class YamlLoader(yaml.SafeLoader):

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seamless_pr.input_files import MAX_BYTES, YamlLoader, read_json, read_regular
+from seamless_pr.input_files import (
+    MAX_BYTES,
+    YamlLoader,
+    read_json,
+    read_regular,
+    read_text,
+)
 
 
 def test_a_regular_file_is_read_whole_and_a_link_to_it_too(tmp_path: Path) -> None:
@@ -20,6 +26,11 @@ def test_devices_pipes_and_folders_are_refused_at_once_by_name(tmp_path: Path) -
     for path in ("/dev/zero", tmp_path / "pipe", tmp_path):
         with pytest.raises(OSError, match=f"{path} is not a regular file"):
             read_regular(path)
+
+
+def test_a_file_that_the_system_cannot_read_is_named() -> None:
+    with pytest.raises(OSError, match="/proc/self/mem"):
+        read_regular("/proc/self/mem")
 
 
 def test_a_file_that_claims_terabytes_is_not_read(tmp_path: Path) -> None:
@@ -49,3 +60,20 @@ def test_a_value_that_does_not_fit_its_type_is_named_with_its_line(value: str) -
     with pytest.raises(yaml.MarkedYAMLError) as refused:
         yaml.load(f"a: 1\nb: [{value}]", YamlLoader)
     assert "line 2, column 5" in str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_text_is_read_with_and_without_a_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_bytes("größe\n日本".encode(encoding))
+    assert read_text(tmp_path / "a.txt") == "größe\n日本"
+
+
+@pytest.mark.parametrize("content", [b"a\ngr\xf6\xdfe", b"a\n\xff", b"\xff\xfea\0\n\0\0"])
+def test_a_text_in_another_encoding_is_an_error_that_names_the_file(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"a\.txt is no text in UTF-8 \(line 2, byte \d\); save it"
+    ):
+        read_text(tmp_path / "a.txt")

@@ -19,6 +19,7 @@ from seamless_pr.config.load import config_to_dict, merge_sources, read_sources
 from seamless_pr.config.merge import Source
 from seamless_pr.config.words import dump_yaml
 from seamless_pr.files import write_whole
+from seamless_pr.input_files import read_text
 from seamless_pr.training.checkpoints import find_weights, load_weights, save_weights
 from seamless_pr.weights.legacy import has_old_names, new_name
 
@@ -82,6 +83,6 @@ def update_config(source: Path, output: Path) -> str:
 
 def _header(path: Path) -> str:
     """The comments at the top of a file."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path).splitlines()
     header = list(takewhile(lambda line: line.startswith("#"), lines))
     return "\n".join([*header, "", ""]) if header else ""

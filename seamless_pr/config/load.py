@@ -16,8 +16,10 @@ from seamless_pr.config.keys import Kinds
 from seamless_pr.config.legacy import check_layout
 from seamless_pr.config.merge import Merger, Source, nested
 from seamless_pr.config.schema import Config
+from seamless_pr.config.values import shown
 from seamless_pr.config.words import Word, dump_yaml, read_yaml
-from seamless_pr.files import write_whole
+from seamless_pr.files import path_fault, write_whole
+from seamless_pr.structures.faults import quoted
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, kinds: Kinds) -> Config:
@@ -130,8 +132,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _base_names(base: Any, path: Path) -> list[str]:
     names = [] if base is None else base if isinstance(base, list) else [base]
-    if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{path}: 'base' must be the name of a file, or a list of them")
+    for name in names:
+        if not isinstance(name, str) or path_fault(path.parent / name):
+            raise ValueError(
+                f"{path}: 'base' must be the name of a file, or a list of them; got {shown(name)}"
+            )
     return [str(name) for name in names]
 
 
@@ -141,10 +146,10 @@ def _override_sources(overrides: Iterable[str]) -> list[Source]:
         key, equals, value = override.partition("=")
         if not equals or not key.strip():
             raise ValueError(
-                f"override '{override}' must read key=value, for example optimizer.lr=0.02"
+                f"override '{quoted(override)}' must read key=value, for example optimizer.lr=0.02"
             )
         values = nested(key.strip(), Word(value))
-        sources.append(Source(f"override '{override}'", values, adds=True))
+        sources.append(Source(f"override '{quoted(override)}'", values, adds=True))
     return sources
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from seamless_pr.config.keys import Key, Kinds, keys_of
 from seamless_pr.config.values import NOT_GIVEN, containers, read_value, shown
 from seamless_pr.config.words import Word
+from seamless_pr.structures.faults import quoted
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Merger:
             return before
         kind: str = read_value(value["kind"], str, f"{place.name}.kind")
         if kind not in known:
-            raise ValueError(f"'{place.name}.kind' must be one of {choices}; got {kind!r}")
+            raise ValueError(f"'{place.name}.kind' must be one of {choices}; got {shown(kind)}")
         return kind
 
     def _missing(self, tree: Mapping[str, Any], settings: type, prefix: str) -> Iterator[str]:
@@ -180,7 +181,7 @@ class Merger:
 
     def _unknown_key(self, name: str, keys: Mapping[str, Key], place: _Place) -> str:
         """Names the kinds that have the key, or the nearest key, or all keys of the group."""
-        full = place.inside(name).name
+        full = quoted(place.inside(name).name)
         for kinds, kind, depth in reversed(place.owners):
             inside = (*place.steps, name)[depth:]
             others = [

@@ -11,6 +11,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from seamless_pr.config.keys import alternatives, without_marks
 from seamless_pr.config.words import Word, parse_yaml
+from seamless_pr.files import path_fault
+from seamless_pr.structures.faults import quoted
 
 NOT_GIVEN = "???"
 # Single precision holds up to 3.4e38; there is room for some arithmetic.
@@ -50,7 +52,7 @@ def read_value(value: Any, hint: Any, name: str) -> Any:
         found = _adapter(hint).validate_python(prepared)
     except ValidationError as error:
         raise ValueError(_sentence(error, prepared, name)) from error
-    _check_size(found, name)
+    _check(found, name)
     return found
 
 
@@ -70,21 +72,29 @@ def containers(value: Any) -> Any:
     try:
         return parse_yaml(value)
     except ValueError as error:
-        raise ValueError(f"cannot be {str(value)!r}: {error}") from error
+        raise ValueError(f"cannot be {quoted(repr(str(value)))}: {error}") from error
 
 
-def _check_size(value: Any, name: str) -> None:
-    """Refuses numbers that no tensor of single precision and no 64-bit counter can work with."""
+def _check(value: Any, name: str) -> None:
+    """Refuses what nothing can work with.
+
+    Numbers must fit single precision and 64-bit counters; texts are names and paths, of files or of
+    things, and must fit a disk.
+    """
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            _check_size(entry, f"{name}.{key}")
+            _check(entry, f"{name}.{key}")
     elif isinstance(value, (list, tuple)):
         for index, entry in enumerate(value):
-            _check_size(entry, f"{name}[{index}]")
+            _check(entry, f"{name}[{index}]")
+    elif isinstance(value, str) and (fault := path_fault(value)):
+        raise ValueError(f"'{name}' {fault}; got {shown(value)}")
     elif isinstance(value, (int, float)):
         largest = LARGEST_FLOAT if isinstance(value, float) else LARGEST_WHOLE
         if not -largest <= value <= largest:
-            raise ValueError(f"'{name}' must lie between {-largest} and {largest}; got {value}")
+            raise ValueError(
+                f"'{name}' must lie between {-largest} and {largest}; got {shown(value)}"
+            )
 
 
 @lru_cache(maxsize=1024)
@@ -96,8 +106,8 @@ def _prepared(value: Any, hint: Any) -> Any:
     """Words resolved and lists made tuples where the hint asks for it; anything else as it is."""
     if isinstance(value, str) and "${" in value:
         raise ValueError(
-            f"cannot be {str(value)!r}: values are taken as written, nothing is filled in for "
-            "'${...}'; write the value out"
+            f"cannot be {quoted(repr(str(value)))}: values are taken as written, nothing is filled "
+            "in for '${...}'; write the value out"
         )
     choices = [without_marks(choice) for choice in alternatives(hint)]
     for choice in choices:
@@ -174,9 +184,9 @@ def _names(value: Any) -> set[str]:
 
 
 def shown(value: Any) -> str:
-    """A value as it would be typed."""
+    """A value as it would be typed, cut where it is long."""
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(shown(entry) for entry in value)}]"
+        return quoted(f"[{', '.join(shown(entry) for entry in value)}]")
     if isinstance(value, Word):
-        return str(value)
-    return "null" if value is None else repr(value)
+        return quoted(value)
+    return "null" if value is None else quoted(repr(value))

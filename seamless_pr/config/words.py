@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from seamless_pr.input_files import YamlLoader, read_regular
+from seamless_pr.input_files import YamlLoader, read_text
 from seamless_pr.structures.faults import first_line
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
@@ -59,12 +59,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"config {path} does not exist; give the path of a YAML file")
-    try:
-        text = read_regular(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it in the encoding UTF-8"
-        ) from error
+    text = read_text(path)
     try:
         values = parse_yaml(text)
     except ValueError as error:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from seamless_pr.structures.faults import quoted
+
 # Class numbers of every dataset fit; above it NumPy's fixed widths would wrap or stop.
 MAX_CATEGORY_ID = 2**31 - 1
 # Up to here a float holds every whole number.
@@ -87,4 +89,4 @@ def shown(value: Any, limit: int = 60) -> str:
         words = repr(value)
     except RecursionError:
         words = f"a {type(value).__name__} in many others"
-    return words if len(words) <= limit else f"{words[:limit]}..."
+    return quoted(words, limit)

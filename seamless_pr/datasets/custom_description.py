@@ -28,7 +28,7 @@ import yaml
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.folders import listed
 from seamless_pr.datasets.label_spaces import made_color
-from seamless_pr.input_files import YamlLoader, read_regular
+from seamless_pr.input_files import YamlLoader, read_text
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import Category
 
@@ -65,16 +65,15 @@ def read_custom_yaml(path: str | os.PathLike[str]) -> CustomDataset:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: no text in UTF-8.
         FaultyDataError: everything that is wrong with it.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; write one as docs/datasets.md shows")
+    text = read_text(path)
     try:
-        content = yaml.load(read_regular(path).decode("utf-8-sig"), YamlLoader)
-    except UnicodeDecodeError as error:
-        message = f"is no text in UTF-8 (byte {error.start}); save it in the encoding UTF-8"
-        raise FaultyDataError(f"{path} cannot be read", [Fault(str(path), message)]) from error
+        content = yaml.load(text, YamlLoader)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise FaultyDataError(f"{path} cannot be read", [Fault(str(path), reason)]) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
 from seamless_pr.datasets.panoptic_records import ImageId, ImageRecord
@@ -75,14 +75,47 @@ def list_image_files(images_dir: str | os.PathLike[str]) -> list[Path]:
     images_dir = Path(images_dir)
     if not images_dir.is_dir():
         raise FileNotFoundError(f"no image folder {images_dir}; give the folder of the RGB images")
-    found: list[Path] = []
     closed: list[OSError] = []
-    for folder, subfolders, names in os.walk(images_dir, onerror=closed.append, followlinks=True):
-        subfolders[:] = [
-            name for name in subfolders if not is_hidden(name) and not _leads_back(folder, name)
-        ]
-        found += [Path(folder, name) for name in names if is_image_name(name)]
+    found = [
+        Path(folder, name)
+        for folder, names in walk_folders(images_dir, closed.append)
+        for name in names
+        if is_image_name(name)
+    ]
     return sorted([*found, *(Path(error.filename) for error in closed)])
+
+
+def walk_folders(
+    top: str | os.PathLike[str], on_error: Callable[[OSError], object] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """A folder and all visible ones below it, each with the names of its files.
+
+    Links to folders are followed, but never in a circle: not to a folder that holds the link, and
+    behind a link to no folder that was entered before. So some links cannot make many folders.
+
+    Args:
+        top: where to begin; nothing is yielded where there is no such folder.
+        on_error: gets what the system says of a folder that cannot be opened.
+    """
+    entered: set[str] = set()
+    real_top = os.path.realpath(top)
+    for folder, subfolders, names in os.walk(top, onerror=on_error, followlinks=True):
+        place = os.path.realpath(folder)
+        is_behind_link = place != os.path.normpath(
+            os.path.join(real_top, os.path.relpath(folder, top))
+        )
+        entered.add(place)
+        followed = []
+        for name in sorted(subfolders):
+            target = os.path.realpath(os.path.join(folder, name))
+            if target != os.path.join(place, name):  # a link
+                if Path(place).is_relative_to(target) or (is_behind_link and target in entered):
+                    continue
+                entered.add(target)
+            if not is_hidden(name):
+                followed.append(name)
+        subfolders[:] = followed
+        yield folder, names
 
 
 def is_image_name(name: str) -> bool:
@@ -93,14 +126,6 @@ def is_image_name(name: str) -> bool:
 def is_hidden(path: str | PurePath) -> bool:
     """Whether a part of a relative path begins with a dot: `._x.png`, `.ipynb_checkpoints/`."""
     return any(part.startswith(".") and part != ".." for part in PurePath(path).parts)
-
-
-def _leads_back(folder: str, name: str) -> bool:
-    """Whether a sub-folder is a link to a folder that holds it."""
-    path = os.path.join(folder, name)
-    if not os.path.islink(path):
-        return False
-    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(path))
 
 
 def name_in_folder(image: ImageRecord, images_dir: str | os.PathLike[str]) -> str:

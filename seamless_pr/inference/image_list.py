@@ -18,11 +18,12 @@ from seamless_pr.datasets.image_files import (
     is_image_name,
     list_image_files,
     name_in_folder,
+    walk_folders,
 )
 from seamless_pr.datasets.panoptic_records import ImageRecord
 from seamless_pr.datasets.remote_files import FileState, Location, as_location, is_uri, list_uri
 from seamless_pr.files import safe_join
-from seamless_pr.input_files import read_regular
+from seamless_pr.input_files import read_text
 
 LIST_EXTENSIONS = (".txt", ".lst")
 # Of a file or folder name; file systems take 255, and results have extensions.
@@ -107,9 +108,8 @@ def _find_images(source: str) -> tuple[Sequence[Location], Location]:
     elif path.is_file():
         return [path], path.parent
     elif glob.has_magic(source):
-        found = (Path(name) for name in glob.iglob(source, recursive=True) if os.path.isfile(name))
         root = _fixed_folder(source)
-        pictures = sorted(file for file in found if is_image_name(file.name))
+        pictures = sorted(file for file in _matching(source) if is_image_name(file.name))
         paths = _without_results(pictures, root)
     else:
         raise FileNotFoundError(
@@ -122,6 +122,22 @@ def _find_images(source: str) -> tuple[Sequence[Location], Location]:
             f"no image files in {source}; looked for names ending in {suffixes}"
         )
     return paths, root
+
+
+def _matching(pattern: str) -> set[Path]:
+    """Files whose paths match; `**` crosses folders and links to them, but never in a circle."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        return {Path(name) for name in glob.iglob(pattern) if os.path.isfile(name)}
+    place = parts.index("**")
+    above = glob.iglob(os.path.join(*parts[:place])) if place else ["."]
+    below = parts[place + 1 :] or ("*",)
+    return {
+        file
+        for top in above
+        for folder, _ in walk_folders(top)
+        for file in _matching(os.path.join(glob.escape(folder), *below))
+    }
 
 
 def _without_results(paths: Iterable[Path], root: Path) -> list[Path]:
@@ -147,7 +163,14 @@ def _fixed_folder(pattern: str) -> Path:
 
 
 def _read_list(path: Path) -> tuple[list[Location], Path]:
-    lines = _read_text(path).splitlines()
+    text = read_text(path)
+    before, nul, _ = text.partition("\0")
+    if nul:  # As in UTF-16 without a mark.
+        line = before.count("\n") + 1
+        raise ValueError(
+            f"{path} is no text in UTF-8 (line {line} holds a NUL); save it in the encoding UTF-8"
+        )
+    lines = text.splitlines()
     entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     if not entries:
         raise FileNotFoundError(f"{path} lists no images; write one path a line")
@@ -157,27 +180,6 @@ def _read_list(path: Path) -> tuple[list[Location], Path]:
     locations = (as_location(entry) for entry in entries)
     paths = [path.parent / place if isinstance(place, Path) else place for place in locations]
     return sorted(paths, key=str), path.parent
-
-
-def _read_text(path: Path) -> str:
-    """UTF-8 with or without a mark, or UTF-16 with one, as PowerShell writes it."""
-    data = read_regular(path)
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path} is no text in UTF-8 (line {line}, byte {error.start}); "
-            "save it in the encoding UTF-8"
-        ) from error
-    before, nul, _ = text.partition("\0")
-    if nul:  # As in UTF-16 without a mark.
-        line = before.count("\n") + 1
-        raise ValueError(
-            f"{path} is no text in UTF-8 (line {line} holds a NUL); save it in the encoding UTF-8"
-        )
-    return text
 
 
 def _stem(path: Location) -> str:

@@ -64,7 +64,7 @@ from seamless_pr.metrics.segment_matching import PQ_RULES
 from seamless_pr.parallel import ItemMap
 from seamless_pr.pipelines.ray_support import add_ray_option
 from seamless_pr.pipelines.ray_tasks import item_map
-from seamless_pr.pipelines.stage import Stage
+from seamless_pr.pipelines.stage import Stage, finite
 
 IDD_OFFICIAL_SIZE = "1280x720"
 
@@ -125,7 +125,7 @@ def _add_more_scores(parser: argparse.ArgumentParser) -> None:
     """Options that ask for more than PQ."""
     parser.add_argument(
         "--boundary",
-        type=float,
+        type=finite,
         metavar="RATIO",
         help="also Boundary PQ and Boundary IoU; width of the band as a share of the diagonal "
         "(0.02 in general, 0.005 for Cityscapes)",

@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from seamless_pr.inference.predictor import AMP_TYPES
+from seamless_pr.input_files import read_text
 from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.pipelines.paths import absolute
 from seamless_pr.pipelines.ray_support import ray_cluster
-from seamless_pr.pipelines.stage import Stage
+from seamless_pr.pipelines.stage import Stage, finite
 from seamless_pr.pipelines.wanted_predictor import add_tile_options, check_tile_options
 from seamless_pr.serving.limits import MIB, ServingLimits
 
@@ -95,7 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-mib",
-        type=float,
+        type=finite,
         default=DEFAULTS.max_bytes / MIB,
         metavar="M",
         help=f"larger requests are refused ({DEFAULTS.max_bytes / MIB:g})",
@@ -117,7 +118,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=finite,
         default=DEFAULTS.seconds,
         metavar="S",
         help=f"seconds after which a request is given up ({DEFAULTS.seconds:g})",
@@ -229,7 +230,7 @@ def _limits(options: argparse.Namespace) -> dict[str, Any]:
 def _read_token(path: Path | None) -> str:
     if path is None:
         return ""
-    token = path.read_text(encoding="utf-8").partition("\n")[0].strip()
+    token = read_text(path).partition("\n")[0].strip()
     if len(token) < 8:
         raise ValueError(f"the first line of {path} must be a token of 8 letters or more")
     return token

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 
 from seamless_pr.pipelines.console import tolerant_console
 from seamless_pr.pipelines.paths import settle_paths
 from seamless_pr.pipelines.signals import Terminated, sigterm_raises
-from seamless_pr.structures.faults import first_line
+from seamless_pr.structures.faults import first_line, quoted, shortened
+
+
+def finite(text: str) -> float:
+    """Type of options that are numbers; `float` takes nan and inf, too."""
+    with suppress(ValueError):
+        if math.isfinite(number := float(text)):
+            return number
+    raise argparse.ArgumentTypeError(f"must be a number; got {quoted(text)}")
 
 
 class ExitCode(IntEnum):
@@ -88,7 +98,7 @@ class Stage:
                 settle_paths(options, self.inputs, self.outputs)
                 return int(self.run(options) or ExitCode.DONE)
             except EXPECTED_ERRORS as error:
-                print(f"error: {str(error) or type(error).__name__}", file=sys.stderr)
+                print(f"error: {shortened(str(error)) or type(error).__name__}", file=sys.stderr)
                 return ExitCode.FAILED
             except RuntimeError as error:
                 if not _is_want_of_memory(error):

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from seamless_pr.input_files import read_text
+
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
@@ -69,7 +71,7 @@ def _add_sizes(
 
     for name in IGNORE_FILES:
         if (folder / name).is_file():
-            lines = (folder / name).read_text(encoding="utf-8").splitlines()
+            lines = read_text(folder / name).splitlines()
             specs = [*specs, (folder, GitIgnoreSpec.from_lines(lines))]
 
     def is_left_out(path: Path) -> bool:

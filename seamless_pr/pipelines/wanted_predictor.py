@@ -10,6 +10,7 @@ from seamless_pr.inference.predictor import Predictor
 from seamless_pr.inference.tile_grid import Tiling
 from seamless_pr.integrations.predictors import load_predictor
 from seamless_pr.integrations.transformers import PREFIX
+from seamless_pr.pipelines.stage import finite
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.views import views_of
 
@@ -33,7 +34,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ensemble-scores",
-        type=float,
+        type=finite,
         nargs="+",
         default=[],
         metavar="S",
@@ -42,7 +43,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scales",
-        type=float,
+        type=finite,
         nargs="+",
         default=[1.0],
         metavar="S",

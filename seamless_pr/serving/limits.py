@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -51,7 +52,7 @@ class ServingLimits:
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_images", "max_waiting", "seconds"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive; got {getattr(self, name)}")
         for prefix in self.uri_prefixes:
             parts = urlsplit(prefix)
@@ -81,7 +82,8 @@ def check_uri(uri: str, limits: ServingLimits) -> None:
     """
     below = any(uri.startswith(prefix) for prefix in limits.uri_prefixes)
     steps = unquote(unquote(uri)).replace("\\", "/").split("/")
-    if not below or ".." in steps or "::" in uri or any(letter <= " " for letter in uri):
+    is_plain = uri.isprintable() and " " not in uri
+    if not below or ".." in steps or "::" in uri or not is_plain:
         raise RequestRefusedError(
             403,
             f"{uri!r:.200} is not below a prefix that this server reads from; send the image "

@@ -69,7 +69,7 @@ async def read_photos(request: Any, limits: ServingLimits) -> list[Photo]:
 async def _read_body(request: Any, max_bytes: int) -> bytes:
     """The body; not read further than it may be long."""
     stated = request.headers.get("content-length", "")
-    if stated.isdecimal() and int(stated) > max_bytes:
+    if stated.isdecimal() and float(stated) > max_bytes:
         raise _too_long(max_bytes)
     parts, length = [], 0
     async for part in request.stream():
@@ -119,7 +119,7 @@ async def _photos_of_form(request: Any, body: bytes, limits: ServingLimits) -> l
             photos.append(_behind(value, limits))
         else:
             raise RequestRefusedError(
-                422, f"'{name[:MAX_NAME]}' is no file; a form holds files, and fields named uri"
+                422, f"{name!r:.{MAX_NAME}} is no file; a form holds files, and fields named uri"
             )
     await form.close()
     return photos

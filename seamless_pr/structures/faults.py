@@ -6,11 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_LISTED_FAULTS = 200
+# Letters: of a value that a message quotes, and of a line.
+MAX_QUOTED, MAX_LINE = 200, 2000
 
 
 def first_line(error: BaseException) -> str:
     """What another program's error says, in one line; the name of its type if it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__))
+
+
+def quoted(text: str, limit: int = MAX_QUOTED) -> str:
+    """A value for a message, cut where it is long: files may hold words of any length."""
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def shortened(message: str) -> str:
+    """A message whose lines keep their beginning, which names the file, and their end."""
+    return "\n".join(
+        line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 505]} ... {line[-500:]}"
+        for line in message.split("\n")
+    )
 
 
 @dataclass(frozen=True, slots=True)

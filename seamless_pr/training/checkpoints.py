@@ -27,6 +27,7 @@ from seamless_pr.files import (
     writing,
     writing_folder,
 )
+from seamless_pr.input_files import refuse_bomb
 from seamless_pr.ops.finite import names_not_finite
 
 WEIGHTS_NAME = "weights.safetensors"
@@ -211,17 +212,20 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
     """
     folder = Path(folder)
     fix = f"remove the folder {folder} to go on from an older checkpoint, or to start the run again"
+    state_path = folder / STATE_NAME
     try:
         weights, _ = load_weights(folder / WEIGHTS_NAME)
+        refuse_bomb(state_path)
     except (FileNotFoundError, ValueError) as error:
         raise ValueError(f"{error}; {fix}") from error
-    state_path = folder / STATE_NAME
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # They name no file.
             state = torch.load(state_path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen unrelated types on a damaged file.
         raise ValueError(f"{state_path} cannot be read ({type(error).__name__}); {fix}") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{state_path} holds no state, but a {type(state).__name__}; {fix}")
     return weights, state
 
 

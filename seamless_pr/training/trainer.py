@@ -351,13 +351,17 @@ class Trainer:
                 int(state["validation_step"]), dict(state["validation_metrics"])
             )
             self._seconds_before = float(state["seconds"])
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except _MISFITS as error:
             raise ValueError(
                 f"{checkpoint} does not fit this run ({first_line(error)}); remove that folder to "
                 "go on from an older checkpoint, or to start the run again"
             ) from error
         if resume_from is None and rank() == 0:
             self._checkpoints.settle(checkpoint, self._best_step == self._steps_done)
+
+
+# What numbers and containers raise that are not those of this run.
+_MISFITS = (RuntimeError, LookupError, ArithmeticError, TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)

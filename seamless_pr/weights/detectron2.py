@@ -17,7 +17,7 @@ from torch import Tensor
 
 from seamless_pr.weights.array_pickles import StoredArray, read_array_pickle
 from seamless_pr.weights.key_report import KeyReport, fit_keys
-from seamless_pr.weights.tensor_files import read_pickled
+from seamless_pr.weights.tensor_files import plain_tensors, read_pickled
 
 # Constants of the network that older versions stored as well.
 _CONSTANTS = re.compile(r"pixel_mean|pixel_std|.*\.cell_anchors\.\d+|.*\.num_batches_tracked")
@@ -162,7 +162,7 @@ def read_zoo_file(path: str | Path) -> dict[str, Tensor]:
                 "checkpoint of detectron2?"
             )
         tensors[str(name)] = value
-    return tensors
+    return plain_tensors(tensors, path)
 
 
 def _read_pickle(path: Path) -> Any:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from seamless_pr.files import writing
-from seamless_pr.weights.tensor_files import read_pickled
+from seamless_pr.input_files import read_text
+from seamless_pr.weights.tensor_files import plain_tensors, read_pickled
 
 # The snapshot keeps one state dict for each of these parts of its network.
 MODULES = ("body", "rpn_head", "roi_head", "sem_head")
@@ -80,7 +81,9 @@ def read_snapshot(path: str | Path) -> Snapshot:
     path = Path(path)
     content = read_pickled(path)
     parts = content.get("state_dict") if isinstance(content, Mapping) else None
-    if not isinstance(parts, Mapping) or not set(MODULES) <= parts.keys():
+    if not isinstance(parts, Mapping) or not all(
+        isinstance(parts.get(module), Mapping) for module in MODULES
+    ):
         found = sorted(map(str, parts if isinstance(parts, Mapping) else []))
         raise ValueError(
             f"{path} is no seamseg snapshot: its 'state_dict' must hold {', '.join(MODULES)}; "
@@ -89,10 +92,11 @@ def read_snapshot(path: str | Path) -> Snapshot:
     weights = {
         f"{module}.{name}": tensor for module in MODULES for name, tensor in parts[module].items()
     }
+    weights = plain_tensors(weights, path)
     config = content.get("config")
     beside = path.parent / CONFIG_NAME
     if not config and beside.is_file():
-        config = beside.read_text(encoding="utf-8")
+        config = read_text(beside)
     return Snapshot(weights, config if isinstance(config, str) else "")
 
 
@@ -134,7 +138,7 @@ def read_classes(path: str | Path) -> SnapshotClasses:
             original_ids=tuple(map(int, meta["original_ids"])),
             num_stuff=int(meta["num_stuff"]),
         )
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException) as error:
         raise ValueError(
             f"{path} is not the metadata.bin of a seamseg dataset ({type(error).__name__}: {error})"
         ) from error

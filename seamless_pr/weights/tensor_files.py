@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from seamless_pr.structures.faults import first_line
+from seamless_pr.input_files import refuse_bomb
+from seamless_pr.ops.finite import names_not_finite
+from seamless_pr.structures.faults import first_line, quoted
 from seamless_pr.weights.array_pickles import StoredDtype, stored_scalar
 
 # Under these keys training programs keep the weights beside the rest of their state.
@@ -28,8 +30,6 @@ _PARTS_OF_HISTORIES = (
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
 )
-# Of a file: its content may be so many times as large.
-MAX_COMPRESSION = 8
 
 
 def read_pickled(path: str | Path) -> Any:
@@ -45,7 +45,7 @@ def read_pickled(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file {path} does not exist")
-    _check_unpacked_size(path)
+    refuse_bomb(path)
     try:
         with (
             torch.serialization.safe_globals([*_numpy_numbers(), *_passed_over(path)]),
@@ -73,11 +73,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.suffix == ".safetensors" and path.is_file():
         try:
-            return load_file(path)
+            content = load_file(path)
         except (SafetensorError, OSError) as error:
             raise ValueError(
                 f"{path} is not a complete safetensors file: {error}; copy it again"
             ) from error
+        return plain_tensors(content, path)
     return tensors_of(read_pickled(path), path)
 
 
@@ -88,16 +89,35 @@ def tensors_of(content: Any, path: str | Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold names and tensors; got a {type(content).__name__}")
-    if blown := [name for name, value in content.items() if _is_larger_than_its_data(value)]:
-        raise ValueError(
-            f"{path}: the tensors {', '.join(map(str, blown[:5]))} are larger than the numbers "
-            "that the file holds for them; save them as contiguous ones"
-        )
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    return plain_tensors(content, path)
+
+
+def plain_tensors(content: Mapping[Any, Any], path: str | Path) -> dict[str, Tensor]:
+    """The names and tensors of a file, if a network can take each of them.
+
+    Raises:
+        ValueError: none, something else, NaN or infinity, or tensors that are sparse, complex or
+            larger than the numbers that the file holds for them; the message names the file.
+    """
+    others = [
+        quoted(str(name))
+        for name, value in content.items()
+        if not isinstance(name, str) or not _is_plain(value)
+    ]
     if others or not content:
         raise ValueError(
             f"{path} must hold names and tensors; got {len(content)} entries, of which "
             f"{', '.join(others[:5]) or 'none'} hold something else"
+        )
+    if blown := [name for name, value in content.items() if _is_larger_than_its_data(value)]:
+        raise ValueError(
+            f"{path}: the tensors {', '.join(blown[:5])} are larger than the numbers that the file "
+            "holds for them; save them as contiguous ones"
+        )
+    if bad := names_not_finite(content):
+        raise ValueError(
+            f"{path} holds NaN or infinity in {len(bad)} of {len(content)} tensors "
+            f"({', '.join(bad[:3])}): its training had failed; take another file"
         )
     return dict(content)
 
@@ -133,28 +153,18 @@ def _passed_over(path: Path) -> list[tuple[type[PassedOver], str]]:
     return [(PassedOver, name) for name in (*theirs, *_PARTS_OF_HISTORIES)]
 
 
-def _check_unpacked_size(path: Path) -> None:
-    """Refuses archives that are small on the disk and fill the memory when they are read.
-
-    torch.save does not compress; what others have compressed may shrink as far as weights do.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # The reader of torch tells what is wrong with it.
-    allowed = MAX_COMPRESSION * path.stat().st_size
-    if unpacked > allowed:
-        raise ValueError(
-            f"{path} would unpack to {unpacked / 1e6:.0f} MB, more than {MAX_COMPRESSION} times "
-            "its size; weights do not compress like that: copy it again from its source"
-        )
-
-
-def _is_larger_than_its_data(value: Any) -> bool:
-    """Whether a tensor repeats its numbers: a few bytes may pass for any number of gigabytes."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+def _is_plain(value: Any) -> bool:
+    """Whether it is a tensor whose numbers a parameter can take."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested:
         return False
+    if value.is_meta or value.is_quantized or value.is_complex():
+        return False
+    # Floats of 8 bits and fewer stand for numbers only with factors that are kept elsewhere.
+    return not value.is_floating_point() or value.element_size() > 1
+
+
+def _is_larger_than_its_data(value: Tensor) -> bool:
+    """Whether a tensor repeats its numbers: a few bytes may pass for any number of gigabytes."""
     return value.numel() * value.element_size() > value.untyped_storage().nbytes()
 
 

@@ -93,6 +93,18 @@ def test_text_keys_take_words_as_typed(tmp_path: Path) -> None:
         ({"data": {"train": PATHS["train"]}}, r"data\.val\.images, data\.val\.json must be given"),
         ({"training": {"steps": "???"}}, r"training\.steps must be given"),
         ({"model": {}}, r"'model\.kind' must be given; one of 'two_branch', 'separate'"),
+        (
+            {"data": {**PATHS, "train": {"json": "0" * 10**5, "images": "a"}}},
+            r"'data\.train\.json' is too long for a file name; got '0{199}\.\.\.$",
+        ),
+        (
+            {"data": {**PATHS, "label_space": "a\0"}},
+            r"'data\.label_space' holds a NUL; got 'a\\x00'$",
+        ),
+        ({"initial_weights": {"file": "ß" * 128}}, r"'initial_weights\.file' is too long"),
+        ({"optimizer": {"lr": "x" * 10**5}}, r"'optimizer\.lr' must be a number; got 'x{199}"),
+        ({"y" * 10**5: 1}, r"unknown key 'y{200}\.\.\.'; valid: "),
+        ({"base": "z" * 300}, r"'base' must be the name of a file, or a list of them; got z{200}"),
     ],
 )
 def test_a_wrong_key_or_type_is_named_with_its_file(tmp_path: Path, values, message: str) -> None:

@@ -127,3 +127,15 @@ def test_a_folder_that_cannot_be_opened_is_not_passed_over(
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert list_image_files(tmp_path) == [tmp_path / "a.png", tmp_path / "closed"]
+
+
+def test_links_between_folders_make_no_more_files_than_there_are_links(tmp_path: Path) -> None:
+    # Each of eight folders shows the seven others: 8! ways lead through them.
+    for number in range(8):
+        touch(tmp_path, f"{number}/a.png")
+        for other in set(range(8)) - {number}:
+            (tmp_path / str(number) / f"to_{other}").symlink_to(tmp_path / str(other))
+    files = list_image_files(tmp_path)
+    assert {tmp_path / f"{number}/a.png" for number in range(8)} <= set(files)
+    assert {tmp_path / "0/to_1/a.png", tmp_path / "7/to_6/a.png"} <= set(files)
+    assert len(files) <= 8 + 8 * 7 * 8

@@ -36,6 +36,17 @@ def test_ids_of_a_pattern_start_behind_its_fixed_part(tmp_path: Path) -> None:
     assert ids(tmp_path, "**/ulm/*") == ["train/ulm/c", "val/ulm/b"]
 
 
+def test_a_pattern_follows_links_but_never_in_a_circle(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "images/x/y/b.png", "elsewhere/c.png", "images/[1]/d.png")
+    for name in ("one", "two"):  # Of two circles 2 ** 40 ways lead to the file.
+        (tmp_path / "images" / name).symlink_to(tmp_path / "images")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert ids(tmp_path, "images/**/*.png") == ["[1]/d", "a", "linked/c", "x/y/b"]
+    assert ids(tmp_path, "images/**") == ["[1]/d", "a", "linked/c", "x/y/b"]
+    assert ids(tmp_path, "*/**/y/**/*.png") == ["images/x/y/b"]
+    assert ids(tmp_path, "images/x/**/b.png") == ["y/b"]
+
+
 def test_list_file_names_images_relative_to_itself_or_absolutely(tmp_path: Path) -> None:
     touch(tmp_path, "lists/a.png", "elsewhere/b.png")
     outside = tmp_path / "elsewhere" / "b.png"

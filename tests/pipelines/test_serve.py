@@ -56,6 +56,8 @@ def test_tiles_reach_the_replicas_and_overlap_by_a_quarter() -> None:
         (["--overlap", "8"], "give --tile, too"),
         (["--tile", "8", "--overlap", "8"], "cannot overlap by 8"),
         (["--max-waiting", "0"], "max_waiting must be positive"),
+        (["--max-mib", "inf"], "--max-mib: must be a number; got inf"),
+        (["--timeout", "nan"], "--timeout: must be a number; got nan"),
         (["--allow-uris", "file:///data/"], "may not name files of this machine"),
     ],
 )
@@ -78,6 +80,9 @@ def test_wrong_weights_and_tokens_are_told_in_words(
     words = ["--weights", str(weights), "--token-file", str(tmp_path / "token")]
     assert serve.main(words) == 1
     assert "must be a token of 8 letters or more" in capsys.readouterr().err
+    (tmp_path / "token").write_bytes(b"\xffecret \xe4 word\n")
+    assert serve.main(words) == 1
+    assert "token is no text in UTF-8 (line 1, byte 0)" in capsys.readouterr().err
 
 
 def test_without_the_extra_the_error_says_what_to_install(

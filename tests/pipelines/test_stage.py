@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from seamless_pr.pipelines.stage import ExitCode, Stage
+from seamless_pr.pipelines.stage import ExitCode, Stage, finite
 from tests.support.processes import PROC, descendants, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +71,25 @@ def test_want_of_memory_is_an_error_line_and_another_runtime_error_a_fault_of_th
     assert capsys.readouterr().err == f"error: not enough memory ({text})\n"
     with pytest.raises(RuntimeError, match="shapes"):
         raising(RuntimeError("shapes do not fit")).main([])
+
+
+def test_an_error_of_any_length_is_a_line_with_its_beginning_and_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = f"a.yaml: 'lr' must be a number; got {'9' * 100_000}; correct it"
+    assert raising(ValueError(f"{words}\n  b.png is empty")).main([]) == 1
+    first, second, _ = capsys.readouterr().err.split("\n")
+    assert first.startswith("error: a.yaml: 'lr' must be a number; got 999")
+    assert first.endswith("999; correct it")
+    assert len(first) < 2100
+    assert second == "  b.png is empty"
+
+
+@pytest.mark.parametrize("text", ["nan", "-inf", "1e999", "much"])
+def test_a_number_of_the_command_line_is_finite(text: str) -> None:
+    assert finite("-1e3") == -1000
+    with pytest.raises(argparse.ArgumentTypeError, match=f"must be a number; got {text}"):
+        finite(text)
 
 
 def test_an_error_without_words_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,26 +112,14 @@ class Jsons:
         return [Job(files.gt_json, prepare.main, arguments), Job(files.gt_json, prepare.main, page)]
 
     def _instances(self) -> list[Job]:
-        root = self.sandbox.inputs / "instances"
         polygon = [1.0, 1.0, 5.0, 1.0, 5.0, 4.0]
         objects = [
             {"id": 1, "image_id": 1, "category_id": 2, "segmentation": [polygon], "iscrowd": 0},
             {"id": 2, "image_id": 1, "category_id": 2, "iscrowd": 1,
              "segmentation": {"size": [6, 8], "counts": [40, 8]}},
         ]  # fmt: skip
-        content = {
-            "images": [{"id": 1, "file_name": "a.png", "height": 6, "width": 8}],
-            "annotations": objects, "categories": [{"id": 2, "name": "box"}],
-        }  # fmt: skip
-        write_png(root / "images" / "a.png", np.zeros((6, 8, 3), np.uint8))
-        path = root / "objects.json"
-        path.write_text(json.dumps(content))
-        description = {
-            "name": "yard", "classes": [{"id": 1, "name": "floor", "thing": False}],
-            "splits": {"train": {"images": "images", "instances": "objects.json"}},
-        }  # fmt: skip
-        (root / "yard.yaml").write_text(yaml.safe_dump(description))
-        arguments = ["custom", "--description", root / "yard.yaml", "--output", self.sandbox.output,
+        description, path = write_instances(self.sandbox.inputs / "instances", objects, (6, 8))
+        arguments = ["custom", "--description", description, "--output", self.sandbox.output,
                      "--workers", 1]  # fmt: skip
         return [Job(path, prepare.main, arguments)]
 
@@ -175,6 +163,30 @@ class Jsons:
             Job(folder / name, export.main, arguments)
             for name in ("panoptic.json", "instances.json")
         ]
+
+
+def write_instances(
+    root: Path, objects: list[dict[str, Any]], size: tuple[int, int]
+) -> tuple[Path, Path]:
+    """A picture of 6x8 with the objects of category 2 in a COCO JSON, which gives it a size.
+
+    Returns:
+        The description of these data for `prepare custom`, and the JSON.
+    """
+    height, width = size
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "height": height, "width": width}],
+        "annotations": objects, "categories": [{"id": 2, "name": "box"}],
+    }  # fmt: skip
+    write_png(root / "images" / "a.png", np.zeros((6, 8, 3), np.uint8))
+    path = root / "objects.json"
+    path.write_text(json.dumps(content))
+    description = {
+        "name": "yard", "classes": [{"id": 1, "name": "floor", "thing": False}],
+        "splits": {"train": {"images": "images", "instances": path.name}},
+    }  # fmt: skip
+    (root / "yard.yaml").write_text(yaml.safe_dump(description))
+    return root / "yard.yaml", path
 
 
 def is_json(data: bytes) -> bool:

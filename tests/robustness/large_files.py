@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import zipfile
 import zlib
@@ -15,13 +14,13 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import yaml
 from PIL import Image
 
 from seamless_pr.pipelines import evaluate, predict, prepare, train, wanted_predictor
 from seamless_pr.training.checkpoints import load_weights, save_weights
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import fuzz_image
+from tests.robustness.json_kinds import write_instances
 from tests.robustness.map_kinds import tiny_predictor
 from tests.robustness.mutators import png_chunk
 from tests.robustness.sandbox import (
@@ -197,23 +196,11 @@ def _laughing_description(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun
 
 def _many_masks(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
     """A hundred masks of 52 million pixels each."""
-    root, side = sandbox.inputs, LARGEST_SIDE
+    side = LARGEST_SIDE
     mask = {"size": [side, side], "counts": [0, side * side]}
     entries = [{"id": n, "image_id": 1, "category_id": 2, "segmentation": mask} for n in range(100)]
-    content = {
-        "images": [{"id": 1, "file_name": "a.png", "height": side, "width": side}],
-        "annotations": entries,
-        "categories": [{"id": 2, "name": "box"}],
-    }
-    write_png(root / "images" / "a.png", np.zeros((6, 8, 3), np.uint8))
-    path = root / "objects.json"
-    path.write_text(json.dumps(content))
-    description = {
-        "name": "yard", "classes": [{"id": 1, "name": "floor", "thing": False}],
-        "splits": {"train": {"images": "images", "instances": "objects.json"}},
-    }  # fmt: skip
-    (root / "yard.yaml").write_text(yaml.safe_dump(description))
-    arguments = ["custom", "--description", root / "yard.yaml", "--output", sandbox.output,
+    description, path = write_instances(sandbox.inputs, entries, (side, side))
+    arguments = ["custom", "--description", description, "--output", sandbox.output,
                  "--workers", 1]  # fmt: skip
 
     def work() -> StageRun:

@@ -31,6 +31,8 @@ MAX_MEMORY = 2_000_000_000
 # Of a processor; a case that waits may take some more of a clock, on a machine that others use.
 SECONDS_PER_CASE = 30
 CLOCK_PER_PROCESSOR = 4
+# Letters of a line of an error.
+MAX_LINE = 2100
 RIGHT, REFUSED = "right", "refused"
 FAILURES = (
     "traceback", "unnamed", "chatter", "wrong", "outside", "ran code", "hang", "memory", "ended",
@@ -304,6 +306,7 @@ class Sandbox:
 
 
 def _is_rambling(errors: str) -> bool:
-    """Whether an error is more than one line, or than a line and its indented list."""
+    """Whether an error is more than a line and its indented list, or has endless lines."""
     lines = [line for line in errors.strip().splitlines() if line.strip()]
-    return any(not line.startswith("  ") for line in lines[1:-1])
+    is_list = all(line.startswith("  ") for line in lines[1:-1])
+    return not is_list or any(len(line) > MAX_LINE for line in lines)

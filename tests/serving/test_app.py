@@ -104,6 +104,9 @@ def test_a_bad_file_of_a_form_harms_no_other(server: Server) -> None:
         (b'{"uris": "x"}', {"Content-Type": "application/json"}, 422, "JSON names images as"),
         (b'{"uris": ["/etc/passwd"]}', {"Content-Type": "application/json"}, 403, "not below"),
         (*form({}, ("file:///etc/passwd",)), 403, "not below a prefix"),
+        (b'--x\r\nContent-Disposition: form-data; name="\\ud800"\r\n\r\n1\r\n--x--\r\n',
+         {"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"}, 422,
+         "'\\ud800' is no file"),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_told_why(

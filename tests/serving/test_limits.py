@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from seamless_pr.serving.limits import RequestRefusedError, ServingLimits, check_uri
@@ -23,6 +25,8 @@ def test_a_uri_below_a_prefix_passes(uri: str) -> None:
         "https://example.org/a/..\\b",
         "https://example.org/a/x::file:///etc/passwd",
         "https://example.org/a/x y",
+        "https://example.org/a/\ud800",
+        "https://example.org/a/\x7f",
         "https://example.org.evil.net/a/1.jpg",
         "file:///etc/passwd",
         "/etc/passwd",
@@ -54,6 +58,7 @@ def test_a_prefix_ends_where_names_end(prefix: str) -> None:
         ServingLimits(uri_prefixes=(prefix,))
 
 
-def test_limits_are_positive() -> None:
-    with pytest.raises(ValueError, match="max_waiting must be positive; got 0"):
-        ServingLimits(max_waiting=0)
+@pytest.mark.parametrize("value", [0, math.nan, math.inf])
+def test_limits_are_positive_numbers(value: float) -> None:
+    with pytest.raises(ValueError, match=f"seconds must be positive; got {value}"):
+        ServingLimits(seconds=value)

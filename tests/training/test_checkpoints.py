@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from seamless_pr.training.checkpoints import (
 )
 from tests.support.disks import size_limit
 from tests.support.kills import listing
+from tests.weights.test_tensor_files import compressed
 
 
 def test_weights_and_metadata_come_back_as_they_were(tmp_path: Path) -> None:
@@ -80,6 +82,22 @@ def test_a_truncated_state_file_is_named_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"state\.pt cannot be read .* remove the folder .*step_00000003"
     ):
+        load_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda state: torch.save(5, state), "holds no state, but a int"),
+        (lambda state: compressed(state, {"m": torch.zeros(5_000_000)}), "would unpack to 20 MB"),
+    ],
+)
+def test_a_state_that_is_none_or_fills_the_memory_is_named_with_the_fix(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    folder = CheckpointFolder(tmp_path).save(3, {"a": torch.zeros(9)}, {}, {"m": 5}, False)
+    damage(folder / "state.pt")
+    with pytest.raises(ValueError, match=rf"state\.pt.* {message}.* remove the folder"):
         load_checkpoint(folder)
 
 

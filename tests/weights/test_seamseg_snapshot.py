@@ -59,6 +59,28 @@ def test_config_ini_beside_the_snapshot_stands_in(tmp_path: Path):
     assert read_snapshot(tmp_path / "a.tar").config == "[fpn]"
 
 
+def test_a_config_ini_in_another_encoding_is_named(tmp_path: Path):
+    write_snapshot(tmp_path / "a.tar", Snapshot(WEIGHTS, ""))
+    (tmp_path / "config.ini").write_bytes("; größe".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"config\.ini is no text in UTF-8"):
+        read_snapshot(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize(
+    "body, message",
+    [
+        (5, "is no seamseg snapshot"),
+        ({"x": 5}, "names and tensors; got 1 entries, of which body.x hold something else"),
+        ({"x": torch.zeros(1).expand(10**9)}, "tensors body.x are larger than the numbers"),
+    ],
+)
+def test_parts_that_are_no_weights_are_named(tmp_path: Path, body: object, message: str):
+    parts = {module: {} for module in MODULES} | {"body": body}
+    torch.save({"state_dict": parts}, tmp_path / "a.tar")
+    with pytest.raises(ValueError, match=rf"a\.tar.* {message}"):
+        read_snapshot(tmp_path / "a.tar")
+
+
 def test_a_file_that_could_run_code_is_refused(tmp_path: Path):
     path = tmp_path / "evil.tar"
     torch.save({"state_dict": Path("x")}, path)
@@ -104,7 +126,14 @@ def test_classes_come_from_metadata(tmp_path: Path):
     assert (classes.original_ids, classes.num_stuff) == ((7, 26), 1)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xc1", msgpack.packb({"images": []}), msgpack.packb(3)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"\xc1", msgpack.packb({"images": []}), msgpack.packb(3),
+        msgpack.packb({"meta": {"num_stuff": float("inf"), "categories": [], "palette": [],
+                                "original_ids": []}}),
+    ],
+)  # fmt: skip
 def test_files_that_are_no_metadata_are_named(tmp_path: Path, content: bytes):
     path = tmp_path / "metadata.bin"
     with pytest.raises(FileNotFoundError, match=r"metadata\.bin does not exist"):

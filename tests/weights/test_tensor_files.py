@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from seamless_pr.weights.tensor_files import PassedOver, read_pickled, read_tensors
 from tests.support.memory import forget_peak, memory_status
@@ -103,6 +104,31 @@ def test_a_tensor_that_repeats_its_numbers_is_refused(tmp_path: Path) -> None:
     torch.save({"good": torch.zeros(3), "huge": torch.zeros(1).expand(10**12)}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a\.pth: the tensors huge are larger than the numbers"):
         read_tensors(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("a", torch.eye(3).to_sparse(), "1 entries, of which a hold something else"),
+        ("a", torch.zeros(3, dtype=torch.complex64), "of which a hold something else"),
+        ("a", torch.zeros(3).to(torch.float8_e4m3fn), "of which a hold something else"),
+        (7, torch.zeros(3), "of which 7 hold something else"),
+        ("n" * 10**6, 5, "of which n{200}\\.\\.\\. hold something else"),
+        ("a", torch.tensor([1.0, float("nan")]), r"holds NaN or infinity in 1 of 1 tensors \(a\)"),
+    ],
+)
+def test_what_no_parameter_can_take_is_refused(
+    tmp_path: Path, name: object, value: object, message: str
+) -> None:
+    torch.save({name: value}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=rf"a\.pth .*{message}"):
+        read_tensors(tmp_path / "a.pth")
+
+
+def test_weights_with_nan_are_refused_in_a_safetensors_file_too(tmp_path: Path) -> None:
+    save_file({"a": torch.tensor([float("inf")])}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a\.safetensors holds NaN or infinity"):
+        read_tensors(tmp_path / "a.safetensors")
 
 
 def claims_more(data: bytes) -> bytes:

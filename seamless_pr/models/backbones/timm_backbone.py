@@ -26,6 +26,11 @@ from seamless_pr.structures.faults import first_line
 
 STRIDES = (4, 8, 16, 32)
 SUPPORTED_FAMILIES = "BatchNorm + ReLU families (resnet, resnext, res2net, regnet, ...)"
+# Of timm's factory: what reads files or loads weights; a config may come with a file of somebody.
+_LOADING = frozenset(
+    ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict",
+     "checkpoint_path", "cache_dir")
+)  # fmt: skip
 # Gates of attention blocks are no activations of a norm and stay what they are.
 OTHER_ACTIVATIONS = {
     *(
@@ -156,6 +161,11 @@ def _check_name(name: str) -> None:
 
 
 def _create(name: str, timm_options: dict[str, Any]) -> nn.Module:
+    if loading := sorted(_LOADING & timm_options.keys()):
+        raise ValueError(
+            f"the options of backbone '{name}' may not name files or weights, as "
+            f"{', '.join(loading)} do; leave them out: a config has 'weights' for that"
+        )
     try:
         with warnings.catch_warnings():
             # What follows says what is wrong with a layer without channels.

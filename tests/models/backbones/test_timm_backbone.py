@@ -214,6 +214,12 @@ def test_options_that_timm_stumbles_over_are_refused_in_one_line(channels, recwa
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("option", ["checkpoint_path", "pretrained_cfg", "cache_dir"])
+def test_options_that_would_read_files_are_refused(option):
+    with pytest.raises(ValueError, match=f"'resnet18' may not name files or weights, as {option} "):
+        TimmBackbone("resnet18", make_norm_act(), **{option: "evil.pth"})
+
+
 def test_a_network_without_stride_32_is_refused():
     with pytest.raises(ValueError, match=r"\[32\] are missing"):
         TimmBackbone("resnet18", make_norm_act(), out_indices=(0, 1, 2, 3), **SMALL)
