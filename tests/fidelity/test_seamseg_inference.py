@@ -21,7 +21,8 @@ from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.prediction import Prediction
 from seamless_pr.structures.settings import FusionSettings
-from tests.support.golden import load_golden, x_first_channels, xyxy
+from tests.support.fixed_path import check_fixed_path
+from tests.support.golden import EVERY_GOLDEN_CASE, load_golden, x_first_channels, xyxy
 from tests.support.golden_network import (
     INFERENCE_CASES,
     GoldenCase,
@@ -44,6 +45,9 @@ EXCHANGED_PROPOSALS = 10
 EXCHANGED_DETECTIONS = 11
 MASK_LOGIT = 0.03
 SEMANTIC_PIXELS = 2
+# Of one image, between the prediction of fixed shapes and the one step by step.
+TIED_PIXELS = 3
+SMALL_CASES = (INFERENCE_CASES[1],)
 PANOPTIC_PIXELS = 186
 
 
@@ -233,6 +237,19 @@ def test_panoptic_maps(run: Run, agree) -> None:
         agree(run.name(f"pan_obj_{i}"), difference, SCORE)
         different = int((segmentation.id_map != run.golden[f"pan_msk_{i}"]).sum())
         agree(run.name(f"pan_msk_{i} (pixels)"), different, PANOPTIC_PIXELS)
+
+
+def test_the_prediction_of_fixed_shapes_is_the_one_step_by_step(run: Run, agree) -> None:
+    """From pixels to maps; trunks of both ways round differently."""
+    if run.case not in SMALL_CASES and not EVERY_GOLDEN_CASE:
+        pytest.skip("takes long; set SEAMLESS_PR_EVERY_GOLDEN_CASE=1")
+    for i, (expected, moved) in enumerate(
+        check_fixed_path(golden_network(run.case), run.batch, run.batch.image_sizes)
+    ):
+        assert torch.equal(
+            expected.require_panoptic().id_map, run.predictions[i].require_panoptic().id_map
+        )
+        agree(run.name(f"fixed shapes, image {i} (tied pixels)"), moved, TIED_PIXELS)
 
 
 def nearest_boxes(

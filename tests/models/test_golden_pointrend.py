@@ -36,7 +36,8 @@ from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.panoptic_target import PanopticTarget
-from tests.support.golden import GOLDEN_FOLDER, load_golden
+from tests.support.fixed_path import check_fixed_path
+from tests.support.golden import EVERY_GOLDEN_CASE, GOLDEN_FOLDER, load_golden
 from tests.support.zoo_networks import rgb_batch, zoo_network
 
 FEATURE_TOLERANCE = 5e-6
@@ -58,6 +59,7 @@ SEMANTIC_CASES = (
 )
 PANOPTIC_CASES = (("panoptic_fpn_coco", "panoptic_fpn_coco_r50_256x512_s0"),)
 ALL_CASES = INSTANCE_CASES + SEMANTIC_CASES + PANOPTIC_CASES
+SMALL_CASES = {name for _, name in (SEMANTIC_CASES[1], PANOPTIC_CASES[0])}
 
 
 @dataclass(frozen=True)
@@ -470,6 +472,17 @@ def test_panoptic_fpn_fuses_as_detectron2(golden, agree):
     assert len(partners) > 1
     strays = counts[counts <= MOVED_PIXELS].sum()
     agree(f"{golden.name}/panoptic_seg (pixels)", int(strays), 4 * MOVED_PIXELS)
+
+
+@pytest.mark.slow
+@on_cases(ALL_CASES)
+def test_the_prediction_of_fixed_shapes_is_the_one_step_by_step(golden, agree):
+    if golden.name not in SMALL_CASES and not EVERY_GOLDEN_CASE:
+        pytest.skip("takes long; set SEAMLESS_PR_EVERY_GOLDEN_CASE=1")
+    sizes = golden.batch.image_sizes
+    ((expected, moved),) = check_fixed_path(golden.network, golden.batch, sizes, golden.features)
+    assert expected.require_panoptic().segments
+    agree(f"{golden.name}/fixed shapes (tied pixels)", moved, MOVED_PIXELS)
 
 
 def detectron2_segments(net: TwoBranchNet) -> dict[int, int]:

@@ -36,8 +36,9 @@ def x_first_channels(deltas: Tensor) -> Tensor:
 
 
 # Cases that show nothing beyond their neighbours, for whoever changes what they rest on.
+EVERY_GOLDEN_CASE = "SEAMLESS_PR_EVERY_GOLDEN_CASE" in os.environ
 every_golden_case = pytest.mark.skipif(
-    "SEAMLESS_PR_EVERY_GOLDEN_CASE" not in os.environ,
+    not EVERY_GOLDEN_CASE,
     reason="takes long; set SEAMLESS_PR_EVERY_GOLDEN_CASE=1",
 )
 

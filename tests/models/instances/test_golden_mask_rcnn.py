@@ -11,6 +11,7 @@ from seamless_pr.models.instances.positive_rois import PositiveRoIs
 from seamless_pr.models.instances.rpn import Proposals, propose, rpn_losses
 from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.instances import Instances
+from tests.support.fixed_path import check_fixed_path
 from tests.support.mmdet_networks import (
     MASK_RCNN,
     MMDetCase,
@@ -68,6 +69,14 @@ def test_masks_of_fixed_boxes():
         mask[crop.window] = crop.mask
     differing = pasted != unpacked(GOLDEN["fixed_masks_packed"], width)
     assert float(differing.float().mean()) < 1e-4
+
+
+def test_the_prediction_of_fixed_shapes_is_the_one_step_by_step():
+    ((expected, moved),) = check_fixed_path(
+        CASE.build(), CASE.batch(), [CASE.image_size], CASE.features()
+    )
+    assert expected.require_panoptic().segments
+    assert moved <= 3
 
 
 def test_losses_and_gradients():

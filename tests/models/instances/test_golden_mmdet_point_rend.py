@@ -26,6 +26,7 @@ from seamless_pr.ops.boxes import clip_boxes, decode_boxes, last_pixels
 from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.instances import Instances
 from seamless_pr.weights.mmdetection import fit_mmdetection_weights
+from tests.support.fixed_path import check_fixed_path
 from tests.support.golden import every_golden_case
 from tests.support.mmdet_networks import (
     CANDIDATE_5,
@@ -70,6 +71,8 @@ MMDET = MMDetCase("pointrend_mmdet3_r50_p2p6_166x230_s3", "pointrend_mmdet3_r50_
 # The views of a case that is seen several times, without the merging.
 SINGLE_VIEW = MMDetCase("pointrend_winner_r50_tta_100x140_s4", "pointrend_winner_r50", WINNER)
 CASES = [R50, MMDET, GRID_14]
+# Between the prediction of fixed shapes and the one step by step.
+TIED_PIXELS = 3
 pytestmark = pytest.mark.slow
 
 
@@ -272,6 +275,18 @@ def test_masks_of_detections(case, monkeypatch):
         boxes = golden["det_boxes"][rows]
     found, _, _ = rendered(case, boxes, golden["det_classes"][rows], monkeypatch)
     check_masks(found, golden, "det", case)
+
+
+@every_golden_case
+@on_cases(*CASES, SINGLE_VIEW)
+def test_the_prediction_of_fixed_shapes_is_the_one_step_by_step(case, monkeypatch):
+    network, size = case.build(), tuple(case.golden["ori_hw"].tolist())
+    # Random heads are sure of nothing.
+    settings = replace(network.fusion.settings, score_threshold=0.05)
+    monkeypatch.setattr(network.fusion, "settings", settings)
+    ((expected, moved),) = check_fixed_path(network, case.batch(), [size], case.features())
+    assert expected.require_panoptic().segments
+    assert moved <= TIED_PIXELS
 
 
 def training_losses(case: MMDetCase, monkeypatch) -> dict[str, Tensor]:

@@ -9,14 +9,20 @@ import torch
 
 from seamless_pr.build.configs import load_config
 from seamless_pr.build.networks import build_network
+from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.models.fusion.on_device import pack
 from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.ops.fixed_shapes import fixed_shapes
+from seamless_pr.street_scenes.dataset import draw_street_scene
 from seamless_pr.structures.image_batch import ImageBatch
 from tests.support.fake_gpu import DEVICE, fake_gpu, moved
+from tests.support.fixed_path import check_fixed_path
+from tests.support.golden import every_golden_case
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "configs"
+CHECKPOINT = ROOT / "checkpoints/street_scenes_256x512.safetensors"
 SMALL = "debug/street_scenes.yaml"
 # The tables and the map, at the end.
 READING = ["aten._to_copy.default ['cuda'] -> ['cpu']"]
@@ -100,6 +106,17 @@ def test_the_map_is_that_of_painting_step_by_step(variant):
         assert int((ours.semantic_map != theirs.semantic_map).sum()) <= TIED_PIXELS
     assert len(expected[0].panoptic.segments) > 4
     assert len(expected[0].instances) > 5
+
+
+@pytest.mark.parametrize("index", [0, *(pytest.param(i, marks=every_golden_case) for i in (1, 2))])
+def test_a_street_scene_is_that_of_painting_step_by_step(index):
+    net = load_predictor(CHECKPOINT, "cpu").network
+    scene = draw_street_scene(0, "val", index, (256, 512))
+    batch = ImageBatch.from_images([torch.from_numpy(scene.image).permute(2, 0, 1)])
+    ((expected, moved),) = check_fixed_path(net, batch, [(256, 512)])
+    segments = expected.require_panoptic().segments
+    assert sum(net.label_space.is_thing(s.train_id) and not s.is_crowd for s in segments) > 3
+    assert moved <= TIED_PIXELS
 
 
 def test_what_does_not_converge_is_computed_again_step_by_step(monkeypatch):
