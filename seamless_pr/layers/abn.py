@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.layers.abn_function import InPlaceNormAct
@@ -68,12 +69,15 @@ class ABN(TrainedBatchNorm):
         scale = torch.where(self.weight < 0, -self.weight, self.weight) + self.eps
         return self._activate(self._batch_norm(x, scale))
 
-    def _normalize_in_place(self, x: Tensor) -> Tensor:
+    def _normalize_in_place(
+        self, x: Tensor, shortcut: Tensor | None = None, sum_slope: float = 1.0
+    ) -> Tensor:
         batch, mean, var = None, self.running_mean, self.running_var
         if self.training:
             batch = self._tracked_statistics(x)
             mean, var = batch.mean, batch.var
-        arguments = (self.weight, self.bias, mean, var, batch, self.slope, self.eps)
+        slope = self.slope if shortcut is None else sum_slope
+        arguments = (self.weight, self.bias, mean, var, batch, slope, self.eps, shortcut)
         result: Tensor = InPlaceNormAct.apply(x, *arguments)
         return result
 
@@ -85,9 +89,25 @@ class InPlaceABN(ABN):
     Whoever made the input must not need it for its own backward pass (a convolution does not; a
     ReLU does), and whoever reads the output must not change it in place. autograd raises an error
     in both cases.
+
+    With a `shortcut` like x (of a layer whose own activation is the identity): the activation of
+    the sum of both, of which only the sum is kept. Not in 16 bits, whose differences of sums are
+    too coarse: there the norm's output is kept as well.
+
+    Attributes:
+        sum_slope: of the leaky ReLU after such a sum.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    sum_slope = 1.0
+
+    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+        if shortcut is None:
+            return self._normalize(x)
+        if x.dtype in (torch.bfloat16, torch.float16) or not torch.is_grad_enabled():
+            return F.leaky_relu(self._normalize(x) + shortcut, self.sum_slope, inplace=True)
+        return self._normalize_in_place(x, shortcut, self.sum_slope)
+
+    def _normalize(self, x: Tensor) -> Tensor:
         if not self.training and not torch.is_grad_enabled() and needs_fixed_shapes(x):
             # One operation for a GPU to start, where the in-place function takes three; and one
             # that can be exported.

@@ -7,6 +7,9 @@ pre-activation from it: the leaky ReLU is inverted, and (x - mean) / sqrt(var + 
 scale. Bulo et al., In-Place Activated BatchNorm, CVPR 2018; the arithmetic is that of the
 inplace_abn package.
 
+The end of a residual block, leaky_relu(norm(x) + shortcut), goes the same way: norm(x) is what the
+activation had before it, less the shortcut, which is kept for other layers anyway.
+
 Letters: N images or RoIs, C channels; `*` is any number of spatial axes, also none.
 """
 
@@ -43,6 +46,7 @@ class InPlaceNormAct(torch.autograd.Function):
         batch: BatchStatistics | None,
         slope: float,
         eps: float,
+        shortcut: Tensor | None = None,
     ) -> Tensor:
         """Overwrites x, [N, C, *], and returns it.
 
@@ -51,19 +55,25 @@ class InPlaceNormAct(torch.autograd.Function):
             batch: where mean and var come from in training; None if they are constants
                 (evaluation).
             slope: of the leaky ReLU; 1 is the identity; positive.
+            shortcut: like x; added before the activation.
         """
         _normalize_(x, mean, var, _scale(weight, eps), bias, eps)
+        if shortcut is not None:
+            x += shortcut
         if slope != 1.0:
             F.leaky_relu(x, slope, inplace=True)
         ctx.mark_dirty(x)
-        ctx.save_for_backward(x, weight, bias, var)
+        ctx.save_for_backward(x, weight, bias, var, shortcut)
         ctx.batch, ctx.slope, ctx.eps = batch, slope, eps
         return x
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        output, weight, bias, var = ctx.saved_tensors
+        output, weight, bias, var, shortcut = ctx.saved_tensors
         grad_z, z = _undo_activation(grad_outputs[0], output, ctx.slope)
+        grad_shortcut = None
+        if shortcut is not None:
+            z, grad_shortcut = z - shortcut, grad_z
         scale = _scale(weight, ctx.eps)
         inverse_std = torch.rsqrt(var + ctx.eps)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
@@ -92,6 +102,7 @@ class InPlaceNormAct(torch.autograd.Function):
             grad_weight if needs_weight else None,
             grad_bias if needs_bias else None,
             *[None] * 5,
+            grad_shortcut,
         )
 
 

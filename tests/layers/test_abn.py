@@ -112,6 +112,33 @@ def test_channels_last_memory_is_kept_and_changes_no_number(training):
     torch.testing.assert_close(results, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_activation_of_a_sum_is_that_of_a_norm_a_sum_and_an_activation(training, dtype):
+    """The norm's output is not kept but in 16 bits, and recovered to the last digits."""
+    x, shortcut, grad = (
+        random_input(*shape, dtype=dtype) for shape in [(2, 5, 9, 7), (2, 5, 9, 7), (2, 5, 9, 7)]
+    )
+    shortcut = shortcut.flip(0) * 3
+    results = []
+    for is_joined in (True, False):
+        layer = random_layer(InPlaceABN, 5, "identity").train(training)
+        layer = layer.double() if dtype == torch.float64 else layer
+        layer.sum_slope = 0.02
+        leaves = [tensor.clone().requires_grad_() for tensor in (x, shortcut)]
+        if is_joined:
+            output = layer(leaves[0].clone(), leaves[1])
+        else:
+            total = layer(leaves[0].clone()) + leaves[1]
+            output = nn.functional.leaky_relu(total, 0.02)
+        output.backward(grad)
+        results.append([output, *(leaf.grad for leaf in [*leaves, *layer.parameters()])])
+        results[-1] += [buffer.clone() for buffer in layer.buffers()]
+    limit = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 0.0}[dtype]
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=limit, atol=limit)
+
+
 def test_strided_input_that_is_in_no_memory_format_works():
     wide = random_input(2, 6, 8, 10)
     expected = random_layer(ABN, 6)(wide[..., ::2])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from seamless_pr.layers.abn import NormActFactory
+from seamless_pr.layers.abn import InPlaceABN, NormActFactory
 from seamless_pr.layers.deformable import DeformableConv2d
 from seamless_pr.layers.global_context import GlobalContext
 from seamless_pr.layers.norm_act import LEAKY_SLOPE, Activated
@@ -93,9 +93,37 @@ def replace_relus(graph_module: fx.GraphModule) -> None:
         is_sum = source.op == "call_function" and source.target in (operator.add, torch.add)
         in_place = is_sum and len(source.users) == 1
         with graph.inserting_before(node):
-            leaky = graph.call_function(F.leaky_relu, (source, slope, in_place))
+            leaky = _summing_norm(graph_module, source, slope) if in_place else None
+            if leaky is None:
+                leaky = graph.call_function(F.leaky_relu, (source, slope, in_place))
         node.replace_all_uses_with(leaky)
         graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
+def _summing_norm(graph_module: fx.GraphModule, total: fx.Node, slope: float) -> fx.Node | None:
+    """An in-place norm that adds the other part of a sum itself, and activates it.
+
+    Args:
+        graph_module: into whose code it goes, where new steps are inserted.
+        total: the sum of two maps.
+        slope: of the activation.
+
+    Returns:
+        None: neither part is the result of such a norm that nobody else reads.
+    """
+    if len(total.args) != 2 or total.kwargs:
+        return None
+    for norm, shortcut in (total.args, total.args[::-1]):
+        if not (isinstance(norm, fx.Node) and isinstance(shortcut, fx.Node)):
+            continue
+        layer = _module_of(graph_module, norm)
+        if not isinstance(layer, InPlaceABN) or layer.activation != "identity":
+            continue
+        if len(norm.users) == 1 and norm is not shortcut:
+            layer.sum_slope = slope
+            return graph_module.graph.call_module(str(norm.target), (norm.args[0], shortcut))
+    return None
 
 
 def _norm_slope(graph_module: fx.GraphModule) -> float:
