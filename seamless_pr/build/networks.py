@@ -210,6 +210,7 @@ def _timm_backbone(settings: TimmBackboneSettings, norm_act: NormActFactory) -> 
             output_stride=settings.output_stride,
             multi_grid=settings.multi_grid,
             extras=extras,
+            checkpointing=settings.checkpointing,
             **settings.options,
         )
         backbone.freeze(settings.num_frozen)

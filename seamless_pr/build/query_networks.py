@@ -32,7 +32,9 @@ def swin_backbone(settings: SwinBackboneSettings, norm_act: NormActFactory) -> S
         settings.num_heads or published.num_heads,
         settings.window_size or published.window_size,
     )
-    backbone = SwinTransformer(shape, drop_path=settings.drop_path)
+    backbone = SwinTransformer(
+        shape, drop_path=settings.drop_path, checkpointing=settings.checkpointing
+    )
     backbone.freeze(settings.num_frozen)
     return backbone
 

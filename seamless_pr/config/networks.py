@@ -166,6 +166,8 @@ class TimmBackboneSettings(Kinded):
         context_stages: any of c2, c3, c4, c5.
         pools_split_of_c2: the first block of a Res2Net pools its last split, as in the original;
             false: as in mmdetection 2.x and 3.x.
+        checkpointing: training keeps only what residual blocks pass on and computes the rest again
+            in the backward pass: less memory, a third more time, the same gradients.
         options: further arguments of `timm.create_model`.
         weights: file with ImageNet weights (torchvision or timm layout), or the name of weights to
             download (`torchvision:resnet50`, `timm:resnext101_64x4d.c1_in1k`); null: random ones.
@@ -183,6 +185,7 @@ class TimmBackboneSettings(Kinded):
     context_ratio: Fraction = 0.0
     context_stages: tuple[Literal["c2", "c3", "c4", "c5"], ...] = ("c3", "c4", "c5")
     pools_split_of_c2: bool = True
+    checkpointing: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     num_frozen: Annotated[int, Interval(ge=0, le=5)] = 0

@@ -44,6 +44,8 @@ class SwinBackboneSettings(Kinded):
         num_heads: of each stage; []: as the published network.
         window_size: cells along a window's side; null: as the published network.
         drop_path: share of images that skip a step of the last block in training.
+        checkpointing: training keeps only what blocks pass on and computes the rest again in the
+            backward pass: less memory, a third more time, the same gradients.
         weights: file with ImageNet weights (of the authors, timm or torchvision); null: random
             weights.
         num_frozen: first parts that do not train (1: patches, 2: patches and first stage, ..., 5:
@@ -57,6 +59,7 @@ class SwinBackboneSettings(Kinded):
     num_heads: tuple[Count, ...] = ()
     window_size: Count | None = None
     drop_path: Fraction = 0.3
+    checkpointing: bool = False
     weights: str | None = None
     num_frozen: Annotated[int, Interval(ge=0, le=5)] = 0
 

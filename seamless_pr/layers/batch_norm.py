@@ -5,6 +5,7 @@ Letters: N images or RoIs, C channels; `*` is any number of spatial axes, also n
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from seamless_pr.layers.abn_function import InPlaceNormAct
 from seamless_pr.layers.batch_statistics import BatchStatistics, batch_statistics, num_workers
 from seamless_pr.layers.norm_act import LEAKY_SLOPE, NormAct
+from seamless_pr.layers.recomputation import is_second_pass, statistics_once
 
 
 class TrainedBatchNorm(NormAct):
@@ -56,12 +58,16 @@ class TrainedBatchNorm(NormAct):
         return self.training and (few_elements or (self.sync and num_workers() > 1))
 
     def _batch_norm(self, x: Tensor, scale: Tensor) -> Tensor:
-        if self.training:
+        mean, var = self.running_mean, self.running_var
+        if self.training and is_second_pass():
+            # They have followed this batch already.
+            mean, var = mean.clone(), var.clone()
+        elif self.training:
             self.num_batches_tracked.add_(1)
         return F.batch_norm(
             x,
-            self.running_mean,
-            self.running_var,
+            mean,
+            var,
             scale,
             self.bias,
             self.training,
@@ -72,6 +78,9 @@ class TrainedBatchNorm(NormAct):
     @torch.no_grad()
     def _tracked_statistics(self, x: Tensor) -> BatchStatistics:
         """Statistics of the batch, which the running ones have followed."""
+        return statistics_once(partial(self._follow, x))
+
+    def _follow(self, x: Tensor) -> BatchStatistics:
         batch = batch_statistics(x, self.sync)
         # Unseen by autograd: F.batch_norm, which may have run on another level of a pyramid, saves
         # the buffers and does not use them in training.

@@ -454,6 +454,9 @@ ELSEWHERE = {
     "BoxSettings.whole_pixels": "tests/models/instances/test_box_branch.py",
     # Seen by gradients alone.
     "SemanticPointSettings.shared_gradient": "tests/models/semantics/test_points.py",
+    # Seen by memory alone.
+    "TimmBackboneSettings.checkpointing": "tests/models/backbones/test_timm_backbone.py",
+    "SwinBackboneSettings.checkpointing": "tests/models/backbones/test_swin.py",
     # Read by those who build the network, not by the network.
     "TimmBackboneSettings.weights": "tests/weights/test_imagenet.py",
     "SwinBackboneSettings.weights": "tests/models/backbones/test_swin.py",

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from seamless_pr.layers.recomputation import recomputed
 from seamless_pr.layers.window_attention import (
     INIT_STD,
     SwinBlock,
@@ -64,11 +65,15 @@ class SwinTransformer(nn.Module):
         shape: numbers of the network.
         drop_path: share of images that skip a step of the last block in training; it rises from 0
             linearly over the blocks.
+        checkpointing: in training only what blocks pass on is kept; the rest is computed again in
+            the backward pass.
     """
 
     strides = STRIDES
 
-    def __init__(self, shape: SwinShape, *, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, shape: SwinShape, *, drop_path: float = 0.0, checkpointing: bool = False
+    ) -> None:
         super().__init__()
         self.out_channels = tuple(shape.channels * 2**stage for stage in range(len(shape.depths)))
         self.patch_embed = PatchEmbedding(shape.channels)
@@ -81,6 +86,7 @@ class SwinTransformer(nn.Module):
                 shape.window_size,
                 drop_paths=[next(rates) for _ in range(depth)],
                 is_last=channels == self.out_channels[-1],
+                checkpointing=checkpointing,
             )
             for channels, depth, num_heads in zip(
                 self.out_channels, shape.depths, shape.num_heads, strict=True
@@ -142,8 +148,10 @@ class SwinStage(nn.Module):
         *,
         drop_paths: Sequence[float],
         is_last: bool,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.window_size = window_size
         self.blocks = nn.ModuleList(
             SwinBlock(
@@ -160,8 +168,9 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         bias = shift_bias((x.shape[1], x.shape[2]), self.window_size, x)
+        is_recomputed = self.checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            x = block(x, bias)
+            x = recomputed(block, x, bias) if is_recomputed else block(x, bias)
         return x, x if self.downsample is None else self.downsample(x)
 
 

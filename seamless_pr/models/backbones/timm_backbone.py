@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from seamless_pr.layers.abn import NormActFactory
+from seamless_pr.layers.batch_norm import TrainedBatchNorm
+from seamless_pr.layers.recomputation import recomputed
+from seamless_pr.models.backbones.block_graphs import cut_into_blocks
 from seamless_pr.models.backbones.norm_replacement import (
     keep_outputs,
     modules_by_stage,
@@ -85,11 +89,14 @@ class TimmBackbone(nn.Module):
         multi_grid: dilations of the blocks of c5, in cells of stride 32 (DeepLabV3: 1, 2, 4);
             empty: timm's, where the first block is dilated as the stage before.
         extras: deformable convolutions and global context in chosen stages.
+        checkpointing: in training only what residual blocks pass on is kept; the rest is computed
+            again in the backward pass.
         timm_options: for timm.create_model; small networks: `channels`, `stem_width`, `layers`, ...
 
     Raises:
         ValueError: timm has no such network, or it has no BatchNorm2d, another activation than
-            ReLU, or no maps at these strides; `multi_grid` is not one number per block.
+            ReLU, or no maps at these strides; `multi_grid` is not one number per block;
+            `checkpointing` with norms of another package.
     """
 
     def __init__(
@@ -101,6 +108,7 @@ class TimmBackbone(nn.Module):
         output_stride: int = STRIDES[-1],
         multi_grid: Sequence[int] = (),
         extras: StageExtras | None = None,
+        checkpointing: bool = False,
         **timm_options: Any,
     ) -> None:
         super().__init__()
@@ -132,9 +140,18 @@ class TimmBackbone(nn.Module):
         for child_name, child in graph_module.named_children():
             self.add_module(child_name, child)
         self._traced = [graph_module]
+        if checkpointing:
+            _check_norms(name, graph_module)
+        self._blocks = cut_into_blocks(graph_module) if checkpointing else []
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self._traced[0](images))
+        if not self._blocks or not torch.is_grad_enabled():
+            return tuple(self._traced[0](images))
+        features, x = [], images
+        for block in self._blocks:
+            *found, x = recomputed(block, x)
+            features += found
+        return tuple(features)
 
     def freeze(self, num_stages: int) -> None:
         """Stops the training of the first parts: 1 = stem, 2 = stem and c2, ..., 5 = all.
@@ -223,6 +240,17 @@ def _check_family(name: str, network: nn.Module) -> None:
             f"backbone '{name}' uses {', '.join(others)}; only ReLU has a counterpart here; "
             f"choose a network of the {SUPPORTED_FAMILIES}"
         )
+
+
+def _check_norms(name: str, network: nn.Module) -> None:
+    """A second pass must not move statistics."""
+    for module in network.modules():
+        if hasattr(module, "momentum") and not isinstance(module, TrainedBatchNorm):
+            raise ValueError(
+                f"backbone '{name}' has norms of another package ({type(module).__name__}), whose "
+                "statistics checkpointing would move twice; choose the built-in kind or leave out "
+                "checkpointing"
+            )
 
 
 def _stage_indices(name: str, found: list[int], strides: tuple[int, ...]) -> list[int]:

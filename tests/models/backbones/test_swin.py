@@ -156,3 +156,16 @@ def test_frozen_parts_do_not_train():
     assert all(name.startswith("layers.0.") for name in frozen if name.startswith("layers"))
     with pytest.raises(ValueError, match="num_stages"):
         network.freeze(6)
+
+
+def test_blocks_that_are_computed_again_change_no_bit_of_the_gradients():
+    """Steps that are skipped at random are skipped in both passes."""
+    gradients = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        network = SwinTransformer(TINY, drop_path=0.5, checkpointing=checkpointing)
+        stages = network(torch.rand(3, 3, 50, 70))
+        sum(stage.square().mean() for stage in stages).backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.equal(ours, theirs)

@@ -11,6 +11,7 @@ from torch import nn
 
 from seamless_pr.layers.abn import ABN, InPlaceABN, make_norm_act
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
+from tools.measure.measure_abn_memory import BatchNormReLU, saved_bytes
 
 SMALL = {"channels": (8, 16, 24, 32), "stem_width": 8}
 # Small members of each family.
@@ -44,6 +45,59 @@ def test_stages_have_the_announced_channels_and_strides(name):
     assert backbone.strides == (4, 8, 16, 32)
     for stage, channels, stride in zip(stages, backbone.out_channels, backbone.strides):
         assert stage.shape == (2, channels, -(-65 // stride), -(-90 // stride))
+
+
+def kept_bytes(backbone: TimmBackbone, x: torch.Tensor) -> int:
+    return saved_bytes(lambda: backbone(x), [x, *backbone.parameters(), *backbone.buffers()])
+
+
+def test_a_whole_resnet_50_keeps_less_than_two_thirds_of_what_it_keeps_with_plain_norms():
+    x = torch.zeros(1, 3, 64, 128)
+    in_place, plain = (
+        kept_bytes(TimmBackbone("resnet50", norm_act), x)
+        for norm_act in (make_norm_act(), BatchNormReLU)
+    )
+    assert in_place <= 0.65 * plain
+
+
+@pytest.mark.parametrize("kind", ["inplace_abn", "abn", "batch_norm"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "res2net50_26w_4s", "regnetx_002"])
+def test_what_is_computed_again_changes_no_bit_of_gradients_and_statistics(name, kind):
+    def trained(*, checkpointing: bool):
+        torch.manual_seed(0)
+        backbone = TimmBackbone(
+            name, make_norm_act(kind), checkpointing=checkpointing, **NETWORKS[name]
+        )
+        randomize(backbone)
+        stages = backbone(images(64, 96))
+        sum(stage.square().mean() for stage in stages).backward()
+        return backbone, stages
+
+    (plain, expected), (saving, found) = (trained(checkpointing=value) for value in (False, True))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    for (key, ours), theirs in zip(saving.named_parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad), key
+    for (key, ours), theirs in zip(saving.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(ours, theirs), key
+    assert "num_batches_tracked" in str(saving.state_dict().keys())
+
+
+def test_of_blocks_that_are_computed_again_only_what_they_pass_on_is_kept():
+    x = torch.zeros(1, 3, 64, 128)
+    blocks, saving = (
+        TimmBackbone("resnet50", make_norm_act(), checkpointing=value) for value in (False, True)
+    )
+    # Inputs of 16 blocks, and nothing of the stem; the image itself is left out.
+    sizes = [64 * 16 * 32, *[256 * 16 * 32] * 3, *[512 * 8 * 16] * 4, *[1024 * 4 * 8] * 6]
+    sizes += [2048 * 2 * 4] * 2
+    assert kept_bytes(saving, x) == 4 * sum(sizes)
+    assert 4 * sum(sizes) < 0.5 * kept_bytes(blocks, x)
+
+
+def test_statistics_of_another_package_are_refused_with_checkpointing():
+    with pytest.raises(ValueError, match=r"norms of another package \(BatchNorm2d\)"):
+        TimmBackbone("resnet18", lambda n, _: nn.BatchNorm2d(n), checkpointing=True, **SMALL)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
