@@ -56,14 +56,15 @@ def mean_losses(
     Returns:
         Name -> scalar; exactly 0 where nothing was counted.
     """
-    counts = torch.tensor([loss.count for loss in losses.values()], dtype=torch.float64)
-    num_workers = 1
+    counts = [float(loss.count) for loss in losses.values()]
+    divisors: list[float | Tensor]
     if global_counts and world_size() > 1:
-        num_workers = world_size()
-        on_device = counts.to(device)
-        dist.all_reduce(on_device)
-        counts = on_device.cpu()
-    divisors = (counts.clamp(min=1) / num_workers).tolist()
+        # Nobody reads them: a GPU would be waited for at every step.
+        shared = torch.tensor(counts, dtype=torch.float64).to(device, non_blocking=True)
+        dist.all_reduce(shared)
+        divisors = list((shared.clamp(min=1) / world_size()).unbind())
+    else:
+        divisors = [max(count, 1.0) for count in counts]
     return {
         name: loss.total / divisor
         for (name, loss), divisor in zip(losses.items(), divisors, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
@@ -18,10 +19,18 @@ from seamless_pr.structures.training_settings import (
 POSITION_BIASES = "position_bias_table"
 
 
-def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer:
+def make_optimizer(
+    network: nn.Module, settings: OptimizerSettings, *, fused: bool = False
+) -> Optimizer:
     """The optimiser over the trainable parameters; norms and embeddings have a decay of their own.
 
     Each group knows the `lr_multiplier` of its parameters, which `set_lr` applies.
+
+    Args:
+        network: on its device.
+        settings: numbers.
+        fused: torch's optimisers in one kernel, which leave a step out where their `found_inf`, on
+            the device, says so.
 
     Raises:
         ValueError: the network has no trainable parameter, or not a part that `lr_multipliers`
@@ -41,7 +50,7 @@ def make_optimizer(network: nn.Module, settings: OptimizerSettings) -> Optimizer
     if not groups:
         raise ValueError("the network has no trainable parameter; check the frozen parts")
     _, make = OPTIMIZERS[settings.kind]
-    return make(groups, settings)
+    return make(groups, settings, fused)
 
 
 def split_norm_parameters(network: nn.Module) -> tuple[list[Parameter], list[Parameter]]:
@@ -96,16 +105,29 @@ def split_by_multiplier(
     return groups
 
 
-def _sgd(groups: list[dict[str, Any]], settings: SGDSettings) -> Optimizer:
-    return SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+def _sgd(groups: list[dict[str, Any]], settings: SGDSettings, fused: bool) -> Optimizer:
+    optimizer = SGD(
+        groups,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        fused=fused or None,
+    )
+    if fused and settings.momentum:
+        # torch makes them without values in the first step, and would read these after a first step
+        # that is left out.
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
-def _adamw(groups: list[dict[str, Any]], settings: AdamWSettings) -> Optimizer:
-    return AdamW(groups, lr=settings.lr)
+def _adamw(groups: list[dict[str, Any]], settings: AdamWSettings, fused: bool) -> Optimizer:
+    return AdamW(groups, lr=settings.lr, fused=fused or None)
 
 
-# Kind -> (its settings, what makes it of parameter groups).
-OPTIMIZERS: dict[str, tuple[type, Callable[[list[dict[str, Any]], Any], Optimizer]]] = {
+# Kind -> (its settings, what makes it of parameter groups, fused or not).
+OPTIMIZERS: dict[str, tuple[type, Callable[[list[dict[str, Any]], Any, bool], Optimizer]]] = {
     "sgd": (SGDSettings, _sgd),
     "adamw": (AdamWSettings, _adamw),
 }

@@ -27,31 +27,39 @@ from seamless_pr.training.losses import MeanLosses, weighted_sum
 from seamless_pr.training.optimizer import make_optimizer
 from seamless_pr.training.schedule import lr_factor, set_lr
 
+_NORM = "gradient norm"
 _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class StepRecord:
-    """What one step did.
+    """What one step did; losses and norm are there once `OptimizerStep.read` has fetched them.
 
     Attributes:
+        number: of the step, from 1.
         lr: learning rate.
         losses: name -> mean of this worker, unweighted.
         image_keys: images of this worker.
         grad_norm: L2 norm of the whole gradient, before clipping.
         seconds, data_seconds: of the step, and of its wait for images.
+        unread: name -> scalar on the device, of the losses and, last, of the norm.
     """
 
+    number: int
     lr: float
     losses: dict[str, float] = field(default_factory=dict)
     image_keys: list[str] = field(default_factory=list)
     grad_norm: float = math.nan
     seconds: float = 0.0
     data_seconds: float = 0.0
+    unread: dict[str, Tensor] = field(default_factory=dict)
 
 
 class OptimizerStep:
     """Takes steps; holds the optimiser, the loss scaler and the replica that workers share.
+
+    On a GPU a step is only started: its numbers stay there until they are read, many at once, and
+    a step whose gradient is not finite is left out there. On the CPU each step reads its own.
 
     Args:
         network: on its device; has `losses(batch, targets, generators) -> name -> LossSum`.
@@ -82,7 +90,8 @@ class OptimizerStep:
         self._settings = optimizer
         self._schedule = schedule
         self._training = training
-        self._optimizer = make_optimizer(network, optimizer)
+        self._is_deferred = device.type == "cuda"
+        self._optimizer = make_optimizer(network, optimizer, fused=self._is_deferred)
         self.parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         self._scaler = loss_scaler(device, training)
         self._replica: nn.Module = MeanLosses(network, training.global_loss_counts)
@@ -101,9 +110,11 @@ class OptimizerStep:
             steps_done: number of this step, from 0; seeds its random numbers.
             position: where the run stands on its schedule, in steps.
 
+        Returns:
+            What it did; on a GPU `read` has to follow.
+
         Raises:
-            FloatingPointError: a loss or the gradient is not finite; names loss and images. The
-                weights are as before.
+            FloatingPointError: on the CPU, as `read`.
             ValueError: the network returns other losses than those with a weight.
         """
         started = time.perf_counter()
@@ -112,7 +123,7 @@ class OptimizerStep:
         lr = self._settings.lr * lr_factor(position, training.steps, self._schedule)
         set_lr(self._optimizer, lr)
         self._optimizer.zero_grad(set_to_none=True)
-        record = StepRecord(lr=lr)
+        record = StepRecord(steps_done + 1, lr)
         parts = self._settings.accumulation_steps
         sums: dict[str, Tensor] = {}
         for part in range(parts):
@@ -126,15 +137,44 @@ class OptimizerStep:
         self._scaler.unscale_(self._optimizer)
         largest = self._settings.clip_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.parameters, largest)
-        # One transfer per step: on a GPU each .item() would wait for all queued work.
-        *values, record.grad_norm = torch.stack([*sums.values(), norm.float()]).tolist()
-        record.losses = dict(zip(sums, values))
-        self._check_finite(record, steps_done)
+        record.unread = {**sums, _NORM: norm.float()}
+        if not self._is_deferred:
+            self.read([record])
+        self._update(norm)
+        record.seconds = time.perf_counter() - started
+        return record
+
+    def read(self, records: Sequence[StepRecord]) -> None:
+        """Fetches the numbers of all steps that are not read yet, in one transfer.
+
+        Raises:
+            FloatingPointError: a loss or the gradient of a step is not finite; names the step, its
+                losses and images. That step has left the weights as they were.
+        """
+        unread = [record for record in records if record.unread]
+        if not unread:
+            return
+        started = time.perf_counter()
+        numbers = [number for record in unread for number in record.unread.values()]
+        # On a GPU each .item() would wait for all queued work.
+        values = iter(torch.stack(numbers).cpu().tolist())
+        for record in unread:
+            found = {name: next(values) for name in record.unread}
+            record.unread = {}
+            record.grad_norm = found.pop(_NORM)
+            record.losses = found
+        unread[-1].seconds += time.perf_counter() - started
+        for record in unread:
+            self._check_finite(record)
+
+    def _update(self, norm: Tensor) -> None:
+        """Moves the weights, but on a GPU only if the norm of the gradient is finite."""
+        if self._is_deferred and not self._scaler.is_enabled():
+            # What loss scalers leave there, for fused optimisers to read on the device.
+            self._optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self._scaler.step(self._optimizer)
         # A fixed scale comes back after an overflow, whose step is left out as always.
         self._scaler.update(self._training.loss_scale or None)
-        record.seconds = time.perf_counter() - started
-        return record
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on, besides the weights."""
@@ -147,6 +187,9 @@ class OptimizerStep:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._optimizer.load_state_dict(state["optimizer"])
+        # That of the device where the run began.
+        for group in self._optimizer.param_groups:
+            group["fused"] = self._is_deferred
         self._scaler.load_state_dict(state["scaler"])
 
     def _backward(
@@ -173,12 +216,12 @@ class OptimizerStep:
             self._scaler.scale(total / self._settings.accumulation_steps).backward()
         return losses
 
-    def _check_finite(self, record: StepRecord, steps_done: int) -> None:
+    def _check_finite(self, record: StepRecord) -> None:
         images = ", ".join(f"'{key}'" for key in record.image_keys)
         bad = [
             f"{name} = {value}" for name, value in record.losses.items() if not math.isfinite(value)
         ]
-        where = f"at step {steps_done + 1} on the images {images}"
+        where = f"at step {record.number} on the images {images}"
         if bad:
             raise FloatingPointError(
                 f"loss not finite: {', '.join(bad)} {where}; look at these images and segments, "

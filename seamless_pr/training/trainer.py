@@ -194,19 +194,23 @@ class Trainer:
             if stream is None:
                 stream = iter(self._batches_from(self._steps_done))
             window.records.append(self._step(stream, self._steps_done, position))
-            last_losses = window.records[-1].losses
+            last_step = window.records[-1]
             self._steps_done += 1
             done = self._steps_done
             position = self._position()
             is_last = position >= settings.steps
-            if done % settings.log_interval_steps == 0 or is_last:
-                self._report(window, log)
-                window = _Window()
+            reports = is_last or done % settings.log_interval_steps == 0
             evaluates = self.hooks.evaluate is not None and settings.evaluation_interval_steps > 0
             evaluates = evaluates and (is_last or done % settings.evaluation_interval_steps == 0)
             saves = is_last or done % settings.checkpoint_interval_steps == 0
+            if reports or evaluates or saves:
+                # The one time that a GPU is waited for.
+                self._step.read(window.records)
+            if reports:
+                self._report(window, log)
+                window = _Window()
             if evaluates or saves:
-                self._check_weights(last_losses)
+                self._check_weights(last_step.losses)
             if evaluates:
                 self._evaluate(log)
             if saves or self._best_step == done:
