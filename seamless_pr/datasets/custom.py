@@ -40,12 +40,20 @@ def open_custom(dataset: CustomDataset, split: str) -> RawSplit | PanopticFiles:
     """A split of the description.
 
     Raises:
-        FileNotFoundError: a folder or file is missing.
+        FileNotFoundError: a folder or file is missing; the message names the description too.
         ValueError: no such split.
     """
     if split not in dataset.splits:
         raise ValueError(f"{dataset.path} has the splits {listed(dataset.splits)}; got '{split}'")
-    paths = dataset.splits[split]
+    try:
+        return _open_split(dataset, split, dataset.splits[split])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{dataset.path}: {error}") from error
+
+
+def _open_split(
+    dataset: CustomDataset, split: str, paths: Mapping[str, Path]
+) -> RawSplit | PanopticFiles:
     images_dir = require_folder(paths["images"], f"'images' of split '{split}'")
     name = f"{dataset.name}_panoptic_{split}"
     if "panoptic" in paths:

@@ -28,6 +28,7 @@ import yaml
 from seamless_pr.datasets import checked_values as checked
 from seamless_pr.datasets.folders import listed
 from seamless_pr.datasets.label_spaces import made_color
+from seamless_pr.files import path_fault
 from seamless_pr.input_files import YamlLoader, read_text
 from seamless_pr.structures.faults import Fault, FaultyDataError
 from seamless_pr.structures.label_space import Category
@@ -35,6 +36,8 @@ from seamless_pr.structures.label_space import Category
 TOP_KEYS = {"name", "classes", "object_divisor", "void", "splits", "label_suffix"}
 SPLIT_KEYS = {"images", "labels", "instances", "semantics", "panoptic", "segments"}
 CLASS_KEYS = {"id", "name", "thing", "color"}
+# Letters of a name that becomes a part of the names of files.
+MAX_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -175,10 +178,16 @@ def _parse_splits(root: Path, raw: Any, messages: list[str]) -> dict[str, dict[s
             messages.append(f"split '{name}' needs one of labels, instances and panoptic")
         elif "images" not in entry:
             messages.append(f"split '{name}' needs 'images', the folder of the pictures")
+        elif faults := [
+            f"split '{name}': '{key}' {fault}; got {checked.shown(path)}"
+            for key, path in entry.items()
+            if (fault := path_fault(root / path))
+        ]:
+            messages += faults
         else:
             splits[str(name)] = {key: root / path for key, path in entry.items()}
     return splits
 
 
 def _is_word(name: str) -> bool:
-    return name.replace("_", "").replace("-", "").isalnum()
+    return len(name) <= MAX_NAME and name.replace("_", "").replace("-", "").isalnum()

@@ -26,6 +26,8 @@ def require_folder(path: Path, source: str) -> Path:
         return path
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no folder {path.parent}; give the folder that holds {path.name}/")
+    if path.exists() or path.is_symlink():
+        raise FileNotFoundError(f"{path} is no folder; give the one that is meant")
     siblings = sorted(path.parent.iterdir())
     twins = [entry.name for entry in siblings if entry.name.lower() == path.name.lower()]
     if twins:

@@ -172,9 +172,12 @@ def run(options: argparse.Namespace) -> ExitCode:
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Refuses what tiles cannot do, and what networks cannot."""
+    """Refuses numbers below 1, what tiles cannot do, and what networks cannot."""
     check_network_options(parser, options)
     check_tile_options(parser, options)
+    for option in ("threads", "batch_size", "max_pixels"):
+        if getattr(options, option) < 1:
+            parser.error(f"--{option.replace('_', '-')} must be at least 1")
     if options.tile is None:
         return
     for option in ("--instances", "--overlays", "--semantic-pngs"):

@@ -16,7 +16,7 @@ from torch import Tensor
 from seamless_pr.files import check_writable
 from seamless_pr.models.networks.network import Network
 from seamless_pr.ops.finite import names_not_finite
-from seamless_pr.structures.faults import first_line
+from seamless_pr.structures.faults import first_line, quoted
 from seamless_pr.structures.panoptic_target import Batch
 from seamless_pr.structures.training_settings import (
     OptimizerSettings,
@@ -348,11 +348,11 @@ class Trainer:
         try:
             self.network.load_state_dict(weights)
             self._step.load_state_dict(state)
-            self._steps_done = int(state["step"])
+            self._steps_done = _step_number(state["step"])
             self._best_pq = float(state["best_pq"])
-            self._best_step = int(state["best_step"])
+            self._best_step = _step_number(state["best_step"])
             self._validation = _Validation(
-                int(state["validation_step"]), dict(state["validation_metrics"])
+                _step_number(state["validation_step"]), dict(state["validation_metrics"])
             )
             self._seconds_before = float(state["seconds"])
         except _MISFITS as error:
@@ -366,6 +366,12 @@ class Trainer:
 
 # What numbers and containers raise that are not those of this run.
 _MISFITS = (RuntimeError, LookupError, ArithmeticError, TypeError, ValueError, AttributeError)
+
+
+def _step_number(value: Any) -> int:
+    if not 0 <= value < 2**53:
+        raise ValueError(f"{quoted(repr(value))} is no number of steps")
+    return int(value)
 
 
 @dataclass(frozen=True)

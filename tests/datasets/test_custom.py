@@ -291,6 +291,34 @@ def test_a_coco_panoptic_folder_is_checked_and_not_converted(tmp_path: Path) -> 
     assert files.check(num_workers=0, show_progress=False)
 
 
+@pytest.mark.parametrize("key", ["images", "labels", "instances"])
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("0" * 400, "is too long for a file name; got '0{59}"),
+        ("a\0", "holds a NUL"),
+        ("nowhere", "no (folder|instance JSON)"),
+        ("/dev/null", "is no folder|no instance JSON"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_named_with_the_description(
+    tmp_path: Path, key: str, path: str, message: str
+) -> None:
+    write_pair(tmp_path, "a", VALUES.astype(np.uint16))
+    paths = {"images": "images", "labels": "labels", key: path}
+    if key == "instances":
+        del paths["labels"]
+    description = describe(tmp_path, splits={"train": paths})
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"yard\.yaml.*\s.*({message})"):
+        opened(description)
+
+
+@pytest.mark.parametrize("name", ["n" * 101, "../yard"])
+def test_a_name_that_files_cannot_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FaultyDataError, match="'name' must be a word"):
+        read_custom_yaml(describe(tmp_path, name=name))
+
+
 def test_an_unknown_split_names_the_others(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has the splits train; got 'val'"):
         open_custom(read_custom_yaml(describe(tmp_path)), "val")

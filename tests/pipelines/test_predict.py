@@ -189,6 +189,9 @@ def test_tiles_of_a_small_image_are_the_image_and_of_a_larger_one_its_map(
 @pytest.mark.parametrize(
     "options, message",
     [
+        (("--threads", "0"), "--threads must be at least 1"),
+        (("--batch-size", "-1"), "--batch-size must be at least 1"),
+        (("--scales", "nan"), "--scales: must be a number; got nan"),
         (("--overlap", "5"), "give --tile, too"),
         (("--tile", "64", "--overlap", "64"), "from 0 to 63"),
         (("--tile", "64", "--instances"), "leave out --instances"),
@@ -196,7 +199,7 @@ def test_tiles_of_a_small_image_are_the_image_and_of_a_larger_one_its_map(
         (("--tile", "64", "--semantic-pngs"), "leave out --semantic-pngs"),
     ],
 )
-def test_what_tiles_cannot_do_is_refused(
+def test_what_neither_networks_nor_tiles_can_do_is_refused(
     weights: Path,
     images: Path,
     tmp_path: Path,

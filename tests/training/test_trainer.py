@@ -242,6 +242,17 @@ def test_a_checkpoint_of_another_version_is_refused_with_the_way_on(tmp_path: Pa
         make_trainer(tmp_path)
 
 
+@pytest.mark.parametrize("step", [-5, 10**30, float("inf"), float("nan"), "x", None])
+def test_a_checkpoint_of_an_impossible_step_is_refused_with_the_way_on(
+    tmp_path: Path, step: object
+) -> None:
+    make_trainer(tmp_path, training__steps=5).run()
+    path = tmp_path / "checkpoints/step_00000005/state.pt"
+    torch.save({**torch.load(path), "step": step}, path)
+    with pytest.raises(ValueError, match=r"step_00000005 does not fit this run \(.*remove that"):
+        make_trainer(tmp_path)
+
+
 def test_a_checkpoint_of_other_data_is_not_continued(tmp_path: Path) -> None:
     these = {"data.train": "a", "data.val": "b"}
     make_trainer(tmp_path, training__steps=5, data_fingerprints=these).run()
