@@ -58,25 +58,64 @@ def matrix_nms(
     Raises:
         ValueError: unknown kernel.
     """
+    indices = scores.argsort(descending=True, stable=True)[:max_before]
+    scores = _lowered(scores[indices], masks[indices], class_indices[indices], kernel, sigma)
+    if min_score is not None:
+        is_kept = scores >= min_score
+        indices, scores = indices[is_kept], scores[is_kept]
+    best = scores.argsort(descending=True, stable=True)[:max_kept]
+    return indices[best], scores[best]
+
+
+@torch.no_grad()
+def fixed_matrix_nms(
+    masks: Tensor,
+    scores: Tensor,
+    class_indices: Tensor,
+    valid: Tensor,
+    *,
+    kernel: str,
+    sigma: float,
+    min_score: float,
+    max_kept: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`matrix_nms` in shapes that depend on no number: nothing waits for the host.
+
+    Args:
+        masks, scores, class_indices: best first, those that are not valid last.
+        valid: [R] bool.
+        kernel, sigma, min_score, max_kept: as for `matrix_nms`.
+
+    Returns:
+        Indices by descending new score, at most `max_kept`, these scores, and how many of them
+        from the first on are kept.
+    """
+    masks = masks & valid[(..., *[None] * (masks.ndim - 1))]
+    scores = _lowered(scores, masks, class_indices, kernel, sigma)
+    is_kept = valid & (scores >= min_score)
+    # Below every score.
+    ranked = torch.where(is_kept, scores, -1.0).sort(descending=True, stable=True)
+    values, indices = ranked.values[:max_kept], ranked.indices[:max_kept]
+    return indices, values, (values >= 0).sum()
+
+
+def _lowered(
+    scores: Tensor, masks: Tensor, class_indices: Tensor, kernel: str, sigma: float
+) -> Tensor:
+    """New scores of masks, best first, [R]."""
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {KERNELS}; got '{kernel}'")
-    indices = scores.argsort(descending=True, stable=True)[:max_before]
-    scores = scores[indices]
-    iou = _better_overlaps(masks[indices], class_indices[indices])
-    worst = iou.amax(0) if len(iou) else iou.new_zeros(0)
+    iou = _better_overlaps(masks, class_indices)
+    if not len(iou):
+        return scores
+    worst = iou.amax(0)
     if kernel == "gaussian":
         ratios = (-sigma * (iou.square() - worst.square()[:, None])).exp()
     else:
         # A mask that repeats a better one decides nothing: the better one does.
         spare = 1 - worst[:, None]
         ratios = torch.where(spare > 0, (1 - iou) / spare, torch.ones_like(iou))
-    if len(iou):
-        scores = scores * ratios.amin(0)
-    if min_score is not None:
-        is_kept = scores >= min_score
-        indices, scores = indices[is_kept], scores[is_kept]
-    best = scores.argsort(descending=True, stable=True)[:max_kept]
-    return indices[best], scores[best]
+    return scores * ratios.amin(0)
 
 
 def _better_overlaps(masks: Tensor, class_indices: Tensor) -> Tensor:

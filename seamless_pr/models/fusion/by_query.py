@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seamless_pr.models.fusion.by_score import FrameSizes
 from seamless_pr.models.fusion.frame_bands import FrameBand, stacked_bands
+from seamless_pr.ops.fixed_shapes import needs_fixed_shapes, read_together
 from seamless_pr.ops.precision import at_least_single, without_autocast
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
@@ -160,25 +161,35 @@ def query_segments(
             class probability of its first query.
     """
     scores, train_ids = _probabilities(class_logits).max(-1)
-    is_object = train_ids < class_logits.shape[-1] - 1
-    kept = torch.nonzero(is_object & (scores > object_threshold)).flatten()
-    if len(kept) == 0:
-        return torch.zeros(sizes.original, dtype=torch.int32), ()
-    scores, train_ids, masks = scores[kept], train_ids[kept], mask_logits[kept]
-    covered = torch.zeros_like(kept)
+    is_kept = (train_ids < class_logits.shape[-1] - 1) & (scores > object_threshold)
+    is_fixed = needs_fixed_shapes(mask_logits)
+    if not is_fixed:
+        kept = torch.nonzero(is_kept).flatten()
+        if len(kept) == 0:
+            return torch.zeros(sizes.original, dtype=torch.int32), ()
+        scores, train_ids, is_kept = scores[kept], train_ids[kept], is_kept[kept]
+        mask_logits = mask_logits[kept]
+    covered, won = (torch.zeros_like(train_ids) for _ in range(2))
 
     def winners_of(band: FrameBand) -> Tensor:
-        probs = band.in_file(band.at_input(masks)).sigmoid()
+        probs = band.in_file(band.at_input(mask_logits)).sigmoid()
         covered.add_((probs >= _INSIDE).flatten(1).sum(1))
-        return (scores[:, None, None] * probs).argmax(0)
+        shares = scores[:, None, None] * probs
+        if is_fixed:
+            # Below every product.
+            shares = torch.where(is_kept[:, None, None], shares, -1.0)
+        winners = shares.argmax(0)
+        won.add_(_areas(winners, len(scores)))
+        return winners.to(_index_type(len(scores)))
 
-    winners = stacked_bands(sizes, len(kept), winners_of, masks.device)
-    won = torch.bincount(winners.flatten(), minlength=len(kept))
+    winners = stacked_bands(sizes, len(scores), winners_of, mask_logits.device)
+    facts = torch.stack([won * is_kept, covered, train_ids])
+    winners, facts, scores = read_together(winners, facts, scores)
     segments: list[Segment] = []
-    segment_ids = [LabelSpace.VOID_SEGMENT_ID] * len(kept)
+    segment_ids = [LabelSpace.VOID_SEGMENT_ID] * len(scores)
     index_of_stuff: dict[int, int] = {}
-    facts = zip(won.tolist(), covered.tolist(), train_ids.tolist(), scores.tolist())
-    for query, (area, whole, train_id, score) in enumerate(facts):
+    per_query = zip(facts.t().tolist(), scores.tolist(), strict=True)
+    for query, ((area, whole, train_id), score) in enumerate(per_query):
         if area == 0 or whole == 0 or area / whole < overlap_threshold:
             continue
         index = index_of_stuff.get(train_id, len(segments))
@@ -189,8 +200,21 @@ def query_segments(
         if train_id < num_stuff:
             index_of_stuff[train_id] = index
         segment_ids[query] = index + 1
-    lookup = torch.tensor(segment_ids, dtype=torch.int32, device=winners.device)
-    return lookup[winners].cpu(), tuple(segments)
+    lookup = torch.tensor(segment_ids, dtype=torch.int32)
+    return lookup[winners.int()], tuple(segments)
+
+
+def _index_type(count: int) -> torch.dtype:
+    """The smallest type of the numbers below `count`."""
+    return torch.uint8 if count <= torch.iinfo(torch.uint8).max + 1 else torch.int16
+
+
+def _areas(indices: Tensor, count: int) -> Tensor:
+    """[count] int64: how often each number below `count` is among indices of any shape."""
+    if not needs_fixed_shapes(indices):
+        return torch.bincount(indices.flatten(), minlength=count)
+    numbers = torch.arange(count, dtype=indices.dtype, device=indices.device)
+    return (indices.flatten() == numbers[:, None]).sum(1)
 
 
 def _probabilities(class_logits: Tensor) -> Tensor:
@@ -199,9 +223,13 @@ def _probabilities(class_logits: Tensor) -> Tensor:
 
 def class_segments(semantic_map: Tensor, label_space: LabelSpace) -> PanopticSegmentation:
     """A panoptic map with one segment per class; objects of a thing class are one crowd."""
-    classes, inverse, areas = semantic_map.unique(return_inverse=True, return_counts=True)
-    segments = tuple(
-        Segment(index + 1, train_id, area, 1.0, label_space.is_thing(train_id))
-        for index, (train_id, area) in enumerate(zip(classes.tolist(), areas.tolist()))
-    )
-    return PanopticSegmentation((inverse + 1).int().cpu(), segments, label_space)
+    areas = _areas(semantic_map, label_space.num_classes)
+    classes, areas = read_together(semantic_map.to(_index_type(label_space.num_classes)), areas)
+    segments: list[Segment] = []
+    lookup = torch.zeros(label_space.num_classes, dtype=torch.int32)
+    for train_id, area in enumerate(areas.tolist()):
+        if area:
+            lookup[train_id] = len(segments) + 1
+            is_thing = label_space.is_thing(train_id)
+            segments.append(Segment(len(segments) + 1, train_id, area, 1.0, is_thing))
+    return PanopticSegmentation(lookup[classes.int()], tuple(segments), label_space)

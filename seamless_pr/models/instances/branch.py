@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,19 @@ class FixedDetections:
     instances: Sequence[Instances]
     counts: Tensor | None = None
     converged: Tensor | None = None
+
+    @torch.no_grad()
+    def rescored(self, instances: Sequence[Instances]) -> FixedDetections:
+        """The same rows with other scores, best first; what is no object stays behind."""
+        ranked = []
+        for index, found in enumerate(instances):
+            scores = found.scores
+            if self.counts is not None:
+                rows = torch.arange(len(scores), device=scores.device)
+                scores = torch.where(rows < self.counts[index], scores, -1.0)
+            order = scores.argsort(descending=True, stable=True)
+            ranked.append(replace(found, scores=scores).select(order))
+        return replace(self, instances=ranked)
 
 
 class InstanceBranch(nn.Module):

@@ -22,8 +22,10 @@ from seamless_pr.models.instances.box_branch import (
     box_losses,
     detect_boxes,
     draw_proposals,
+    fixed_detections,
 )
 from seamless_pr.models.instances.box_views import ScoredBoxes, scored_boxes
+from seamless_pr.models.instances.branch import FixedDetections
 from seamless_pr.models.instances.mask_iou import MaskIoUHead, mask_iou_loss
 from seamless_pr.models.instances.mask_rcnn import MaskHead
 from seamless_pr.models.instances.positive_rois import (
@@ -31,7 +33,7 @@ from seamless_pr.models.instances.positive_rois import (
     positive_rois,
     targets_of_masks,
 )
-from seamless_pr.models.instances.rpn import RPNHead, propose, rpn_losses
+from seamless_pr.models.instances.rpn import RPNHead, fixed_proposals, propose, rpn_losses
 from seamless_pr.models.instances.semantic_context import SemanticContext, context_loss
 from seamless_pr.models.instances.two_stage import ProposingBranch
 from seamless_pr.ops.boxes import clip_boxes, decode_boxes, last_pixels
@@ -123,6 +125,8 @@ class CascadeBranch(ProposingBranch):
             (3.x).
         whole_pixels: boxes are rows and columns of whole pixels, as in mmdetection 1.x.
     """
+
+    has_fixed_shapes = True
 
     def __init__(
         self,
@@ -260,6 +264,14 @@ class CascadeBranch(ProposingBranch):
     ) -> list[Instances]:
         boxes = self.propose(features, batch) if proposals is None else list(proposals)
         return self.scored_masks(features, batch, self.detect_boxes(features, batch, boxes))
+
+    def detect_fixed(self, features: Features, batch: ImageBatch) -> FixedDetections:
+        output, anchors = self.score_anchors(features)
+        proposals = fixed_proposals(output, anchors, batch.image_sizes, self.rpn)
+        last, boxes = self._last_boxes(features, batch, list(proposals.boxes))
+        proposals = replace(proposals, boxes=torch.stack(boxes))
+        found = fixed_detections(last, proposals, batch.image_sizes, self.final_box)
+        return found.rescored(self.scored_masks(features, batch, found.instances))
 
     @property
     def final_box(self) -> BoxSettings:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from seamless_pr.models.instances.branch import InstanceBranch
+from seamless_pr.models.instances.branch import FixedDetections, InstanceBranch
 from seamless_pr.models.instances.solo_head import SoloHead, SoloOutput
 from seamless_pr.models.instances.solo_targets import MASK_STRIDE, solo_losses, solo_target
-from seamless_pr.ops.mask_nms import local_maxima, matrix_nms
+from seamless_pr.ops.mask_nms import fixed_matrix_nms, local_maxima, matrix_nms
 from seamless_pr.ops.masks import ImageMasks
 from seamless_pr.ops.precision import at_least_single, without_autocast
 from seamless_pr.ops.resize import resampled_valid
@@ -32,6 +32,9 @@ from seamless_pr.structures.views import ChangedBatch, SeenView
 TOWER_STRIDES = (8, 8, 16, 32, 32)
 # Early in training thousands of cells may pass: their masks are never there at once.
 _MASKS_AT_A_TIME = 128
+# Most candidates of an image where their number must be fixed; if there are more, their masks are
+# computed step by step.
+MOST_CANDIDATES = 1024
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class SoloV2(InstanceBranch):
         head: towers and mask feature.
         settings: numbers of the procedures.
     """
+
+    has_fixed_shapes = True
 
     def __init__(self, head: SoloHead, settings: SoloSettings) -> None:
         super().__init__()
@@ -108,6 +113,16 @@ class SoloV2(InstanceBranch):
         ]
 
     @torch.no_grad()
+    def detect_fixed(self, features: Features, batch: ImageBatch) -> FixedDetections:
+        output = self.head(features.levels)
+        images = [
+            fixed_solo_instances(output, image, batch.padded_size, image_size, self.settings)
+            for image, image_size in enumerate(batch.image_sizes)
+        ]
+        found, counts, are_all = zip(*images, strict=True)
+        return FixedDetections(found, torch.stack(counts), torch.stack(are_all))
+
+    @torch.no_grad()
     def detect_views(self, views: Sequence[SeenView], base: ImageBatch) -> list[Instances]:
         """See `InstanceBranch`; cells of all views compete in one matrix NMS."""
         outputs = [self.head(view.features.levels) for view in views]
@@ -124,21 +139,42 @@ class SoloV2(InstanceBranch):
 
 def solo_candidates(output: SoloOutput, image: int, threshold: float) -> SoloCandidates:
     """Cells of an image whose category is a local maximum and exceeds the threshold."""
+    every = every_cell(output, image)
+    cells, thing_indices = torch.nonzero(every.scores > threshold, as_tuple=True)
+    return every.candidates(cells, thing_indices)
+
+
+@dataclass(frozen=True)
+class SoloCells:
+    """All cells of an image.
+
+    Attributes:
+        scores: [cells, K] category probability, 0 where it is no local maximum.
+        kernels: [cells, E].
+        strides: [cells] of each cell's level.
+    """
+
+    scores: Tensor
+    kernels: Tensor
+    strides: Tensor
+
+    def candidates(self, cells: Tensor, thing_indices: Tensor) -> SoloCandidates:
+        """Some of them, each for one class."""
+        scores = self.scores[cells, thing_indices]
+        return SoloCandidates(
+            cells, thing_indices, scores, self.kernels[cells], self.strides[cells]
+        )
+
+
+def every_cell(output: SoloOutput, image: int) -> SoloCells:
+    """The cells of all levels of one image, row by row."""
     probs, kernels, strides = [], [], []
     for logits, level_kernels, stride in zip(output.category_logits, output.kernels, TOWER_STRIDES):
         level_probs = local_maxima(at_least_single(logits[image][None]).sigmoid())[0]
         probs.append(level_probs.flatten(1).t())
         kernels.append(at_least_single(level_kernels[image]).flatten(1).t())
         strides.append(torch.full((level_probs[0].numel(),), stride, device=logits.device))
-    all_probs = torch.cat(probs)
-    cells, thing_indices = torch.nonzero(all_probs > threshold, as_tuple=True)
-    return SoloCandidates(
-        cells,
-        thing_indices,
-        all_probs[cells, thing_indices],
-        torch.cat(kernels)[cells],
-        torch.cat(strides)[cells],
-    )
+    return SoloCells(torch.cat(probs), torch.cat(kernels), torch.cat(strides))
 
 
 def mask_probs(kernels: Tensor, features: Tensor) -> Tensor:
@@ -185,6 +221,51 @@ def solo_instances(
         ImageMasks(probs, padded_size, image_size),
     )
     return suppressed_masks(found, probs, settings)
+
+
+def fixed_solo_instances(
+    output: SoloOutput,
+    image: int,
+    padded_size: tuple[int, int],
+    image_size: tuple[int, int],
+    settings: SoloSettings,
+) -> tuple[Instances, Tensor, Tensor]:
+    """`solo_instances` in shapes that depend on no number: nothing waits for the host.
+
+    Returns:
+        As many rows as there may be objects, best first; how many of them are objects; and whether
+        no candidate was left aside.
+    """
+    every = every_cell(output, image)
+    passes = every.scores > settings.score_threshold
+    num_rows = min(MOST_CANDIDATES, passes.numel())
+    best = torch.where(passes, every.scores, -1.0).flatten().topk(num_rows).indices
+    # In the order of the cells, which decides among equals.
+    best = best.sort().values
+    num_things = every.scores.shape[1]
+    cells = best.div(num_things, rounding_mode="floor")
+    candidates = every.candidates(cells, best % num_things)
+    features = at_least_single(output.mask_features[image])
+    areas, maskness = mask_statistics(candidates, features, settings.mask_threshold)
+    valid = passes.flatten()[best] & (areas > candidates.strides)
+    scores = torch.where(valid, candidates.scores * maskness, -1.0)
+    scores, order = scores.sort(descending=True, stable=True)
+    scores, order = scores[: settings.max_before_nms], order[: settings.max_before_nms]
+    candidates, valid = candidates.select(order), valid[order]
+    probs = mask_probs(candidates.kernels, features)
+    kept, scores, count = fixed_matrix_nms(
+        probs > settings.mask_threshold,
+        scores,
+        candidates.thing_indices,
+        valid,
+        kernel=settings.nms_kernel,
+        sigma=settings.nms_sigma,
+        min_score=settings.min_score,
+        max_kept=settings.max_detections,
+    )
+    masks = ImageMasks(probs[kept], padded_size, image_size)
+    found = Instances(scores, candidates.thing_indices[kept], None, masks)
+    return found, count, passes.sum() <= num_rows
 
 
 def scored_candidates(output: SoloOutput, image: int, settings: SoloSettings) -> SoloCandidates:
