@@ -51,7 +51,7 @@ def label_tile(predictor: Predictor, pixels: Tensor) -> TileLabels:
     else:
         others = scores[num_stuff:].amax(0, keepdim=True) if len(scores) > num_stuff else None
         if others is None:
-            others = torch.full((1, *size), torch.finfo(torch.float16).min, device=scores.device)
+            others = scores.new_full((1, *size), torch.finfo(torch.float16).min)
         stuff_scores = torch.cat([scores[:num_stuff], others])
     # Half the bytes between workers, and the same numbers without them.
     limit = torch.finfo(torch.float16).max

@@ -227,10 +227,16 @@ class PooledMasks:
 def pooled_masks(parts: Sequence[Masks], device: torch.device) -> PooledMasks:
     """All masks of the parts, one part after the other; `device` is theirs."""
     places = [
-        torch.stack([torch.full((len(part),), index), torch.arange(len(part))], dim=1)
+        torch.stack(
+            [
+                torch.full((len(part),), index, device=device),
+                torch.arange(len(part), device=device),
+            ],
+            dim=1,
+        )
         for index, part in enumerate(parts)
     ]
-    return PooledMasks(tuple(parts), torch.cat(places).to(device))
+    return PooledMasks(tuple(parts), torch.cat(places))
 
 
 def paste_mask(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from seamless_pr.ops.boxes import box_area, box_iou, crowd_overlap
+from seamless_pr.ops.vectors import vector
 
 # Values of a match vector below the valid indices of ground-truth boxes.
 BACKGROUND = -1
@@ -60,7 +61,7 @@ def assign_anchors(
     usable = anchors.new_ones(len(anchors), dtype=torch.bool)
     if inside_only:
         end = anchors[:, 2:]
-        limit = anchors.new_tensor([image_size[1], image_size[0]])
+        limit = vector([image_size[1], image_size[0]], anchors)
         ends_inside = end < limit if inside_excludes_end else end <= limit
         usable = (anchors[:, :2] >= 0).all(1) & ends_inside.all(1)
     if crowd_mask is not None:
@@ -173,7 +174,7 @@ def _draw(indices: Tensor, count: int, generator: torch.Generator) -> Tensor:
     if len(indices) <= count:
         return indices
     chosen = torch.randperm(len(indices), generator=generator)[:count]
-    return indices[chosen.to(indices.device)]
+    return indices[chosen.to(indices.device, non_blocking=True)]
 
 
 def _best_overlaps(boxes: Tensor, gt_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -94,7 +94,7 @@ def uniform_drawer(
             torch.rand(num_rows, num_points, 2, generator=generator)
             for num_rows, generator in zip(rows_per_image, generators)
         ]
-        return torch.cat(drawn).to(device)
+        return torch.cat(drawn).to(device, non_blocking=True)
 
     return draw
 

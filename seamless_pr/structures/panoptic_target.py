@@ -88,14 +88,21 @@ class PanopticTarget:
         is_thing_crowd = self.is_crowd & (self.train_ids >= self.label_space.num_stuff)
         return torch.cat([is_thing_crowd.new_zeros(1), is_thing_crowd])[self.id_map.long()]
 
+    @cached_property
+    def has_crowd(self) -> bool:
+        """Whether any segment is crowd; a target on its way to a GPU looks before it leaves."""
+        return bool(self.is_crowd.any())
+
     def to(self, device: torch.device | str) -> PanopticTarget:
-        return PanopticTarget(
+        moved = PanopticTarget(
             self.id_map.to(device, non_blocking=True),
             self.train_ids.to(device, non_blocking=True),
             self.is_crowd.to(device, non_blocking=True),
             self.label_space,
             self.image_key,
         )
+        moved.__dict__["has_crowd"] = self.has_crowd
+        return moved
 
     def pin_memory(self) -> PanopticTarget:
         """The target in page-locked memory, from where it is copied to a GPU in the background."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from seamless_pr.models.instances.rpn import FixedProposals, Proposals
 from seamless_pr.ops.boxes import class_nms, clip_boxes, decode_boxes, encode_boxes
 from seamless_pr.ops.fixed_nms import fixed_nms
 from seamless_pr.ops.matching import assign_proposals, sample_matches
+from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -53,19 +55,16 @@ class SampledRoIs:
         boxes: [R, 4] float32 xyxy.
         matched_segment: [R] int64 index into the target's segments, or -1 for background.
         thing_indices: [R] int64 class of the matched object, or -1 for background.
+        num_objects: leading rows that show an object.
     """
 
     boxes: Tensor
     matched_segment: Tensor
     thing_indices: Tensor
+    num_objects: int
 
     def __len__(self) -> int:
         return len(self.boxes)
-
-    @property
-    def num_objects(self) -> int:
-        """Leading rows that show an object."""
-        return int((self.matched_segment >= 0).sum())
 
 
 class BoxHead(nn.Module):
@@ -168,13 +167,13 @@ def draw_proposals(
     objects = target.object_indices
     if len(objects) == 0 and not settings.background_without_objects:
         none = objects.new_zeros(0)
-        return SampledRoIs(proposals.new_zeros(0, 4), none, none), none.bool()
+        return SampledRoIs(proposals.new_zeros(0, 4), none, none, 0), none.bool()
     gt_boxes = target.boxes[objects]
     candidates = torch.cat([gt_boxes, proposals])
     matches = assign_proposals(
         candidates,
         gt_boxes,
-        target.crowd_mask if bool(target.is_crowd.any()) else None,
+        target.crowd_mask if target.has_crowd else None,
         positive_iou=settings.positive_iou,
         max_crowd_overlap=settings.crowd_overlap,
         num_own=len(gt_boxes) if settings.forces_best else None,
@@ -187,7 +186,10 @@ def draw_proposals(
     background = torch.full_like(negatives, -1)
     chosen = torch.cat([positives, negatives])
     rois = SampledRoIs(
-        candidates[chosen], torch.cat([segments, background]), torch.cat([things, background])
+        candidates[chosen],
+        torch.cat([segments, background]),
+        torch.cat([things, background]),
+        len(positives),
     )
     return rois, chosen < len(gt_boxes)
 
@@ -225,15 +227,24 @@ def box_losses(
 
     target_deltas = []
     for rois, target in zip(sampled, targets, strict=True):
-        is_object = rois.matched_segment >= 0
-        gt_boxes = target.boxes[rois.matched_segment[is_object]]
-        target_deltas.append(encode_boxes(rois.boxes[is_object], gt_boxes, settings.delta_weights))
-    objects = torch.nonzero(thing_indices >= 0).flatten()
+        gt_boxes = target.boxes[rois.matched_segment[: rois.num_objects]]
+        own_boxes = rois.boxes[: rois.num_objects]
+        target_deltas.append(encode_boxes(own_boxes, gt_boxes, settings.delta_weights))
+    objects = object_rows(sampled, thing_indices.device)
     deltas = output.box_deltas.unflatten(1, (-1, 4))[objects, thing_indices[objects]].float()
     delta_loss = F.smooth_l1_loss(
         deltas, torch.cat(target_deltas), reduction="sum", beta=settings.box_loss_beta
     )
     return {"box_class": LossSum(class_loss, num_rois), "box_delta": LossSum(delta_loss, num_rois)}
+
+
+def object_rows(sampled: Sequence[SampledRoIs], device: torch.device) -> Tensor:
+    """Rows of the objects among the RoIs of all images, in their order."""
+    parts, first = [], 0
+    for rois in sampled:
+        parts.append(torch.arange(first, first + rois.num_objects, device=device))
+        first += len(rois)
+    return torch.cat(parts)
 
 
 def regressed_boxes(
@@ -258,8 +269,11 @@ def regressed_boxes(
     rows = torch.arange(len(boxes), device=boxes.device)
     deltas = box_deltas.unflatten(1, (-1, 4))[rows, thing_indices]
     decoded = decode_boxes(boxes, deltas, settings.delta_weights).clamp(min=0)
-    limits = decoded.new_tensor([[width, height] * 2 for height, width in image_sizes])
-    return torch.minimum(decoded, limits.reshape(-1, 4))
+    limits = [decoded[:0]]
+    for (height, width), same in groupby(image_sizes):
+        limit = vector([width, height, width, height], decoded)
+        limits.append(limit.expand(sum(1 for _ in same), -1))
+    return torch.minimum(decoded, torch.cat(limits))
 
 
 @torch.no_grad()

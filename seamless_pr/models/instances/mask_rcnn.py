@@ -39,8 +39,8 @@ _PREDICTOR_GAIN = 0.01
 class MaskHead(nn.Module):
     """Four 3x3 convolutions, one upsampling, one mask per thing class (Seamless, figure 2).
 
-    forward: [R, C, roi_size, roi_size] -> [R, T, 2 * roi_size, 2 * roi_size] logits; with `kept`
-    [R] bool those of the kept boxes only.
+    forward: [R, C, roi_size, roi_size] -> [R, T, 2 * roi_size, 2 * roi_size] logits; with `kept`,
+    rows or [R] bool, those of the kept boxes only.
 
     Args:
         in_channels: C.
@@ -139,7 +139,7 @@ class ConvMasks(MaskPart):
     def losses(self, sampled: SampledBatch) -> dict[str, LossSum]:
         positive = positive_rois(sampled.rois, sampled.targets)
         boxes: Sequence[Tensor] = [rois.boxes for rois in sampled.rois]
-        kept: Tensor | None = sampled.is_object
+        kept: Tensor | None = sampled.objects
         roi_features = sampled.roi_features
         if self.norm_rois == "positive":
             boxes = positive.boxes.split(positive.rois_per_image(len(sampled.targets)))

@@ -253,7 +253,11 @@ class PointRendMasks(MaskPart):
 
 def on_predicted_boxes(positive: PositiveRoIs, sampled: SampledBatch) -> PositiveRoIs:
     """The same objects on the boxes that the box branch regresses for them; no gradient."""
-    sizes = [sampled.batch.image_sizes[index] for index in positive.image_indices.tolist()]
-    deltas = sampled.box_output.box_deltas.detach()[sampled.is_object]
+    sizes = [
+        size
+        for size, rois in zip(sampled.batch.image_sizes, sampled.rois, strict=True)
+        for _ in range(rois.num_objects)
+    ]
+    deltas = sampled.box_output.box_deltas.detach()[sampled.objects]
     boxes = regressed_boxes(positive.boxes, deltas, positive.thing_indices, sizes, sampled.box)
     return replace(positive, boxes=boxes)

@@ -47,7 +47,7 @@ def positive_rois(
     """Collects the matched RoIs of all images."""
     boxes, images, things, ids, extents = [], [], [], [], []
     for image_index, (rois, target) in enumerate(zip(sampled, targets, strict=True)):
-        positive = rois.matched_segment >= 0
+        positive = slice(rois.num_objects)
         segment = rois.matched_segment[positive]
         boxes.append(rois.boxes[positive])
         images.append(torch.full_like(segment, image_index))

@@ -337,7 +337,7 @@ def rpn_losses(
             flat_anchors,
             gt_boxes,
             image_size,
-            target.crowd_mask if bool(target.is_crowd.any()) else None,
+            target.crowd_mask if target.has_crowd else None,
             positive_iou=settings.positive_iou,
             negative_iou=settings.negative_iou,
             max_crowd_overlap=settings.crowd_overlap,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seamless_pr.models.instances.solo_head import SoloOutput
 from seamless_pr.ops.precision import at_least_single, without_autocast
+from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.object_truth import ObjectTruth
 from seamless_pr.structures.settings import SoloSettings
@@ -91,7 +92,7 @@ def solo_target(
     sizes = truth.boxes[:, 2:] - truth.boxes[:, :2]
     scales = (sizes[:, 0] * sizes[:, 1]).sqrt()
     half = 0.5 * settings.centre_fraction * sizes
-    relative_size = centres.new_tensor([width, height])
+    relative_size = vector([width, height], centres)
     levels = []
     for side, (lower, upper) in zip(grid_sizes, settings.scale_ranges, strict=True):
 

@@ -19,6 +19,7 @@ from seamless_pr.models.instances.box_branch import (
     box_losses,
     detect_boxes,
     fixed_detections,
+    object_rows,
     sample_proposals,
 )
 from seamless_pr.models.instances.box_views import (
@@ -71,9 +72,9 @@ class SampledBatch:
     box: BoxSettings
 
     @property
-    def is_object(self) -> Tensor:
-        """[R] bool: RoIs of the batch that were matched to an object."""
-        return torch.cat([rois.matched_segment >= 0 for rois in self.rois])
+    def objects(self) -> Tensor:
+        """Rows of the RoIs that were matched to an object, int64."""
+        return object_rows(self.rois, self.roi_features.device)
 
 
 class MaskPart(nn.Module):

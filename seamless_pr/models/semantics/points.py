@@ -25,6 +25,7 @@ from seamless_pr.ops.points import (
     uncertain_coords,
 )
 from seamless_pr.ops.refinement import gather_point_features, refine, uniform_drawer
+from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
@@ -148,7 +149,8 @@ def semantic_point_loss(
     # Void points cost nothing, so they come last.
     hardest_first = losses.view_as(point_labels).sort(dim=1, descending=True).values
     is_hard = torch.arange(point_labels.shape[1], device=point_labels.device) < num_hard
-    return {"semantic_point": LossSum(hardest_first[is_hard].sum(), int(num_hard.sum()))}
+    total = (hardest_first * is_hard).sum()
+    return {"semantic_point": LossSum(total, int(num_hard.sum()))}
 
 
 def stride_16_cells(size: tuple[int, int]) -> int:
@@ -159,7 +161,7 @@ def stride_16_cells(size: tuple[int, int]) -> int:
 def _padded_labels(labels: Tensor, points: Tensor, padded_size: tuple[int, int]) -> Tensor:
     """Classes of an [H, W] map at points of the padded image; padding is ignored."""
     height, width = labels.shape
-    scale = points.new_tensor([padded_size[1] / width, padded_size[0] / height])
+    scale = vector([padded_size[1] / width, padded_size[0] / height], points)
     inside = (points * scale < 1).all(dim=1)
     found = sample_labels(labels, points * scale)
     return torch.where(inside, found, LabelSpace.IGNORE_TRAIN_ID)

@@ -109,7 +109,7 @@ def test_masks_are_learned_on_the_boxes_that_the_settings_say(
         ImageBatch(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), ((16, 16),)),
         [target_of([[3] * 16] * 16)],
         [torch.Generator()],
-        [SampledRoIs(proposal, 2 * one, 0 * one)],
+        [SampledRoIs(proposal, 2 * one, 0 * one, 1)],
         torch.zeros(1, 4, 7, 7),
         RoISettings(),
         BoxOutput(torch.zeros(1, 3), deltas),
