@@ -57,12 +57,16 @@ SERVE = [
     "python-multipart>=0.0.18",
 ]
 
+# `export network --formats onnx`, and what compares it with the network.
+ONNX = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.20"]
+
 # Linter, formatter and type checker are pinned: another version finds other faults.
 LINT = ["ruff==0.17.5", "mypy==2.4.1"]
 
 TEST = [
     *LINT,
     *SERVE,
+    *ONNX,
     "pytest>=8.3",
     "pytest-xdist>=3.6",
     # Asked by a test what an installation would bring; Python has it no more since 3.12.
@@ -95,6 +99,8 @@ EXTRAS = {
     "supervision": ["supervision>=0.31"],
     # GeoTIFFs and COGs of any size, read in windows by predict --tile.
     "mosaics": ["rasterio>=1.4"],
+    # Networks for other runtimes.
+    "onnx": ONNX,
     # Builds CUDA code: pip install --no-build-isolation, see "Optional parts" in README.md.
     "iabn": ["inplace-abn==1.1.0"],
     "test": TEST,

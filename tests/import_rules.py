@@ -42,6 +42,9 @@ OPTIONAL = {
     "fastapi",
     "starlette",
     "rasterio",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
     "pytest",
 }
 

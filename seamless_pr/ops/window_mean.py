@@ -46,8 +46,10 @@ class _WindowMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window_size: int) -> Tensor:
         ctx.window_size = window_size
-        if x.device.type != "cpu":
-            return _pooled(_pooled(x, HEIGHT_DIM, window_size), WIDTH_DIM, window_size)
+        if needs_fixed_shapes(x):
+            wide = x if x.device.type != "cpu" else _wide(x)
+            means = _pooled(_pooled(wide, HEIGHT_DIM, window_size), WIDTH_DIM, window_size)
+            return means.to(x.dtype)
         rows = _along(_axis_mean, x, HEIGHT_DIM, window_size)
         return _along(_axis_mean, rows, WIDTH_DIM, window_size).to(x.dtype)
 
@@ -59,18 +61,30 @@ class _WindowMean(torch.autograd.Function):
 
 
 def _pooled(x: Tensor, dim: int, window_size: int) -> Tensor:
-    """The mean along one axis in one operation: on a GPU reads are cheap, and launches are not."""
+    """The mean along one axis in a tensor that nobody writes into, as graphs want it.
+
+    In one operation on a GPU, where reads are cheap and launches are not.
+    """
     k, before, after = _window(x.shape[dim], window_size)
-    if dim == HEIGHT_DIM:
-        return F.pad(F.avg_pool2d(x, (k, 1), 1), (0, 0, before, after), mode="replicate")
-    return F.pad(F.avg_pool2d(x, (1, k), 1), (before, after, 0, 0), mode="replicate")
+    along_height = dim == HEIGHT_DIM
+    if x.device.type == "cpu":
+        means = _sliding_sum(x, dim, k) * (1 / k)
+    else:
+        means = F.avg_pool2d(x, (k, 1) if along_height else (1, k), 1)
+    borders = (0, 0, before, after) if along_height else (before, after, 0, 0)
+    return F.pad(means, borders, mode="replicate")
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _along(
     function: Callable[[Tensor, int, int, Tensor], None], x: Tensor, dim: int, window_size: int
 ) -> Tensor:
     """Runs function(x, dim, window_size, result) in chunks along another axis."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = _wide(x)
     result = torch.empty_like(x)
     if needs_fixed_shapes(x) or x.numel() <= CHUNK_ELEMENTS:
         function(x, dim, window_size, result)

@@ -4,9 +4,12 @@
     python pipelines/export.py submission idd --predictions P --output O
     python pipelines/export.py submission coco --predictions P --output O --name test-dev2017_mine
     python pipelines/export.py submission vistas --predictions P --output O --version 2.0
+    python pipelines/export.py network --weights W --output DIR --size 1024x2048 --formats onnx
 
 `submission` writes predictions as the datasets' evaluators and test servers take them: files to
-look at, and a zip to send.
+look at, and a zip to send. `network` writes a trained network as one graph from pixels to id map,
+for programs that do not know this package, and compares it with the network; docs/export.md says
+how to load it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 
 from seamless_pr.datasets.submissions import KINDS, read_predictions, write_submission
 from seamless_pr.datasets.vistas import VERSIONS
+from seamless_pr.pipelines import network_export
 from seamless_pr.pipelines.ray_support import add_ray_option
 from seamless_pr.pipelines.ray_tasks import item_map
 from seamless_pr.pipelines.stage import ExitCode, Stage
@@ -51,10 +55,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     submission.add_argument("--version", choices=VERSIONS, default="1.2", help="of Vistas")
     submission.add_argument("--workers", type=int, help="processes (default: one per core)")
     add_ray_option(submission)
+    submission.set_defaults(command="submission")
+    network = commands.add_parser("network", help="a trained network as a graph for other runtimes")
+    network_export.add_options(network)
+    network.set_defaults(command="network")
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Fills in kinds and name."""
+    """Fills in kinds and name of a submission."""
+    if options.command == "network":
+        return
     options.kinds = options.kinds or KINDS[options.dataset]
     options.name = options.name or DEFAULT_NAMES[options.dataset]
     wrong = [kind for kind in options.kinds if kind not in KINDS[options.dataset]]
@@ -65,6 +75,8 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> ExitCode:
+    if options.command == "network":
+        return network_export.run(options)
     predictions = read_predictions(options.predictions)
     with item_map(options) as map_items:
         zips = write_submission(
@@ -87,7 +99,7 @@ STAGE = Stage(
     add_options=add_options,
     check=check,
     run=run,
-    inputs=("predictions",),
+    inputs=("predictions", "weights", "image"),
     has_commands=True,
 )
 main = STAGE.main

@@ -127,7 +127,9 @@ class PixelNormalization(nn.Module):
 
     def forward(self, batch: ImageBatch) -> Tensor:
         images: Tensor = (batch.images / 255 - self.mean) / self.std
-        for image, (height, width) in zip(images, batch.image_sizes):
-            image[:, height:] = 0
-            image[:, :, width:] = 0
+        for image, size in zip(images, batch.image_sizes):
+            # An image without padding is left alone: not every runtime takes an empty part.
+            if size != batch.padded_size:
+                image[:, size[0] :] = 0
+                image[:, :, size[1] :] = 0
         return images

@@ -1,0 +1,88 @@
+"""`export network`: graphs that other programs load, against the network itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from seamless_pr.build.predictor import load_predictor
+from seamless_pr.pipelines.export import main
+from seamless_pr.street_scenes.dataset import draw_street_scene
+from tests.support.tiny_checkpoint import write_tiny_checkpoint
+
+SIZE = (64, 128)
+FEW = ["model.instances.box.max_detections=10", "model.instances.points.output_size=56"]
+# What a program does that has torch and nothing of this package.
+LOADER = """
+import sys
+assert not any("seamless_pr" in name for name in sys.modules)
+import json, numpy, torch
+extra = {"network.json": ""}
+graph = torch.export.load(sys.argv[1], extra_files=extra).module()
+description = json.loads(extra["network.json"])
+found = graph(torch.from_numpy(numpy.load(sys.argv[2])))
+assert not any("seamless_pr" in name for name in sys.modules)
+numpy.savez(sys.argv[3], **dict(zip(description["outputs"], (value.numpy() for value in found))))
+"""
+
+
+def drawn_pixels(count: int) -> np.ndarray:
+    images = [draw_street_scene(0, "val", index, SIZE).image for index in range(count)]
+    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+
+
+@pytest.mark.slow
+def test_a_saved_graph_labels_images_without_the_source_of_the_package(tmp_path: Path) -> None:
+    weights = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    arguments = ["--weights", str(weights), "--output", str(tmp_path / "graph"), "--size", "64x128"]
+    assert main(["network", *arguments, "--batch-size", "2", "--rounds", "1", *FEW]) == 0
+    pixels = drawn_pixels(2)
+    np.save(tmp_path / "pixels.npy", pixels)
+    files = [tmp_path / "graph" / "network.pt2", tmp_path / "pixels.npy", tmp_path / "found.npz"]
+    # Isolated: neither this folder nor an editable installation is on the path.
+    command = [sys.executable, "-I", "-c", LOADER, *map(str, files)]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    found = np.load(tmp_path / "found.npz")
+    description = json.loads((tmp_path / "graph" / "network.json").read_text(encoding="utf-8"))
+    assert description["checks"]["program"]["changed_pixels"] == 0
+    predictor = load_predictor(weights, "cpu", overrides=FEW, batch_size=2)
+    images = [torch.from_numpy(image) for image in pixels]
+    for index, prediction in enumerate(predictor.predict_resized(images, [SIZE] * 2)):
+        segmentation = prediction.require_panoptic()
+        assert found["settled"][index]
+        assert np.array_equal(found["id_map"][index], segmentation.id_map.numpy())
+        segments = [(s.segment_id, s.train_id, s.area) for s in segmentation.segments]
+        is_there = found["segment_ids"][index] > 0
+        columns = (found[name][index][is_there] for name in ("segment_ids", "train_ids", "areas"))
+        assert list(zip(*(column.tolist() for column in columns), strict=True)) == segments
+        assert len(segments) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["classes", "whole"])
+def test_onnx_runtime_labels_images_as_the_network_does(tmp_path: Path, part: str) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    weights = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    arguments = ["--weights", str(weights), "--output", str(tmp_path / "graph"), "--size", "64x128"]
+    options = ["--formats", "onnx", "--part", part, "--rounds", "1", *FEW]
+    assert main(["network", *arguments, *options]) == 0
+    description = json.loads((tmp_path / "graph" / "network.json").read_text(encoding="utf-8"))
+    assert description["checks"]["onnx"]["changed_pixels"] <= 3 / (64 * 128)
+
+
+def test_a_picture_of_another_size_is_refused_with_its_name(tmp_path: Path, capsys) -> None:
+    weights = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    picture = Path(__file__).parents[2] / "docs" / "images" / "result.png"
+    arguments = ["--weights", str(weights), "--output", str(tmp_path / "graph"), "--size", "64x128"]
+    assert main(["network", *arguments, "--image", str(picture)]) == 1
+    message = capsys.readouterr().err
+    assert str(picture) in message
+    assert "64x128" in message
+    assert not (tmp_path / "graph").exists()
