@@ -208,6 +208,8 @@ def save_onnx(program: ExportedProgram, path: Path, output_names: tuple[str, ...
         input_names=["pixels"],
         output_names=list(output_names),
         opset_version=ONNX_OPSET,
+        # Runtimes do that themselves, in less time.
+        optimize=False,
         verbose=False,
     )
     assert onnx_program is not None

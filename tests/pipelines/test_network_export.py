@@ -14,20 +14,36 @@ import torch
 from seamless_pr.build.predictor import load_predictor
 from seamless_pr.pipelines.export import main
 from seamless_pr.street_scenes.dataset import draw_street_scene
+from seamless_pr.training.checkpoints import load_weights, save_weights
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 SIZE = (64, 128)
-FEW = ["model.instances.box.max_detections=10", "model.instances.points.output_size=56"]
+FEW = [
+    "model.instances.box.max_detections=10",
+    "model.instances.points.output_size=56",
+    "model.fusion.score_threshold=0.2",
+    "model.fusion.stuff_area_pixels=16",
+]
+# Random heads with opinions.
+SPREADS = {
+    "instances.rpn_head.objectness.weight": 0.3,
+    "instances.rpn_head.box_deltas.weight": 0.05,
+    "instances.box_head.class_logits.weight": 0.5,
+    "instances.box_head.box_deltas.weight": 0.3,
+    "instances.masks.coarse_head.prediction.weight": 0.3,
+    "semantics.head.predictor.weight": 1.0,
+}
+# Between classes or masks whose numbers are equal but for rounding.
+TIED_PIXELS = 3
 # What a program does that has torch and nothing of this package.
 LOADER = """
-import sys
-assert not any("seamless_pr" in name for name in sys.modules)
-import json, numpy, torch
+import json, sys
+import numpy, torch
 extra = {"network.json": ""}
 graph = torch.export.load(sys.argv[1], extra_files=extra).module()
 description = json.loads(extra["network.json"])
 found = graph(torch.from_numpy(numpy.load(sys.argv[2])))
-assert not any("seamless_pr" in name for name in sys.modules)
+assert "seamless_pr" not in sys.modules
 numpy.savez(sys.argv[3], **dict(zip(description["outputs"], (value.numpy() for value in found))))
 """
 
@@ -37,9 +53,19 @@ def drawn_pixels(count: int) -> np.ndarray:
     return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
 
 
+def write_checkpoint(path: Path) -> Path:
+    write_tiny_checkpoint(path)
+    weights, metadata = load_weights(path)
+    generator = torch.Generator().manual_seed(0)
+    for name, spread in SPREADS.items():
+        weights[name] = spread * torch.randn(weights[name].shape, generator=generator)
+    save_weights(path, weights, metadata)
+    return path
+
+
 @pytest.mark.slow
 def test_a_saved_graph_labels_images_without_the_source_of_the_package(tmp_path: Path) -> None:
-    weights = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    weights = write_checkpoint(tmp_path / "tiny.safetensors")
     arguments = ["--weights", str(weights), "--output", str(tmp_path / "graph"), "--size", "64x128"]
     assert main(["network", *arguments, "--batch-size", "2", "--rounds", "1", *FEW]) == 0
     pixels = drawn_pixels(2)
@@ -56,11 +82,16 @@ def test_a_saved_graph_labels_images_without_the_source_of_the_package(tmp_path:
     for index, prediction in enumerate(predictor.predict_resized(images, [SIZE] * 2)):
         segmentation = prediction.require_panoptic()
         assert found["settled"][index]
-        assert np.array_equal(found["id_map"][index], segmentation.id_map.numpy())
-        segments = [(s.segment_id, s.train_id, s.area) for s in segmentation.segments]
+        moved_pixels = found["id_map"][index] != segmentation.id_map.numpy()
+        assert moved_pixels.sum() <= TIED_PIXELS
+        segments = [(s.segment_id, s.train_id) for s in segmentation.segments]
         is_there = found["segment_ids"][index] > 0
-        columns = (found[name][index][is_there] for name in ("segment_ids", "train_ids", "areas"))
-        assert list(zip(*(column.tolist() for column in columns), strict=True)) == segments
+        columns = (found[name][index][is_there].tolist() for name in ("segment_ids", "train_ids"))
+        assert list(zip(*columns, strict=True)) == segments
+        areas = np.bincount(found["id_map"][index].ravel(), minlength=len(is_there) + 1)
+        assert np.array_equal(
+            found["areas"][index][is_there], areas[found["segment_ids"][index][is_there]]
+        )
         assert len(segments) > 3
 
 
@@ -69,16 +100,16 @@ def test_a_saved_graph_labels_images_without_the_source_of_the_package(tmp_path:
 def test_onnx_runtime_labels_images_as_the_network_does(tmp_path: Path, part: str) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    weights = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    weights = write_checkpoint(tmp_path / "tiny.safetensors")
     arguments = ["--weights", str(weights), "--output", str(tmp_path / "graph"), "--size", "64x128"]
     options = ["--formats", "onnx", "--part", part, "--rounds", "1", *FEW]
     assert main(["network", *arguments, *options]) == 0
     description = json.loads((tmp_path / "graph" / "network.json").read_text(encoding="utf-8"))
-    assert description["checks"]["onnx"]["changed_pixels"] <= 3 / (64 * 128)
+    assert description["checks"]["onnx"]["changed_pixels"] <= TIED_PIXELS / (64 * 128)
 
 
 def test_a_picture_of_another_size_is_refused_with_its_name(tmp_path: Path, capsys) -> None:
-    weights = write_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    weights = write_checkpoint(tmp_path / "tiny.safetensors")
     picture = Path(__file__).parents[2] / "docs" / "images" / "result.png"
     arguments = ["--weights", str(weights), "--output", str(tmp_path / "graph"), "--size", "64x128"]
     assert main(["network", *arguments, "--image", str(picture)]) == 1

@@ -58,22 +58,25 @@ class Labeller(nn.Module):
 
     forward: [N, 3, H, W] uint8 on the device -> [B] uint8 there.
 
-    Attributes:
-        fusions: of the last pass; the host unpacks by their shapes.
+    Args:
+        network: on the device.
+        case: how it is run.
     """
 
     def __init__(self, network: TwoBranchNet, case: Case) -> None:
         super().__init__()
         self.network = network
         self.case = case
-        self.fusions: tuple[FixedFusion, ...] = ()
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return pack(self.fused(pixels))
+
+    def fused(self, pixels: Tensor) -> tuple[FixedFusion, ...]:
+        """The maps before they are packed."""
         batch, sizes = image_batch(pixels)
         # A graph must not find weights in a cache that its first pass has filled.
         with autocast(pixels.device, self.case.arithmetic, cached=self.case.way == "eager"):
-            self.fusions = self.network.predict_fixed(batch, sizes).fusions
-            return pack(self.fusions)
+            return self.network.predict_fixed(batch, sizes).fusions
 
 
 def image_batch(pixels: Tensor) -> tuple[ImageBatch, list[tuple[int, int]]]:
@@ -155,11 +158,13 @@ def measured_case(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with fixed_shapes():
+        # The host unpacks by their shapes.
+        fusions = labeller.fused(host.to(device))
         label = _prepared(labeller, host.to(device), case.way)
 
         def from_end_to_end() -> None:
             packed = label(host.to(device, non_blocking=True)).cpu()
-            unpack(packed, labeller.fusions, network.label_space)
+            unpack(packed, fusions, network.label_space)
 
         seconds = median_seconds(from_end_to_end, device, rounds)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
@@ -168,12 +173,11 @@ def measured_case(
 
 def _prepared(labeller: Labeller, pixels: Tensor, way: str) -> Callable[[Tensor], Tensor]:
     """The labeller in one of the ways; `pixels` are on the device."""
-    labeller(pixels)
     if way == "eager":
         return labeller
     if way == "compiled":
-        compiled: Callable[[Tensor], Tensor] = torch.compile(labeller, dynamic=False)
-        compiled(pixels)
+        program = torch.export.export(labeller, (pixels,), strict=False)
+        compiled: Callable[[Tensor], Tensor] = torch.compile(program.module(), dynamic=False)
         return compiled
     if pixels.device.type != "cuda":
         raise ValueError(f"graphs of CUDA need a GPU; the pixels are on '{pixels.device}'")
