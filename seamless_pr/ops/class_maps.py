@@ -20,6 +20,9 @@ STRIP_ROWS = 1024
 # The same for all classes of a strip on a GPU.
 _NUMBERS_AT_ONCE = 2**26
 
+# In the place of a class.
+_DISAGREE = -1
+
 _Neighbours = tuple[Tensor, Tensor, Tensor]
 
 
@@ -118,24 +121,35 @@ def _strip_classes(
     """
     width = logits.shape[-1]
     (top, bottom, v), (left, right, u) = vertical, horizontal
-    above, below = cell_classes[top], cell_classes[bottom]
-    classes = above[:, left]
-    disagree = (
-        (above[:, right] != classes) | (below[:, left] != classes) | (below[:, right] != classes)
-    )
-    rows, columns = disagree.nonzero(as_tuple=True)
-    if len(rows) > _DENSE_FRACTION * disagree.numel():
+    classes = _agreed_classes(cell_classes).index_select(0, top).index_select(1, left)
+    undecided = (classes == _DISAGREE).flatten().nonzero()[:, 0]
+    if len(undecided) > _DENSE_FRACTION * classes.numel():
         return _dense_classes(logits, vertical, horizontal)
+    if len(undecided) == 0:
+        return classes
+    rows = undecided.div(len(left), rounding_mode="floor")
+    columns = undecided - rows * len(left)
     y, x = torch.stack([top[rows], bottom[rows]]), torch.stack([left[columns], right[columns]])
     index = torch.stack(
         [y[0] * width + x[0], y[0] * width + x[1], y[1] * width + x[0], y[1] * width + x[1]], 1
     )
     fy, fx = v[rows], u[columns]
     weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], 1)
-    if len(rows):
-        mixed = F.embedding_bag(index, cells, per_sample_weights=weights, mode="sum")
-        classes[rows, columns] = mixed.argmax(1).to(classes.dtype)
-    return classes
+    mixed = F.embedding_bag(index, cells, per_sample_weights=weights, mode="sum")
+    decided = _argmax_classes(mixed.t().contiguous())
+    return classes.flatten().scatter_(0, undecided, decided).view_as(classes)
+
+
+def _agreed_classes(cell_classes: Tensor) -> Tensor:
+    """[h, w] class of a cell, its right and lower neighbours and the one between, else `_DISAGREE`.
+
+    At the border a cell is its own neighbour, as for `_neighbours`.
+    """
+    padded = F.pad(cell_classes[None], (0, 1, 0, 1), mode="replicate")[0]
+    above, below = padded[:-1], padded[1:]
+    first = above[:, :-1]
+    agree = (above[:, 1:] == first) & (below[:, :-1] == first) & (below[:, 1:] == first)
+    return torch.where(agree, first, _DISAGREE)
 
 
 def _neighbours(
@@ -149,7 +163,7 @@ def _neighbours(
 
 
 def _argmax_classes(logits: Tensor) -> Tensor:
-    """[K, h, w] -> [h, w] int16 first largest class; on the CPU comparisons beat argmax."""
+    """[K, *] -> [*] int16 first largest class; on the CPU comparisons beat argmax."""
     if needs_fixed_shapes(logits):
         return logits.argmax(0).to(torch.int16)
     best, classes = logits[0].clone(), torch.zeros_like(logits[0], dtype=torch.int16)

@@ -215,13 +215,13 @@ def _fill_from_classes(
 ) -> None:
     """Gives the free pixels of every large enough class region a segment; works in place."""
     min_area = settings.stuff_area_pixels or settings.stuff_area_fraction * class_map.numel()
-    free = id_map == 0
-    # Counts and indices take 64 bits a pixel, so a strip at a time.
-    parts = list(zip(*(whole.split(STRIP_ROWS) for whole in (id_map, class_map, free))))
+    free_classes = torch.where(id_map == 0, class_map, label_space.IGNORE_TRAIN_ID)
+    # Counts and indices take 32 to 64 bits a pixel, so a strip at a time.
+    parts = list(zip(*(whole.split(STRIP_ROWS) for whole in (id_map, free_classes))))
     num_ids = label_space.IGNORE_TRAIN_ID + 1
     areas = torch.zeros(num_ids, dtype=torch.int64)
-    for _, classes, is_free in parts:
-        areas += torch.bincount(classes[is_free], minlength=num_ids)
+    for _, classes in parts:
+        areas += torch.bincount(classes.flatten(), minlength=num_ids)
     lookup = torch.zeros(num_ids, dtype=torch.int32)
     leaves_things = settings.semantic_things == "void"
     num_filled = label_space.num_stuff if leaves_things else label_space.num_classes
@@ -232,8 +232,8 @@ def _fill_from_classes(
         lookup[train_id] = segment_id
         is_crowd = label_space.is_thing(train_id)
         segments.append(Segment(segment_id, train_id, area, 1.0, is_crowd))
-    for ids, classes, is_free in parts:
-        ids += lookup[classes.long()] * is_free
+    for ids, classes in parts:
+        ids += lookup.index_select(0, classes.flatten().int()).view_as(ids)
 
 
 def _nearest(label_map: Tensor, output_size: tuple[int, int]) -> Tensor:
