@@ -96,18 +96,23 @@ class InPlaceABN(ABN):
 
     Attributes:
         sum_slope: of the leaky ReLU after such a sum.
+        is_folded: the layer before it has taken the norm over; only the activation is left.
     """
 
     sum_slope = 1.0
+    is_folded = False
 
     def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
         if shortcut is None:
             return self._normalize(x)
-        if x.dtype in (torch.bfloat16, torch.float16) or not torch.is_grad_enabled():
+        half = x.dtype in (torch.bfloat16, torch.float16)
+        if half or self.is_folded or not torch.is_grad_enabled():
             return F.leaky_relu(self._normalize(x) + shortcut, self.sum_slope, inplace=True)
         return self._normalize_in_place(x, shortcut, self.sum_slope)
 
     def _normalize(self, x: Tensor) -> Tensor:
+        if self.is_folded:
+            return self._activate(x, in_place=True)
         if not self.training and not torch.is_grad_enabled() and needs_fixed_shapes(x):
             # One operation for a GPU to start, where the in-place function takes three; and one
             # that can be exported.
