@@ -5,8 +5,11 @@ Letters: N images, H, W an image, S segments that may be.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from seamless_pr.ops.class_maps import best_classes
 from seamless_pr.ops.fixed_shapes import fixed_shapes
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 
 # Names of what `WholePrediction` and `ClassMap` return.
 OUTPUTS = ("id_map", "segment_ids", "train_ids", "areas", "scores", "settled")
@@ -39,18 +43,20 @@ class WholePrediction(nn.Module):
 
     Args:
         network: in evaluation mode.
+        amp_dtype: 16-bit arithmetic of what autocast makes cheaper; None: single precision.
 
     Raises:
         ValueError: the network has no prediction of fixed shapes.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, amp_dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.network = _two_branches(network)
+        self.amp_dtype = amp_dtype
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         batch, sizes = _batch(pixels)
-        with fixed_shapes():
+        with fixed_shapes(), _autocast(pixels.device, self.amp_dtype):
             fusions = self.network.predict_fixed(batch, sizes).fusions
             rows = [self._without_crowd(fused) for fused in fusions]
         return tuple(torch.stack(values) for values in zip(*rows, strict=True))
@@ -72,24 +78,27 @@ class WholePrediction(nn.Module):
 class ClassMap(nn.Module):
     """Raw pixels to the class of every pixel: the dense part of a network alone.
 
-    forward: [N, 3, H, W] uint8 RGB -> [N, H, W] int16 train ids.
+    forward: [N, 3, H, W] uint8 RGB -> [N, H, W] int16 train ids; where the branch does not tell
+    things apart, the number of stuff classes stands for all of them.
 
     Args:
         network: in evaluation mode.
+        amp_dtype: as in `WholePrediction`.
 
     Raises:
         ValueError: the network has no semantic branch.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, amp_dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self.network = _two_branches(network)
+        self.amp_dtype = amp_dtype
         if self.network.semantics is None:
             raise ValueError("the network has no semantic branch, so no class for every pixel")
 
     def forward(self, pixels: Tensor) -> Tensor:
         batch, sizes = _batch(pixels)
-        with fixed_shapes():
+        with fixed_shapes(), _autocast(pixels.device, self.amp_dtype):
             batch = batch.padded_to(self.network.size_divisor)
             assert self.network.semantics is not None
             features = self.network.features(batch)
@@ -105,6 +114,13 @@ def _two_branches(network: nn.Module) -> TwoBranchNet:
             "networks of a semantic branch, Mask R-CNN or PointRend have"
         )
     return network
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[None]:
+    if dtype is None:
+        return nullcontext()
+    # A graph must not find weights in a cache that belongs to the pass that made it.
+    return torch.autocast(device.type, dtype, cache_enabled=False)
 
 
 def _batch(pixels: Tensor) -> tuple[ImageBatch, list[tuple[int, int]]]:
@@ -162,6 +178,31 @@ def described(label_space: LabelSpace, outputs: Sequence[str]) -> dict[str, Any]
     return {"outputs": list(outputs), "categories": label_space.to_dict()["categories"]}
 
 
+def segmentations(outputs: Sequence[Tensor], label_space: LabelSpace) -> list[PanopticSegmentation]:
+    """The outputs of a graph of either kind as maps of this package; of a class map all pixels of
+    a class are one segment.
+
+    Args:
+        outputs: on the CPU.
+        label_space: of the network.
+    """
+    if len(outputs) == len(CLASS_MAP):
+        return [_of_classes(class_map, label_space) for class_map in outputs[0]]
+    maps = []
+    for id_map, *columns, _settled in zip(*outputs, strict=True):
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        segments = tuple(Segment(*row) for row in rows if row[0] != LabelSpace.VOID_SEGMENT_ID)
+        maps.append(PanopticSegmentation(id_map.int(), segments, label_space))
+    return maps
+
+
+def _of_classes(class_map: Tensor, label_space: LabelSpace) -> PanopticSegmentation:
+    found, areas = class_map.unique(return_counts=True)
+    rows = zip(found.tolist(), areas.tolist(), strict=True)
+    segments = tuple(Segment(train_id + 1, train_id, area, 1.0) for train_id, area in rows)
+    return PanopticSegmentation(class_map.int() + 1, segments, label_space)
+
+
 def save_program(program: ExportedProgram, path: Path, description: Mapping[str, Any]) -> None:
     """Writes a graph for `torch.export.load`, which needs torch alone.
 
@@ -170,8 +211,10 @@ def save_program(program: ExportedProgram, path: Path, description: Mapping[str,
         path: ends with .pt2.
         description: plain values that travel with it, as `network.json`.
     """
-    extra_files = {DESCRIPTION: json.dumps(description)}
-    torch.export.save(program, path, extra_files=extra_files)
+    with warnings.catch_warnings():
+        # torch's word for weights whose channels are innermost in memory.
+        warnings.filterwarnings("ignore", message="No complete tensor found")
+        torch.export.save(program, path, extra_files={DESCRIPTION: json.dumps(description)})
 
 
 def compile_program(program: ExportedProgram, path: Path) -> None:
@@ -181,8 +224,9 @@ def compile_program(program: ExportedProgram, path: Path) -> None:
         program: of `exported_program`; the code is for the processor of this machine.
         path: ends with .pt2.
     """
-    # Constants are folded into what depends on nothing else: norms into convolutions, for one.
-    options = {"freezing": True, "always_keep_tensor_constants": True}
+    (pixels,), _ = program.example_inputs
+    # Weights are constants then: norms are folded into convolutions, weights laid out for them.
+    options = {"freezing": pixels.device.type == "cpu", "always_keep_tensor_constants": True}
     torch._inductor.aoti_compile_and_package(
         program, package_path=str(path), inductor_configs=options
     )
@@ -202,6 +246,12 @@ def save_onnx(program: ExportedProgram, path: Path, output_names: tuple[str, ...
     table: dict[Any, Any] = dict(torch.export.default_decompositions())
     # In ONNX, of equals the one with the lower index comes first, so that this sort is stable.
     table[torch.ops.aten.sort.stable] = _sorted_by_topk
+    # ONNX would make sequences of the parts, which few runtimes know, and of few types.
+    table[torch.ops.aten.split_with_sizes.default] = _sliced
+    # ONNX Runtime has these for bytes and for int32, not for int16.
+    aten = torch.ops.aten
+    for op in (aten.where.self, aten.clamp.default, aten.maximum.default, aten.amax.default):
+        table[op] = _in_int32(op)
     onnx_program = torch.onnx.export(
         program.run_decompositions(table),
         dynamo=True,
@@ -214,6 +264,30 @@ def save_onnx(program: ExportedProgram, path: Path, output_names: tuple[str, ...
     )
     assert onnx_program is not None
     onnx_program.save(path, external_data=True)
+
+
+def _sliced(values: Tensor, split_sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
+    """`split_with_sizes`."""
+    ends = itertools.accumulate(split_sizes)
+    return [
+        values.narrow(dim, end - size, size) for size, end in zip(split_sizes, ends, strict=True)
+    ]
+
+
+def _in_int32(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An operation whose int16 arguments are widened; of others nothing changes."""
+
+    def widened(*args: Any, **options: Any) -> Tensor:
+        if not any(_is_int16(value) for value in args):
+            return NotImplemented
+        wide = [value.int() if _is_int16(value) else value for value in args]
+        return op(*wide, **options).to(torch.int16)
+
+    return widened
+
+
+def _is_int16(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.int16
 
 
 def _sorted_by_topk(

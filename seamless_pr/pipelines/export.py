@@ -64,6 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Fills in kinds and name of a submission."""
     if options.command == "network":
+        network_export.check(parser, options)
         return
     options.kinds = options.kinds or KINDS[options.dataset]
     options.name = options.name or DEFAULT_NAMES[options.dataset]

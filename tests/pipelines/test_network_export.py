@@ -12,8 +12,12 @@ import pytest
 import torch
 
 from seamless_pr.build.predictor import load_predictor
+from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.inference.exported import ClassMap, segmentations
+from seamless_pr.pipelines import network_export
 from seamless_pr.pipelines.export import main
 from seamless_pr.street_scenes.dataset import draw_street_scene
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.training.checkpoints import load_weights, save_weights
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
@@ -64,22 +68,25 @@ def write_checkpoint(path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_saved_graph_labels_images_without_the_source_of_the_package(tmp_path: Path) -> None:
+def test_other_programs_label_images_with_a_graph_as_this_package_does(tmp_path: Path) -> None:
     weights = write_checkpoint(tmp_path / "tiny.safetensors")
     arguments = ["--weights", str(weights), "--output", str(tmp_path / "graph"), "--size", "64x128"]
-    assert main(["network", *arguments, "--batch-size", "2", "--rounds", "1", *FEW]) == 0
-    pixels = drawn_pixels(2)
+    options = ["--formats", "program", "onnx", "--rounds", "1"]
+    assert main(["network", *arguments, *options, *FEW]) == 0
+    description = json.loads((tmp_path / "graph" / "network.json").read_text(encoding="utf-8"))
+    for form in ("program", "onnx"):
+        assert description["checks"][form]["changed_pixels"] <= TIED_PIXELS / (64 * 128)
+        assert description["checks"][form]["score_difference"] < 1e-4
+    pixels = drawn_pixels(1)
     np.save(tmp_path / "pixels.npy", pixels)
     files = [tmp_path / "graph" / "network.pt2", tmp_path / "pixels.npy", tmp_path / "found.npz"]
     # Isolated: neither this folder nor an editable installation is on the path.
     command = [sys.executable, "-I", "-c", LOADER, *map(str, files)]
     subprocess.run(command, check=True, cwd=tmp_path)
     found = np.load(tmp_path / "found.npz")
-    description = json.loads((tmp_path / "graph" / "network.json").read_text(encoding="utf-8"))
-    assert description["checks"]["program"]["changed_pixels"] == 0
-    predictor = load_predictor(weights, "cpu", overrides=FEW, batch_size=2)
+    predictor = load_predictor(weights, "cpu", overrides=FEW)
     images = [torch.from_numpy(image) for image in pixels]
-    for index, prediction in enumerate(predictor.predict_resized(images, [SIZE] * 2)):
+    for index, prediction in enumerate(predictor.predict_resized(images, [SIZE])):
         segmentation = prediction.require_panoptic()
         assert found["settled"][index]
         moved_pixels = found["id_map"][index] != segmentation.id_map.numpy()
@@ -95,17 +102,19 @@ def test_a_saved_graph_labels_images_without_the_source_of_the_package(tmp_path:
         assert len(segments) > 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", ["classes", "whole"])
-def test_onnx_runtime_labels_images_as_the_network_does(tmp_path: Path, part: str) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
+def test_the_dense_part_says_the_class_of_every_pixel(tmp_path: Path) -> None:
     weights = write_checkpoint(tmp_path / "tiny.safetensors")
-    arguments = ["--weights", str(weights), "--output", str(tmp_path / "graph"), "--size", "64x128"]
-    options = ["--formats", "onnx", "--part", part, "--rounds", "1", *FEW]
-    assert main(["network", *arguments, *options]) == 0
-    description = json.loads((tmp_path / "graph" / "network.json").read_text(encoding="utf-8"))
-    assert description["checks"]["onnx"]["changed_pixels"] <= TIED_PIXELS / (64 * 128)
+    predictor = load_predictor(weights, "cpu", overrides=FEW, batch_size=2)
+    pixels = torch.from_numpy(drawn_pixels(2))
+    with torch.no_grad():
+        class_maps = ClassMap(predictor.network).eval()(pixels)
+    (outputs,) = segmentations([class_maps[:1]], predictor.label_space)
+    for found, prediction in zip(
+        class_maps, predictor.predict_resized(list(pixels), [SIZE] * 2), strict=True
+    ):
+        assert int((found != prediction.semantic_map).sum()) <= TIED_PIXELS
+    assert torch.equal(outputs.semantic_map(), class_maps[0].long())
+    assert sum(segment.area for segment in outputs.segments) == class_maps[0].numel()
 
 
 def test_a_picture_of_another_size_is_refused_with_its_name(tmp_path: Path, capsys) -> None:
@@ -117,3 +126,27 @@ def test_a_picture_of_another_size_is_refused_with_its_name(tmp_path: Path, caps
     assert str(picture) in message
     assert "64x128" in message
     assert not (tmp_path / "graph").exists()
+
+
+def test_sixteen_bits_are_refused_for_onnx(tmp_path: Path, capsys) -> None:
+    arguments = ["--weights", "w", "--output", str(tmp_path / "graph"), "--size", "64x128"]
+    with pytest.raises(SystemExit):
+        main(["network", *arguments, "--formats", "program", "onnx", "--amp", "bf16"])
+    assert "--amp changes program and compiled" in capsys.readouterr().err
+
+
+def panoptic(rows: list[list[int]], *segments: tuple[int, int, float]) -> PanopticSegmentation:
+    id_map = torch.tensor(rows, dtype=torch.int32)
+    found = tuple(Segment(number, train_id, 1, score) for number, train_id, score in segments)
+    return PanopticSegmentation(id_map, found, load_label_space("cityscapes"))
+
+
+def test_maps_are_compared_whatever_the_numbers_of_their_segments() -> None:
+    expected = panoptic([[1, 1, 1, 2], [0, 0, 3, 3]], (1, 5, 0.9), (2, 11, 0.8), (3, 7, 0.7))
+    renamed = panoptic([[4, 4, 4, 1], [0, 0, 2, 2]], (4, 5, 0.9), (1, 11, 0.5), (2, 7, 0.7))
+    found = network_export._differences([renamed], [expected])
+    assert found == {"changed_pixels": 0, "score_difference": pytest.approx(0.3)}
+    # A pixel more here, half an object there, and another class.
+    other = panoptic([[1, 1, 1, 2], [1, 0, 3, 0]], (1, 5, 0.9), (2, 12, 0.8), (3, 7, 0.1))
+    found = network_export._differences([other], [expected])
+    assert found == {"changed_pixels": 4 / 8, "score_difference": 0}

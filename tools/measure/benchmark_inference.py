@@ -286,17 +286,18 @@ def section(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def replaced(page: str, text: str) -> str:
+def replaced(page: str, text: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """The page with `text` between its marks.
 
     Raises:
         ValueError: the marks are missing.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    first, last = marks
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"expected the lines {BEGIN} and {END} in {PAGE}; add them")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+        raise ValueError(f"expected the lines {first} and {last} in the page; add them")
+    return f"{before}{first}\n{text}\n{last}{after}"
 
 
 def cpu_name() -> str:
