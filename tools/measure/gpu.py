@@ -98,7 +98,7 @@ def tests_result(seconds: float) -> dict[str, Any]:
     start = time.monotonic()
     try:
         run = subprocess.run(
-            [*command, "tests/layers", "tests/ops", "tests/models"],
+            [*command, "tests/layers", "tests/models"],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -141,11 +141,17 @@ def measure(
         for name in ARITHMETICS
         if device.type == "cuda" or name != "fp16"
     }
-    networks = {config: random_network(config, device, overrides) for config in NETWORKS.values()}
-    work = {config: multiply_adds(net, size, device) for config, net in networks.items()}
+    networks = {
+        (config, folded): random_network(config, device, overrides, folded=folded)
+        for config in NETWORKS.values()
+        for folded in (False, True)
+    }
+    work = {
+        config: multiply_adds(networks[config, False], size, device) for config in NETWORKS.values()
+    }
     stages = {
-        config: stage_seconds(net, size, device, "bf16", rounds=rounds)
-        for config, net in networks.items()
+        config: stage_seconds(networks[config, True], size, device, "bf16", rounds=rounds)
+        for config in NETWORKS.values()
     }
     training, predictions, left_out = [], [], []
     for norm in NORMS.values():
@@ -167,7 +173,8 @@ def measure(
             left_out.append(list(astuple(case)))
             continue
         try:
-            found = measured_case(networks[case.config], case, size, device, rounds=rounds)
+            network = networks[case.config, case.arithmetic != "fp32"]
+            found = measured_case(network, case, size, device, rounds=rounds)
         except (RuntimeError, ValueError) as error:
             found = {"case": list(astuple(case)), "error": str(error).splitlines()[0]}
         else:

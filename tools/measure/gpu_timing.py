@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seamless_pr.build.configs import load_config
 from seamless_pr.build.networks import build_network
+from seamless_pr.build.predictor import fold_predictor_norms
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.models.fusion.on_device import FixedFusion, pack, unpack
 from seamless_pr.models.networks.two_branch import TwoBranchNet
@@ -93,14 +94,26 @@ def autocast(
     return torch.autocast(device.type, dtype, cache_enabled=cached)
 
 
-def random_network(config: str, device: torch.device, overrides: Sequence[str]) -> TwoBranchNet:
-    """A network of configs/ with random weights, in the layout of the predictor."""
+def random_network(
+    config: str, device: torch.device, overrides: Sequence[str], *, folded: bool = False
+) -> TwoBranchNet:
+    """A network of configs/ with random weights, in the layout of the predictor.
+
+    Args:
+        config: below configs/.
+        device: where.
+        overrides: of the config.
+        folded: without norms, as predictors of 16-bit arithmetic are.
+    """
     loaded = load_config(CONFIGS / config, ["model.backbone.weights=", *overrides])
     torch.manual_seed(0)
     network = build_network(loaded.model, load_label_space(loaded.data.label_space))
     assert isinstance(network, TwoBranchNet)
+    network.eval()
+    if folded:
+        fold_predictor_norms(network)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return network.eval()
+    return network
 
 
 def drawn_pixels(count: int, size: tuple[int, int], device: torch.device) -> Tensor:
