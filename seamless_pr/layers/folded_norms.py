@@ -71,7 +71,7 @@ def fold_norms(network: nn.Module, run: Callable[[], object]) -> int:
 def _fold(norm: InPlaceABN, layer: nn.Module) -> None:
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
-    assert norm.running_mean is not None
+    assert bias is None or isinstance(bias, Tensor)
     scale = (norm.weight.abs() + norm.eps) / (norm.running_var + norm.eps).sqrt()
     shape = [1] * weight.ndim
     shape[_OUTPUT_AXIS[type(layer)]] = -1

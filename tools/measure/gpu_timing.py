@@ -140,6 +140,15 @@ def median_seconds(run: Callable[[], Any], device: torch.device, rounds: int) ->
     return statistics.median(seconds[1:])
 
 
+def watched_memory(device: torch.device) -> Callable[[], int | None]:
+    """Says later how many bytes there were at most beyond those that are there now."""
+    if device.type != "cuda":
+        return lambda: None
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    return lambda: torch.cuda.max_memory_allocated(device) - before
+
+
 def matrix_rate(arithmetic: str, device: torch.device, side: int, rounds: int) -> float:
     """Multiply-adds a second of a product of square matrices: what the device can do."""
     dtype = ARITHMETICS[arithmetic] or torch.float32
@@ -168,8 +177,7 @@ def measured_case(
     """
     labeller = Labeller(network, case)
     host = drawn_pixels(case.batch_size, size, device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    peak_bytes = watched_memory(device)
     with fixed_shapes():
         # The host unpacks by their shapes.
         fusions = labeller.fused(host.to(device))
@@ -180,8 +188,8 @@ def measured_case(
             unpack(packed, fusions, network.label_space)
 
         seconds = median_seconds(from_end_to_end, device, rounds)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return {**asdict(case), "images_per_second": case.batch_size / seconds, "peak_bytes": peak}
+    rate = case.batch_size / seconds
+    return {**asdict(case), "images_per_second": rate, "peak_bytes": peak_bytes()}
 
 
 def _prepared(labeller: Labeller, pixels: Tensor, way: str) -> Callable[[Tensor], Tensor]:
@@ -278,6 +286,7 @@ def training_step(
         rounds: steps that count.
     """
     changes = [f"model.norm_act.kind={norm}", "model.norm_act.sync=false", *overrides]
+    peak_bytes = watched_memory(device)
     network = random_network(config, device, changes).train()
     batch, _ = image_batch(drawn_pixels(batch_size, size, device).to(device))
     targets = [drawn_target(network, size).to(device)] * batch_size
@@ -292,11 +301,8 @@ def training_step(
         total.backward()
         optimizer.step()
 
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     seconds = median_seconds(step, device, rounds)
-    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return {"norm": norm, "batch_size": batch_size, "seconds": seconds, "peak_bytes": peak}
+    return {"norm": norm, "batch_size": batch_size, "seconds": seconds, "peak_bytes": peak_bytes()}
 
 
 def drawn_target(network: TwoBranchNet, size: tuple[int, int]) -> PanopticTarget:

@@ -73,14 +73,20 @@ def test_an_allowance_runs_out() -> None:
     assert [allowance.left(), allowance.left()] == [8, -1]
 
 
-def test_the_page_takes_the_section_at_its_end_and_then_in_its_place() -> None:
+def test_the_page_takes_the_section() -> None:
     text = tool.section(result())
     assert "| Seamless | 8 | CUDA graph | bf16 | 62.0 | 11% | 21.0 |" in text
     assert "| Seamless | 4.0 | 0.9 |" in text
-    once = tool.replaced("# Benchmarks\n", text)
-    assert once.endswith(f"{tool.END}\n")
-    other = tool.section(result("another one"))
-    assert tool.replaced(once, other) == tool.replaced("# Benchmarks\n", other)
+    page = tool.PAGE.read_text(encoding="utf-8")
+    assert text in tool.replaced(page, text, tool.MARKS)
+
+
+def test_all_tests_for_gpus_lie_where_the_command_looks_for_them() -> None:
+    mark = "mark." + "gpu"
+    files = [path for path in (ROOT / "tests").rglob("*.py") if mark in path.read_text("utf-8")]
+    folders = [ROOT / folder for folder in tool.TESTS]
+    assert len(files) > 1
+    assert all(any(path.is_relative_to(folder) for folder in folders) for path in files)
 
 
 def test_without_a_gpu_the_command_says_what_can_be_done(capsys, monkeypatch) -> None:
