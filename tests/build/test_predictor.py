@@ -16,6 +16,7 @@ import seamless_pr
 from seamless_pr.build.ensemble import _view
 from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.layers.abn import InPlaceABN
 from seamless_pr.ops.resize import NetworkSides
 from seamless_pr.structures.views import View
 from seamless_pr.training.checkpoints import load_weights, save_weights
@@ -37,6 +38,23 @@ def test_image_becomes_a_map_of_its_own_size(weights: Path, image: np.ndarray) -
     assert segmentation.image_size == (80, 128)
     assert segmentation.label_space == load_label_space("cityscapes")
     assert not any(segment.is_crowd for segment in segmentation.segments)
+
+
+def test_in_16_bits_norms_are_folded(weights: Path, image: np.ndarray) -> None:
+    exact, half = (load_predictor(weights, "cpu", amp=amp) for amp in ("none", "bf16"))
+    norms = [
+        [
+            module.is_folded
+            for module in predictor.network.modules()
+            if isinstance(module, InPlaceABN)
+        ]
+        for predictor in (exact, half)
+    ]
+    assert not any(norms[0])
+    # All but those behind several convolutions at once, one for each of the four levels.
+    assert norms[1].count(False) == 4
+    expected, found = (predictor.predict([image])[0].semantic_map for predictor in (exact, half))
+    assert float((found != expected).double().mean()) < 0.05
 
 
 @pytest.mark.parametrize("level", [0, 1])
