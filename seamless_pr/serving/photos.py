@@ -68,15 +68,20 @@ async def read_photos(request: Any, limits: ServingLimits) -> list[Photo]:
 
 async def _read_body(request: Any, max_bytes: int) -> bytes:
     """The body; not read further than it may be long."""
+    from starlette.requests import ClientDisconnect
+
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and float(stated) > max_bytes:
         raise _too_long(max_bytes)
     parts, length = [], 0
-    async for part in request.stream():
-        length += len(part)
-        if length > max_bytes:
-            raise _too_long(max_bytes)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            length += len(part)
+            if length > max_bytes:
+                raise _too_long(max_bytes)
+            parts.append(part)
+    except ClientDisconnect as error:  # No fault of the server; nobody reads the answer.
+        raise RequestRefusedError(400, "the client hung up within its request") from error
     return b"".join(parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.client
 import http.server
+import socket
 import struct
 import threading
 import time
@@ -28,6 +29,7 @@ from seamless_pr.structures.image_batch import ImageBatch
 from tests.support.color_network import ColorNetwork
 from tests.support.color_server import LIMITS, Server, as_file, color_predictor, flag
 from tests.support.http_server import Reply, ask, http_server
+from tests.support.processes import wait_until
 
 TOKEN = "open sesame"
 
@@ -139,6 +141,18 @@ def test_an_endless_body_is_not_read_to_its_end(server: Server) -> None:
     assert ask(f"{server.address}readyz").status == 200
 
 
+def test_a_client_that_hangs_up_is_no_fault_of_the_server(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = num_requests(server, 400)
+    address = urlsplit(server.address)
+    with socket.create_connection((address.hostname, address.port), timeout=20) as client:
+        client.sendall(b"POST /v1/panoptic HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nabc")
+    wait_until(lambda: num_requests(server, 400) == before + 1, 20, "the end of the request")
+    assert "a request failed" not in caplog.text
+    assert server.service.num_waiting == 0
+
+
 def test_the_other_addresses_answer(server: Server) -> None:
     assert ask(f"{server.address}healthz").body == b"alive"
     assert ask(f"{server.address}readyz").body == b"ready"
@@ -155,16 +169,18 @@ def test_the_other_addresses_answer(server: Server) -> None:
     assert ask(f"{server.address}v1/examples/99").status == 404
 
 
-def test_metrics_count_requests_by_status(server: Server) -> None:
-    def count(status: int) -> float:
-        lines = ask(f"{server.address}metrics").body.decode().splitlines()
-        name = f'seamless_pr_requests_total{{status="{status}"}} '
-        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+def num_requests(server: Server, status: int) -> float:
+    lines = ask(f"{server.address}metrics").body.decode().splitlines()
+    name = f'seamless_pr_requests_total{{status="{status}"}} '
+    return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
 
-    before = count(200), count(422)
+
+def test_metrics_count_requests_by_status(server: Server) -> None:
+    before = num_requests(server, 200), num_requests(server, 422)
     ask(f"{server.address}v1/panoptic", as_file(flag()))
     ask(f"{server.address}v1/panoptic", b"hello")
-    assert (count(200), count(422)) == (before[0] + 1, before[1] + 1)
+    assert num_requests(server, 200) == before[0] + 1
+    assert num_requests(server, 422) == before[1] + 1
 
 
 def test_other_pages_may_not_read_answers(server: Server) -> None:
