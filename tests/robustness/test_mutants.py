@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.robustness.campaign import PARTS, Part, run_part, working_folder
+from tests.robustness.large_files import LARGE_CASES, run_large
 from tests.robustness.sandbox import (
     MAX_MEMORY,
     REFUSED,
@@ -45,6 +46,29 @@ def test_damaged_input_is_used_rightly_or_refused_by_name(
     assert tally.count == part.num_quick == tally.outcomes[RIGHT] + tally.outcomes[REFUSED]
     assert 3 * tally.num_passed_header >= tally.count, "a mutator that only breaks headers is a toy"
     assert tally.highest_memory < MAX_MEMORY
+
+
+# Those that take less than a second; the campaign has all.
+QUICK_LARGE_CASES = (
+    "a FIFO as an id PNG",
+    "a link to /dev/zero as an id PNG",
+    "JSON of 900,000 brackets",
+    "weights of a network of 500,000 channels",
+    "config of 8^12 values by aliases",
+    "description of 8^12 values by aliases",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK_LARGE_CASES)
+def test_a_small_file_that_claims_to_be_huge_is_refused(
+    name: str, folder: Path, clean_process: Executor
+) -> None:
+    index = [case.name for case in LARGE_CASES].index(name)
+    row = clean_process.submit(run_large, index, folder).result()
+    assert row["failures"] == []
+    assert row["outcome"] == REFUSED
+    assert row["memory"] < MAX_MEMORY
 
 
 def test_memory_of_other_tests_is_not_counted(clean_process: Executor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -195,6 +196,8 @@ class Lists:
         with patch.object(wanted_predictor, "load_predictor", lambda *_, **__: self.predictor):
             run = run_stage(predict.main, arguments)
         names = ["list.txt", *(line.decode(errors="replace").strip() for line in lines)]
+        # In UTF-7 they have other names.
+        names += map(os.path.normpath, data.decode(errors="replace").splitlines())
         verdict = self.sandbox.judge(run, [name[:60] for name in names if name], True)
         # With its ending, if another line has the same name without it.
         results = self.sandbox.output.glob("panoptic/a*.png")
