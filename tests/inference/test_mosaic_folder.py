@@ -20,6 +20,7 @@ from seamless_pr.inference.predictor import Predictor
 from seamless_pr.inference.tile_grid import Tiling
 from seamless_pr.inference.tiled_predictor import TiledPredictor
 from tests.support.color_network import BLUE, GREEN, RED, ColorNetwork
+from tests.support.memory import forget_peak, memory_status
 
 
 def panorama(height: int, width: int) -> np.ndarray:
@@ -73,7 +74,11 @@ def test_nine_million_pixels_of_a_geotiff_are_read_in_windows(tmp_path):
         assert rows.size == (3000, 3000)
         part = rows.rows(1490, 1500)
     assert torch.equal(part, torch.from_numpy(image[1490:1500].copy()).permute(2, 0, 1))
+    forget_peak()
+    before = memory_status("VmHWM")
     tiled, infos = predicted(path, tmp_path / "tiled", size=768, overlap=64)
+    # Strips are as long as the image is wide: what 20,000 x 20,000 may take, in proportion.
+    assert memory_status("VmHWM") - before < 2**32 * 3000 / 20_000
     assert [info["area"] for info in infos] == [40 * 2700, 3000 * 1500 - 900 - 20 * 2700,
                                                 3000 * 1500 - 20 * 2700]  # fmt: skip
     assert int((tiled == 0).sum()) == 900
