@@ -83,12 +83,15 @@ class Instances:
         boxes: [R, 4] float32 xyxy in pixels of the image whose size the producer names; None for
             networks that find masks without boxes.
         masks: of the same objects; None before the mask branch has run.
+        box_scores: [R] scores of the boxes alone, where `scores` are these times how well each mask
+            will match (mask scoring); None: masks were not scored.
     """
 
     scores: Tensor
     thing_indices: Tensor
     boxes: Tensor | None = None
     masks: Masks | None = None
+    box_scores: Tensor | None = None
 
     def __post_init__(self) -> None:
         num_objects = len(self.scores)
@@ -101,6 +104,8 @@ class Instances:
             raise ValueError(f"boxes must be [{num_objects}, 4]; got {tuple(self.boxes.shape)}")
         if self.masks is not None and len(self.masks) != num_objects:
             raise ValueError(f"{num_objects} scores but {len(self.masks)} masks")
+        if self.box_scores is not None and self.box_scores.shape != (num_objects,):
+            raise ValueError(f"{num_objects} scores but {tuple(self.box_scores.shape)} box scores")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -112,6 +117,7 @@ class Instances:
             self.thing_indices[index],
             None if self.boxes is None else self.boxes[index],
             None if self.masks is None else self.masks.select(index),
+            None if self.box_scores is None else self.box_scores[index],
         )
 
     def best_first(self) -> Instances:
@@ -134,7 +140,15 @@ class Instances:
             self.thing_indices.to(device),
             None if self.boxes is None else self.boxes.to(device),
             None if self.masks is None else self.masks.to(device),
+            None if self.box_scores is None else self.box_scores.to(device),
         )
+
+    def split_scores(self) -> tuple[Tensor, Tensor]:
+        """Scores of the boxes, and the factors of the masks in `scores`, [R] each."""
+        if self.box_scores is None:
+            return self.scores, torch.ones_like(self.scores)
+        tiny = torch.finfo(self.scores.dtype).tiny
+        return self.box_scores, self.scores / self.box_scores.clamp(min=tiny)
 
     def require_boxes(self) -> Tensor:
         """The boxes, [R, 4].

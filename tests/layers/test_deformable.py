@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from seamless_pr.layers.deformable import DeformableConv2d
@@ -65,6 +65,58 @@ def test_a_layer_with_its_own_offsets_is_that_of_mmcv(name, layer):
     )
     x = recipe_normal("dcn_pack_x", (1, 8, 12, 15), SEED)
     torch.testing.assert_close(conv(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def tap_by_tap(conv: DeformableConv2d, x: Tensor) -> Tensor:
+    """The same layer as a sum over taps, each of which samples the whole map at moved places."""
+    size, taps = conv.weight.shape[-1], conv.weight.shape[-1] ** 2
+    plain = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
+    shifts = F.conv2d(x, conv.conv_offset.weight, conv.conv_offset.bias, **plain)
+    rows, columns = (
+        torch.arange(length, dtype=x.dtype) * conv.stride - conv.padding
+        for length in shifts.shape[-2:]
+    )
+    height, width = x.shape[-2:]
+    result = 0.0
+    for tap in range(taps):
+        y = rows[:, None] + tap // size * conv.dilation + shifts[:, 2 * tap]
+        x_place = columns + tap % size * conv.dilation + shifts[:, 2 * tap + 1]
+        # 0 outside; -1 and 1 are the centres of the outermost cells.
+        places = torch.stack([2 * x_place / (width - 1) - 1, 2 * y / (height - 1) - 1], -1)
+        sampled = F.grid_sample(x, places, align_corners=True)
+        if conv.kind == "v2":
+            sampled = sampled * shifts[:, 2 * taps + tap].sigmoid()[:, None]
+        weight = conv.weight[:, :, tap // size, tap % size, None, None]
+        result = result + F.conv2d(sampled, weight, groups=conv.groups)
+    return result if conv.bias is None else result + conv.bias[:, None, None]
+
+
+@pytest.mark.parametrize("kind", ["v1", "v2"])
+@pytest.mark.parametrize(
+    "size, options",
+    [
+        (3, {"stride": 2, "padding": 1, "groups": 2}),
+        (3, {"padding": 2, "dilation": 2, "bias": True}),
+        (1, {"groups": 4}),
+        (5, {"stride": 3, "padding": 0}),
+    ],
+)
+def test_it_is_a_sum_over_taps_that_sample_at_moved_places(kind, size, options):
+    torch.manual_seed(size)
+    conv = DeformableConv2d(4, 8, size, kind=kind, **options).double()
+    for parameter in conv.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 4, 9, 12, dtype=torch.float64, requires_grad=True)
+    inputs = [x, *conv.parameters()]
+    found, expected = conv(x), tap_by_tap(conv, x)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(found)
+    for ours, theirs in zip(
+        torch.autograd.grad((found * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("kind, factor", [("v1", 1.0), ("v2", 0.5)])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import nn
 
 from seamless_pr.layers.global_context import GlobalContext
 from tests.support.golden import load_golden
@@ -29,6 +32,28 @@ def test_result_and_gradient_are_those_of_mmdetection(name, ratio):
     torch.testing.assert_close(y, GOLDEN[f"{name}_y"], rtol=1e-4, atol=1e-5)
     y.backward(recipe_normal("gc_dy", (2, 64, 7, 9), SEED))
     torch.testing.assert_close(x.grad, GOLDEN[f"{name}_dx"], rtol=1e-4, atol=1e-5)
+
+
+def test_every_cell_gets_the_same_sum_of_cells():
+    torch.manual_seed(0)
+    block = GlobalContext(12, 1 / 4).double()
+    for parameter in block.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(3, 12, 5, 2, dtype=torch.float64)
+    weights = [parameter.detach() for parameter in block.parameters()]
+    mask, mask_bias, first, first_bias, scale, shift, last, last_bias = weights
+    for image, found in zip(x, block(x), strict=True):
+        cells = image.flatten(1).t()
+        logits = [float(mask.flatten() @ cell + mask_bias) for cell in cells]
+        total = sum(math.exp(logit) for logit in logits)
+        shares = [math.exp(logit) / total for logit in logits]
+        context = sum(share * cell for share, cell in zip(shares, cells, strict=True))
+        hidden = first.flatten(1) @ context + first_bias
+        mean = hidden.mean()
+        deviation = ((hidden - mean).square().mean() + 1e-5).sqrt()
+        hidden = ((hidden - mean) / deviation * scale.flatten() + shift.flatten()).clamp(min=0)
+        added = last.flatten(1) @ hidden + last_bias
+        torch.testing.assert_close(found, image + added[:, None, None])
 
 
 def test_at_first_it_changes_nothing_and_no_image_gives_no_map():

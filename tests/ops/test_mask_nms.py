@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from seamless_pr.ops.mask_nms import local_maxima, mask_iou, matrix_nms
+from tests.oracles.suppression import matrix_nms as plain_matrix_nms
 from tests.support.golden import load_golden
 from tests.support.mmdet_recipe import unpacked
 
@@ -31,6 +32,32 @@ def test_scores_and_order_are_those_of_mmdetection(kernel, sigma, limits):
     )
     torch.testing.assert_close(scores, GOLDEN[f"{key}_scores"], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(indices, GOLDEN[f"{key}_keep"].long())
+
+
+@pytest.mark.parametrize("kernel, sigma", [("gaussian", 2.0), ("gaussian", 0.5), ("linear", 2.0)])
+@pytest.mark.parametrize("count", [1, 2, 17, 30])
+def test_scores_are_those_of_a_plain_loop(count, kernel, sigma):
+    generator = torch.Generator().manual_seed(count)
+    masks = torch.zeros(count, 9, 14, dtype=torch.bool)
+    # Rectangles that nest and repeat; some have no pixel at all.
+    for mask in masks:
+        top, left, height, width = torch.randint(0, 6, (4,), generator=generator).tolist()
+        mask[top : top + height, left : left + 2 * width] = True
+    scores = torch.randint(1, 20, (count,), generator=generator) / 20
+    classes = torch.randint(0, 2, (count,), generator=generator)
+    pixels = [set(mask.flatten().nonzero().flatten().tolist()) for mask in masks]
+    expected = plain_matrix_nms(
+        pixels, scores.tolist(), classes.tolist(), kernel=kernel, sigma=sigma
+    )
+    indices, lowered = matrix_nms(masks, scores, classes, kernel=kernel, sigma=sigma)
+    found = dict(zip(indices.tolist(), lowered.tolist(), strict=True))
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert lowered.tolist() == sorted(found.values(), reverse=True)
+    kept, best = matrix_nms(
+        masks, scores, classes, kernel=kernel, sigma=sigma, min_score=0.3, max_kept=5
+    )
+    assert best.tolist() == [score for score in lowered.tolist() if score >= 0.3][:5]
+    assert kept.tolist() == indices.tolist()[: len(kept)]
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "linear"])

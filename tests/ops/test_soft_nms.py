@@ -8,6 +8,7 @@ import torch
 from seamless_pr.ops.boxes import class_nms, nms
 from seamless_pr.ops.score_weights import interpolated_weights
 from seamless_pr.ops.soft_nms import SoftNMS, class_soft_nms, soft_nms
+from tests.oracles.suppression import soft_nms as plain_soft_nms
 from tests.support.golden import load_golden
 
 MMDET, WINNER = load_golden("mmdet/ops_mmdet3"), load_golden("mmdet/ops_winner")
@@ -70,6 +71,33 @@ def test_selection_and_scores_are_those_of_the_winners_ensemble(name, changes):
         WINNER[f"{key}_keep"],
         WINNER[f"{key}_dets"][:, 4],
     )
+
+
+@pytest.mark.parametrize("tests_all", [True, False])
+@pytest.mark.parametrize("includes_threshold", [True, False])
+@pytest.mark.parametrize("method", ["linear", "gaussian", "hard"])
+@pytest.mark.parametrize("seed", range(4))
+def test_selection_and_scores_are_those_of_a_plain_loop(
+    seed, method, includes_threshold, tests_all
+):
+    generator = torch.Generator().manual_seed(seed)
+    # Few corners and few scores: many boxes repeat, touch, and overlap by exactly one half.
+    corners = torch.randint(0, 6, (40, 2), generator=generator)
+    sizes = torch.randint(1, 5, (40, 2), generator=generator)
+    boxes = torch.cat([corners, corners + sizes], 1).float()
+    scores = torch.randint(1, 9, (40,), generator=generator) / 8
+    options = {
+        "method": method,
+        "iou_threshold": 0.5,
+        "includes_threshold": includes_threshold,
+        "sigma": 0.4,
+        "min_score": 0.15,
+        "tests_all": tests_all,
+    }
+    order, lowered = soft_nms(boxes, scores, SoftNMS(**options))
+    expected = plain_soft_nms(boxes.tolist(), scores.tolist(), **options)
+    assert order.tolist() == [index for index, _ in expected]
+    torch.testing.assert_close(lowered, torch.tensor([score for _, score in expected]))
 
 
 def test_plain_suppression_agrees_with_all_of_them():

@@ -285,16 +285,16 @@ def image_per_object(features: Features, count: int) -> Features:
     return Features(levels, features.strides)
 
 
-def check_levels(
+def level_losses(
     case: MMDetCase,
     output: RPNOutput,
     anchors: Sequence[Tensor],
     target: PanopticTarget,
     settings: RPNSettings,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What each level of anchors has in both losses of the proposal head."""
-    golden, sizes = case.golden, case.batch().image_sizes
+) -> tuple[Tensor, Tensor]:
+    """What each level of anchors has in both losses of the proposal head, [L] each."""
+    sizes = case.batch().image_sizes
     sample, found, count, first = rpn.sample_matches, [], 0, 0
     for level in anchors:
         last = first + len(level)
@@ -310,8 +310,20 @@ def check_levels(
         first = last
     monkeypatch.undo()
     objectness, boxes = (torch.tensor(found, dtype=torch.float64) / count).unbind(1)
-    for name, sums in (("cls", objectness), ("bbox", boxes)):
-        expected = golden[f"train_loss_rpn_{name}_levels"]
+    return objectness, boxes
+
+
+def check_levels(
+    case: MMDetCase,
+    output: RPNOutput,
+    anchors: Sequence[Tensor],
+    target: PanopticTarget,
+    settings: RPNSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losses = level_losses(case, output, anchors, target, settings, monkeypatch)
+    for name, sums in zip(("cls", "bbox"), losses, strict=True):
+        expected = case.golden[f"train_loss_rpn_{name}_levels"]
         torch.testing.assert_close(sums, expected, rtol=5e-4, atol=1e-6)
 
 

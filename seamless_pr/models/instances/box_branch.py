@@ -20,6 +20,7 @@ from seamless_pr.models.instances.rpn import FixedProposals, Proposals
 from seamless_pr.ops.boxes import class_nms, clip_boxes, decode_boxes, encode_boxes
 from seamless_pr.ops.fixed_nms import fixed_nms
 from seamless_pr.ops.matching import assign_proposals, sample_matches
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.loss_sum import LossSum
@@ -223,7 +224,8 @@ def box_losses(
             "pass the RoIs that were pooled, in the same order"
         )
     thing_indices = torch.cat([rois.thing_indices for rois in sampled])
-    class_loss = F.cross_entropy(output.class_logits.float(), thing_indices + 1, reduction="sum")
+    class_logits = at_least_single(output.class_logits)
+    class_loss = F.cross_entropy(class_logits, thing_indices + 1, reduction="sum")
 
     target_deltas = []
     for rois, target in zip(sampled, targets, strict=True):
@@ -231,9 +233,10 @@ def box_losses(
         own_boxes = rois.boxes[: rois.num_objects]
         target_deltas.append(encode_boxes(own_boxes, gt_boxes, settings.delta_weights))
     objects = object_rows(sampled, thing_indices.device)
-    deltas = output.box_deltas.unflatten(1, (-1, 4))[objects, thing_indices[objects]].float()
+    deltas = output.box_deltas.unflatten(1, (-1, 4))[objects, thing_indices[objects]]
+    deltas = at_least_single(deltas)
     delta_loss = F.smooth_l1_loss(
-        deltas, torch.cat(target_deltas), reduction="sum", beta=settings.box_loss_beta
+        deltas, torch.cat(target_deltas).to(deltas), reduction="sum", beta=settings.box_loss_beta
     )
     return {"box_class": LossSum(class_loss, num_rois), "box_delta": LossSum(delta_loss, num_rois)}
 

@@ -167,7 +167,7 @@ def averaged_masks(
         masks = kind.require_masks()
         assert isinstance(masks, BoxMasks)
         masks = replace(masks, logits=logits, boxes=mask_boxes)
-        result.append(replace(found, scores=mean, masks=masks))
+        result.append(replace(found, scores=mean, masks=masks, box_scores=kind.box_scores))
     return result
 
 

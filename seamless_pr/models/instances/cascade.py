@@ -38,6 +38,7 @@ from seamless_pr.models.instances.semantic_context import SemanticContext, conte
 from seamless_pr.models.instances.two_stage import ProposingBranch
 from seamless_pr.ops.boxes import clip_boxes, decode_boxes, last_pixels
 from seamless_pr.ops.masks import BoxMasks, PixelBoxMasks
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.ops.roi_sampling import align_rois, pool_rois
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
@@ -240,11 +241,12 @@ class CascadeBranch(ProposingBranch):
         """Loss `mask` of a stage, mean over boxes and cells; of the last one `mask_iou`, too."""
         per_image = rois.boxes.split(rois.rois_per_image(len(targets)))
         roi_features = self._pooled(source, per_image, self.mask_roi)
-        logits = self._stage_mask_logits(roi_features, stage).float()
+        logits = at_least_single(self._stage_mask_logits(roi_features, stage))
         own = logits[torch.arange(len(logits), device=logits.device), rois.thing_indices]
         if self.whole_pixels:
             rois = replace(rois, boxes=last_pixels(rois.boxes))
         wanted = targets_of_masks(rois, targets, own.shape[-1], whole_pixels=self.whole_pixels)
+        wanted = wanted.to(own)
         total = F.binary_cross_entropy_with_logits(own, wanted, reduction="sum")
         losses = {"mask": LossSum(total, own.numel())}
         if self.mask_iou_head is not None and stage == len(self.boxes) - 1:
@@ -329,7 +331,8 @@ class CascadeBranch(ProposingBranch):
         things = torch.cat([found.thing_indices for found in instances])
         own = self.own_mask_logits(roi_features, things)
         scores = torch.cat([found.scores for found in instances])
-        if rescores and self.mask_iou_head is not None:
+        rescores = rescores and self.mask_iou_head is not None
+        if rescores:
             # Trained to lie in 0..1, which nothing enforces.
             scores = scores * self.mask_iou(roi_features, own, things).clamp(0, 1)
         merged = own[-1]
@@ -341,7 +344,10 @@ class CascadeBranch(ProposingBranch):
             masks = BoxMasks(logits, image_boxes)
             if self.whole_pixels:
                 masks = PixelBoxMasks(logits, last_pixels(image_boxes))
-            with_masks.append(replace(found, scores=image_scores, masks=masks))
+            box_scores = found.scores if rescores else None
+            with_masks.append(
+                replace(found, scores=image_scores, masks=masks, box_scores=box_scores)
+            )
         return with_masks
 
     def own_mask_logits(self, roi_features: Tensor, thing_indices: Tensor) -> Tensor:
@@ -351,7 +357,7 @@ class CascadeBranch(ProposingBranch):
         for head in self.mask_heads:
             assert isinstance(head, CascadeMaskHead)
             hidden = head.hidden(roi_features, hidden)
-            per_head.append(head.logits(hidden)[rows, thing_indices].float())
+            per_head.append(at_least_single(head.logits(hidden)[rows, thing_indices]))
         return torch.stack(per_head)
 
     def mask_iou(self, roi_features: Tensor, own: Tensor, thing_indices: Tensor) -> Tensor:
@@ -359,7 +365,7 @@ class CascadeBranch(ProposingBranch):
         assert self.mask_iou_head is not None
         rows = torch.arange(len(thing_indices), device=thing_indices.device)
         predicted: Tensor = self.mask_iou_head(roi_features, own.mean(0))
-        return predicted[rows, thing_indices].float()
+        return at_least_single(predicted[rows, thing_indices])
 
     # Shared by both
 

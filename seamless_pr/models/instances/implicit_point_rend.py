@@ -28,7 +28,7 @@ from seamless_pr.ops.points import (
     regular_grid,
     sample_membership,
 )
-from seamless_pr.ops.precision import without_autocast
+from seamless_pr.ops.precision import at_least_single, without_autocast
 from seamless_pr.ops.refinement import num_subdivision_steps, refine, uniform_drawer
 from seamless_pr.ops.vectors import image_indices as indices_of_images
 from seamless_pr.structures.features import Features
@@ -85,8 +85,10 @@ class ImplicitPointHead(nn.Module):
 
     def positions(self, point_coords: Tensor) -> Tensor:
         """Sines, then cosines, of random projections of (x, y) in [-1, 1]: [R, P, 256]."""
+        frequencies = at_least_single(self.frequencies)
+        places = (2 * point_coords - 1).to(frequencies)
         with without_autocast(point_coords.device):
-            angles = 2 * math.pi * ((2 * point_coords - 1) @ self.frequencies)
+            angles = 2 * math.pi * (places @ frequencies)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def _layers(self, weights: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -175,19 +177,21 @@ class ImplicitPointMasks(MaskPart):
             point_coords: [R, P, 2] in [0, 1] of the boxes.
         """
         weights = self.point_weights(reader, rois.boxes, rois.image_indices)
-        logits = self.point_logits(
-            reader, weights, point_coords, rois.boxes, rois.image_indices, rois.thing_indices
-        ).float()
+        logits = at_least_single(
+            self.point_logits(
+                reader, weights, point_coords, rois.boxes, rois.image_indices, rois.thing_indices
+            )
+        )
         labels = sample_membership(
             [target.id_map for target in targets],
             rois.segment_ids,
             points_to_image(point_coords, rois.boxes),
             rois.image_indices,
         )
-        total = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+        total = F.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum")
         return {
             "mask_point": LossSum(total, logits.numel()),
-            "mask_weights": LossSum(weights.float().square().sum(), weights.numel()),
+            "mask_weights": LossSum(at_least_single(weights).square().sum(), weights.numel()),
         }
 
     @torch.no_grad()
@@ -212,7 +216,7 @@ class ImplicitPointMasks(MaskPart):
             settings.subdivision_points,
             num_subdivision_steps(start, settings.output_size),
         )
-        per_image = refined[:, 0].float().split(counts)
+        per_image = at_least_single(refined[:, 0]).split(counts)
         return [
             replace(found, masks=BoxMasks(logits, found.require_boxes()))
             for found, logits in zip(instances, per_image, strict=True)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.models.instances.positive_rois import PositiveRoIs
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
 
@@ -101,9 +102,8 @@ def mask_iou_loss(
     """
     shares = visible_shares(rois, targets, whole_pixels=whole_pixels)
     wanted = mask_iou_targets(mask_logits.detach(), mask_targets, shares)
-    own = predicted.float()[
-        torch.arange(len(predicted), device=predicted.device), rois.thing_indices
-    ]
+    rows = torch.arange(len(predicted), device=predicted.device)
+    own = at_least_single(predicted[rows, rois.thing_indices])
     # Both empty: 0 / 0, which is not above 0 either.
     has_any = wanted > 0
     errors = (own[has_any] - wanted[has_any]).square().sum()
@@ -118,7 +118,7 @@ def mask_iou_targets(mask_logits: Tensor, mask_targets: Tensor, shares: Tensor) 
         mask_targets: [R, M, M] in {0, 1}, the objects inside the boxes.
         shares: [R], how much of each object is inside its box.
     """
-    predicted = (mask_logits > BINARY_LOGIT).float()
+    predicted = (mask_logits > BINARY_LOGIT).to(mask_targets)
     common = (predicted * mask_targets).sum((1, 2))
     whole = mask_targets.sum((1, 2)) / (shares + _EPSILON)
     return common / (predicted.sum((1, 2)) + whole - common)

@@ -26,6 +26,7 @@ from seamless_pr.models.instances.positive_rois import (
 from seamless_pr.models.instances.two_stage import MaskPart, SampledBatch
 from seamless_pr.ops.mask_targets import nearest_mask_targets
 from seamless_pr.ops.masks import BoxMasks
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.ops.roi_sampling import pool_rois
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.instances import Instances
@@ -92,19 +93,20 @@ def mask_loss(
         rois: matched boxes.
         targets: one per image.
     """
-    logits = logits.float()
+    logits = at_least_single(logits)
     own = logits[torch.arange(len(logits), device=logits.device), rois.thing_indices]
     if aligned:
         labels = targets_of_masks(rois, targets, own.shape[-1], whole_pixels=False)
-        total = F.binary_cross_entropy_with_logits(own, labels, reduction="sum")
+        total = F.binary_cross_entropy_with_logits(own, labels.to(own), reduction="sum")
         return {"mask": LossSum(total, own.numel())}
     labels, valid = torch.zeros_like(own), torch.zeros_like(own, dtype=torch.bool)
     for image_index, target in enumerate(targets):
         row = torch.nonzero(rois.image_indices == image_index).flatten()
-        labels[row], valid[row] = nearest_mask_targets(
+        found, valid[row] = nearest_mask_targets(
             target.id_map, rois.segment_ids[row], rois.boxes[row], own.shape[-1]
         )
-    total = F.binary_cross_entropy_with_logits(own, labels, weight=valid.float(), reduction="sum")
+        labels[row] = found.to(own)
+    total = F.binary_cross_entropy_with_logits(own, labels, weight=valid.to(own), reduction="sum")
     return {"mask": LossSum(total, int(valid.sum()))}
 
 
@@ -154,7 +156,9 @@ class ConvMasks(MaskPart):
         self, features: Features, instances: Sequence[Instances], padded_size: tuple[int, int]
     ) -> list[Instances]:
         boxes = [found.require_boxes() for found in instances]
-        logits = self.head(pool_rois(features.levels, boxes, padded_size, self.roi)).float()
+        logits = at_least_single(
+            self.head(pool_rois(features.levels, boxes, padded_size, self.roi))
+        )
         things = torch.cat([found.thing_indices for found in instances])
         own = logits[torch.arange(len(logits), device=logits.device), things]
         per_image = own.split([len(found) for found in instances])

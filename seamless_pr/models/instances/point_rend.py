@@ -37,6 +37,7 @@ from seamless_pr.ops.points import (
     sample_points,
     uncertain_coords,
 )
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.ops.refinement import (
     gather_point_features,
     num_subdivision_steps,
@@ -70,13 +71,17 @@ def point_mask_losses(
     num_rois = len(rois)
     if whole_pixels:
         rois = replace(rois, boxes=last_pixels(rois.boxes))
-    coarse_logits = coarse_mask_logits(coarse_head, reader, rois.boxes, rois.image_indices).float()
+    coarse_logits = at_least_single(
+        coarse_mask_logits(coarse_head, reader, rois.boxes, rois.image_indices)
+    )
     classes = rois.thing_indices + coarse_head.first_thing
     own_coarse = _own_class(coarse_logits, classes)
     coarse_targets = targets_of_masks(
         rois, targets, coarse_head.mask_size, whole_pixels=whole_pixels
     )
-    coarse_total = F.binary_cross_entropy_with_logits(own_coarse, coarse_targets, reduction="sum")
+    coarse_total = F.binary_cross_entropy_with_logits(
+        own_coarse, coarse_targets.to(own_coarse), reduction="sum"
+    )
 
     rows = torch.arange(num_rois, device=own_coarse.device)
 
@@ -101,7 +106,7 @@ def point_mask_losses(
     fine, coarse = gather_point_features(
         reader, coarse_logits, coords, rois.boxes, rois.image_indices
     )
-    point_logits = point_head(fine, coarse).float().unflatten(0, tuple(coords.shape[:2]))
+    point_logits = at_least_single(point_head(fine, coarse)).unflatten(0, coords.shape[:2])
     own_points = point_logits.gather(
         2, classes[:, None, None].expand(-1, coords.shape[1], 1)
     ).squeeze(2)
@@ -111,7 +116,9 @@ def point_mask_losses(
         points_to_image(coords, rois.boxes),
         rois.image_indices,
     )
-    point_total = F.binary_cross_entropy_with_logits(own_points, point_targets, reduction="sum")
+    point_total = F.binary_cross_entropy_with_logits(
+        own_points, point_targets.to(own_points), reduction="sum"
+    )
     return {
         "mask_coarse": LossSum(coarse_total, own_coarse.numel()),
         "mask_point": LossSum(point_total, own_points.numel()),
@@ -171,7 +178,7 @@ def point_mask_logits(
         settings.subdivision_points,
         steps,
     )
-    return list(refined[:, 0].float().split(counts))
+    return list(at_least_single(refined[:, 0]).split(counts))
 
 
 class PointRendMasks(MaskPart):

@@ -17,6 +17,7 @@ from seamless_pr.layers.abn import NormActFactory
 from seamless_pr.ops.boxes import clip_boxes, decode_boxes, encode_boxes, nms
 from seamless_pr.ops.fixed_nms import fixed_nms, kept_first
 from seamless_pr.ops.matching import assign_anchors, sample_matches
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -41,9 +42,9 @@ class RPNOutput:
     box_deltas: tuple[Tensor, ...]
 
     def flat_logits(self) -> Tensor:
-        """[N, P] float32 in the order of the anchors."""
+        """[N, P] in the order of the anchors, at least float32."""
         levels = [logits.movedim(1, -1).flatten(1) for logits in self.objectness_logits]
-        return torch.cat(levels, dim=1).float()
+        return at_least_single(torch.cat(levels, dim=1))
 
     def flat_deltas(self) -> Tensor:
         """[N, P, 4] in the order of the anchors."""
@@ -358,9 +359,9 @@ def rpn_losses(
     negative_logits = flat_logits[torch.cat(negatives)]
     # Cross-entropy with label 1 is softplus(-x), with label 0 softplus(x).
     objectness = F.softplus(-positive_logits).sum() + F.softplus(negative_logits).sum()
-    predicted_deltas = output.flat_deltas().flatten(0, 1)[torch.cat(positives)].float()
+    deltas = at_least_single(output.flat_deltas().flatten(0, 1)[torch.cat(positives)])
     box = F.smooth_l1_loss(
-        predicted_deltas, torch.cat(target_deltas), reduction="sum", beta=settings.box_loss_beta
+        deltas, torch.cat(target_deltas).to(deltas), reduction="sum", beta=settings.box_loss_beta
     )
     count = len(positive_logits) + len(negative_logits)
     return {"rpn_objectness": LossSum(objectness, count), "rpn_box": LossSum(box, count)}

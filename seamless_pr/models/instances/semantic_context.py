@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seamless_pr.layers.abn import NormActFactory
 from seamless_pr.layers.conv_norm_act import ConvNormAct
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -85,5 +86,5 @@ def context_loss(
     for row, target in zip(labels, targets, strict=True):
         classes = target.semantic_map[::stride, ::stride]
         row[: classes.shape[0], : classes.shape[1]] = classes
-    total = F.cross_entropy(logits.float(), labels, ignore_index=ignored, reduction="sum")
+    total = F.cross_entropy(at_least_single(logits), labels, ignore_index=ignored, reduction="sum")
     return {"context": LossSum(total, labels.numel())}

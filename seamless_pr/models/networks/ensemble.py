@@ -71,8 +71,10 @@ class EnsembleNet(Network):
     """Networks for the same classes, whose objects and class probabilities are pooled.
 
     Objects of all members, their scores times the member's weight, go through one soft-NMS by
-    class, and keep their masks; where no member has boxes, through one matrix NMS. Class
-    probabilities of pixels are averaged. The first member's fusion makes the maps.
+    class, and keep their masks; where no member has boxes, through one matrix NMS. As published,
+    boxes compete by their own scores, and factors of masks that were scored come in afterwards; not
+    as published, every member is weighted, SOLOv2 too. Class probabilities of pixels are averaged.
+    The first member's fusion makes the maps.
 
     Args:
         members: at least one.
@@ -148,7 +150,14 @@ class EnsembleNet(Network):
         sizes = zip(outputs.batch.image_sizes, base.image_sizes)
         for found, (theirs, ours) in zip(outputs.instances, sizes):
             scaled = found.scaled(ours[1] / theirs[1], ours[0] / theirs[0])
-            result.append(replace(scaled, scores=scaled.scores * weight))
+            of_boxes = scaled.box_scores
+            result.append(
+                replace(
+                    scaled,
+                    scores=scaled.scores * weight,
+                    box_scores=None if of_boxes is None else of_boxes * weight,
+                )
+            )
         return result
 
     def pooled(self, found: Sequence[Instances], image_size: tuple[int, int]) -> Instances:
@@ -181,10 +190,13 @@ class EnsembleNet(Network):
                 for instances in found
             ]
         )
-        kept, new_scores = class_soft_nms(
-            boxes, scores, things, self.suppression, self.max_detections
+        of_boxes, of_masks = zip(*(instances.split_scores() for instances in found))
+        kept, lowered = class_soft_nms(
+            boxes, torch.cat(of_boxes), things, self.suppression, self.max_detections
         )
-        return Instances(new_scores, things[kept], boxes[kept], masks.select(kept))
+        new_scores = lowered * torch.cat(of_masks)[kept]
+        pooled = Instances(new_scores, things[kept], boxes[kept], masks.select(kept), lowered)
+        return pooled.best_first()
 
     def finish(self, outputs: BranchOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         return self.members[0].fused.finish(outputs, sizes)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.models.semantics.branch import HeadSemantics
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.ops.resize import upsample_logits
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
@@ -128,7 +129,7 @@ class _HardPixelLoss(torch.autograd.Function):
         num_hard = math.ceil(fraction * target.numel())
         with torch.enable_grad():
             # Planes, also if the network runs on channels_last: what follows reads class by class.
-            coarse = logits.detach().float().contiguous().requires_grad_()
+            coarse = at_least_single(logits.detach()).contiguous().requires_grad_()
             upsampled = upsample_logits(coarse, padded_size)
         height, width = target.shape
         log_probs = F.log_softmax(upsampled.detach()[..., :height, :width], dim=1)

@@ -24,6 +24,7 @@ from seamless_pr.ops.points import (
     sample_windows,
     uncertain_coords,
 )
+from seamless_pr.ops.precision import at_least_single
 from seamless_pr.ops.refinement import gather_point_features, refine, uniform_drawer
 from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.features import Features
@@ -114,7 +115,7 @@ def semantic_point_loss(
     """
     num_images = len(labels)
     num_points = settings.num_train_points or stride_16_cells(padded_size)
-    coarse_logits = coarse_logits.float()
+    coarse_logits = at_least_single(coarse_logits)
     images = torch.arange(num_images, device=coarse_logits.device)
 
     def sample_uncertainty(coords: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ def semantic_point_loss(
     fine, coarse = _read(fine_map, coarse_logits, coords, padded_size, settings, pixels)
     if not settings.shared_gradient:
         fine, coarse = fine.detach(), coarse.detach()
-    logits = point_head(fine, coarse).float()
+    logits = at_least_single(point_head(fine, coarse))
     point_labels = torch.stack(
         [
             _padded_labels(image_labels, points, padded_size)

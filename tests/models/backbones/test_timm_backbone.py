@@ -21,6 +21,7 @@ NETWORKS = {
     "resnet50": {**SMALL, "layers": (1, 1, 1, 1)},
     "resnext50_32x4d": {**SMALL, "channels": (16, 16, 32, 32), "layers": (1, 1, 1, 1)},
     "res2net50_26w_4s": {**SMALL, "layers": (1, 1, 1, 1)},
+    "res2net50d": {**SMALL, "layers": (1, 2, 1, 1)},
     "seresnet50": {**SMALL, "layers": (1, 1, 1, 1)},
     "regnetx_002": {},
 }
@@ -114,7 +115,7 @@ def test_in_place_norms_train_like_plain_ones(name):
     torch.testing.assert_close(in_place.state_dict(), plain.state_dict(), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet10t", "res2net50_26w_4s"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_names_and_arithmetic_are_timms_but_for_the_slope(name):
     # In double precision: in single one timm's stages are off by up to 9e-7 of their largest value
     # (50 seeds), which is more than some wrong norms would change.

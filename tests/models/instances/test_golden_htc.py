@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -19,28 +18,28 @@ from seamless_pr.models.instances.rpn import propose, rpn_losses
 from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.ops.boxes import last_pixels
 from seamless_pr.structures.instances import Instances
-from tests.support.golden import every_golden_case
+from tests.support.golden import every_golden_case, load_golden
 from tests.support.mmdet_networks import (
     HTC,
     HTC_1,
     HTC_12_32,
-    RES2NET,
     MMDetCase,
     box_target,
-    check_as_far_as_rounding,
     check_gradients,
     check_levels,
     check_proposals,
     close,
-    larger_by_the_last_bit,
     mask_targets,
     statistics,
 )
 from tests.support.mmdet_recipe import recipe_tensors, unpacked
 
 
-def limited(settings: HTCSettings, num_proposals: int, max_detections: int) -> HTCSettings:
+def limited(settings: HTCSettings, file: str) -> HTCSettings:
     """With the numbers of a golden case."""
+    golden = load_golden(f"mmdet/{file}")
+    num_proposals = int(golden.get("num_proposals", len(golden["proposals"])))
+    max_detections = int(golden.get("max_per_img", len(golden["det_boxes"])))
     return replace(
         settings,
         rpn=replace(settings.rpn, post_nms_test=num_proposals),
@@ -48,21 +47,13 @@ def limited(settings: HTCSettings, num_proposals: int, max_detections: int) -> H
     )
 
 
-R50 = MMDetCase("htc_r50_190x250_s1", "htc_scoring_r50", limited(HTC, 300, 60))
+R50_FILE, ROI_12_32_FILE = "htc_r50_190x250_s1", "htc_r50_roi12_32_150x210_s2"
+FORK_FILE = "htc_winner_r50_roi12_32_131x181_s7"
+R50 = MMDetCase(R50_FILE, "htc_scoring_r50", limited(HTC, R50_FILE))
 ROI_12_32 = MMDetCase(
-    "htc_r50_roi12_32_150x210_s2", "htc_scoring_r50_roi12_32", limited(HTC_12_32, 150, 12)
+    ROI_12_32_FILE, "htc_scoring_r50_roi12_32", limited(HTC_12_32, ROI_12_32_FILE)
 )
-# Rounding decides where the deformable layers of its Res2Net with random weights read (see the
-# golden cases of backbones): the golden numbers can be compared as far as rounding lets anyone.
-REPORT = MMDetCase(
-    "htc_report_res2net101_dcn_gc_roi12_32_109x141_s14",
-    "htc_report_res2net101_dcn_gc_roi12_32",
-    limited(HTC_12_32, 100, 8),
-    replace(RES2NET, deformable="v1", context_ratio=1 / 16, pools_split_of_c2=False),
-)
-FORK = MMDetCase(
-    "htc_winner_r50_roi12_32_131x181_s7", "htc_winner_r50_roi12_32", limited(HTC_1, 100, 8)
-)
+FORK = MMDetCase(FORK_FILE, "htc_winner_r50_roi12_32", limited(HTC_1, FORK_FILE))
 pytestmark = pytest.mark.slow
 
 
@@ -87,6 +78,7 @@ def theirs(boxes: Tensor, case: MMDetCase) -> Tensor:
 @on_cases(R50, ROI_12_32, FORK)
 def test_pyramid_proposals_and_boxes_of_every_stage(case):
     golden, branch = case.golden, case.build().instances
+    assert [branch.roi.size, branch.mask_roi.size] == golden["roi_sizes"].tolist()
     features, batch = case.features(), case.batch()
     for number, level in enumerate(features.levels, start=2):
         if f"feat_p{number}_stat" in golden:
@@ -211,58 +203,23 @@ def test_mask_scores_as_the_fork_publishes_them():
         before = torch.stack(every).mean(0)[torch.arange(len(classes)), classes]
         stat = golden["published_iou_input_stat"]
         torch.testing.assert_close(statistics(before), stat, rtol=1e-4, atol=1e-5)
+        hidden = []
+        hook = branch.mask_iou_head.predictor.register_forward_pre_hook(
+            lambda _, inputs: hidden.append(inputs[0])
+        )
         iou = branch.mask_iou_head(roi_features, before)[torch.arange(len(classes)), classes]
+        hook.remove()
     close(golden["det_scores"] * iou, golden["published_mask_scores"], 1e-3)
-
-
-def report_numbers(network: TwoBranchNet) -> dict[str, Tensor]:
-    """What the golden file of the report's case says, of a network of any precision."""
-    golden, branch, batch = REPORT.golden, network.instances, REPORT.batch()
-    with torch.no_grad():
-        features = network.trunk(batch)
-        dtype = features.levels[0].dtype
-        source = CascadeFeatures(features, None, batch.padded_size)
-        found = {"feat_p4_ch64": features.levels[2][0, ::64]}
-        proposals = [golden["proposals"].to(dtype)]
-        output = branch._box_output(0, source, proposals)
-        found["stage0_class_logits_first40"] = output.class_logits[:40].roll(-1, 1)
-        found["stage0_deltas"] = output.box_deltas[:, :4]
-        for name in ("", "fixed_"):
-            boxes = golden["fixed_boxes" if name else "det_boxes"].to(dtype)
-            classes = golden["fixed_classes" if name else "det_classes"].long()
-            roi_features = branch._pooled(source, [boxes], branch.mask_roi)
-            own = branch.own_mask_logits(roi_features, classes)
-            for head, logits in enumerate(own):
-                found[f"{name}mask_logits_head{head}_sub"] = logits[:, 1::4, 1::4]
-            iou = branch.mask_iou(roi_features, own.to(dtype), classes)
-            found[f"{name}mask_iou"] = iou
-            if not name:
-                found["mask_roi_feat_first2_ch64"] = roi_features[:2, ::64]
-    return found
-
-
-@every_golden_case
-def test_the_reports_case_is_as_far_from_float64_as_our_float32():
-    network = REPORT.build()
-    with larger_by_the_last_bit(network):
-        rounded = report_numbers(network)
-    check_as_far_as_rounding(REPORT.golden, rounded, report_numbers(deepcopy(network).double()))
-
-
-@every_golden_case
-def test_losses_of_the_reports_case_are_those_of_mmdetection_but_for_rounding(monkeypatch):
-    means, _ = training_step(REPORT, monkeypatch)
-    for name, mean in means.items():
-        expected = REPORT.golden[f"train_{THEIR_NAMES[name]}"].item()
-        # Squares of three random numbers that are a fifth of their size apart by rounding alone.
-        rel = 0.4 if name == "mask_iou" else 0.15
-        assert mean.item() == pytest.approx(expected, rel=rel), name
+    name = "mask_iou_head.fc_mask_iou"
+    of_all = F.linear(hidden[0], weights[f"{name}.weight"], weights[f"{name}.bias"])
+    stat = golden["published_iou_all_stat"]
+    torch.testing.assert_close(statistics(of_all), stat, rtol=1e-4, atol=1e-5)
 
 
 @on_cases(R50, ROI_12_32, FORK)
 def test_losses_and_gradients(case, monkeypatch):
     golden, network = case.golden, case.build()
-    means, seen = training_step(case, monkeypatch)
+    means, seen = training_step(case, network, monkeypatch)
     for name, mean in means.items():
         expected = golden[f"train_{THEIR_NAMES[name]}"].item()
         assert mean.item() == pytest.approx(expected, rel=5e-4), name
@@ -286,9 +243,11 @@ def test_losses_and_gradients(case, monkeypatch):
     check_gradients(case, network, 2e-3)
 
 
-def training_step(case: MMDetCase, monkeypatch) -> tuple[dict[str, Tensor], dict[str, list]]:
+def training_step(
+    case: MMDetCase, network: TwoBranchNet, monkeypatch
+) -> tuple[dict[str, Tensor], dict[str, list]]:
     """Mean losses by name, weighed as theirs, and what the mask heads train on."""
-    golden, network = case.golden, case.build()
+    golden = case.golden
     branch, batch = network.instances, case.batch()
     network.zero_grad()
     bits = unpacked(golden["train_masks_packed"], case.image_size[1])
@@ -343,7 +302,7 @@ def training_step(case: MMDetCase, monkeypatch) -> tuple[dict[str, Tensor], dict
     )
     hook.remove()
     monkeypatch.undo()
-    if "train_loss_rpn_cls_levels" in golden and case is not REPORT:
+    if case in (R50, ROI_12_32):
         check_levels(case, output, anchors, target, branch.rpn, monkeypatch)
     assert tuple(losses) == branch.loss_names
     means = {name: loss.total / loss.count for name, loss in losses.items()}

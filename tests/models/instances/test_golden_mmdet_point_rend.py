@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from seamless_pr.models.instances import point_rend
 from seamless_pr.models.instances.box_branch import (
+    BoxOutput,
     box_losses,
     detect_boxes,
     sample_proposals,
@@ -21,6 +21,7 @@ from seamless_pr.models.instances.box_branch import (
 from seamless_pr.models.instances.coarse_masks import box_grid_features, coarse_mask_logits
 from seamless_pr.models.instances.positive_rois import PositiveRoIs, targets_of_masks
 from seamless_pr.models.instances.rpn import Proposals, propose, rpn_losses
+from seamless_pr.models.instances.two_stage import TwoStageBranch
 from seamless_pr.models.networks.two_branch import TwoBranchNet
 from seamless_pr.ops.boxes import clip_boxes, decode_boxes, last_pixels
 from seamless_pr.ops.roi_sampling import pool_rois
@@ -37,7 +38,6 @@ from tests.support.mmdet_networks import (
     WINNER,
     MMDetCase,
     box_target,
-    check_as_far_as_rounding,
     check_gradients,
     check_levels,
     check_proposals,
@@ -56,10 +56,7 @@ GRID_14 = MMDetCase(
     "pointrend_winner_r50_p2p5_grid14",
     SMALL_GRID,
 )
-# Rounding decides where the deformable layers of its Res2Net with random weights read (see the
-# golden cases of backbones): its numbers can be compared as far as rounding lets anyone. Its
-# backbone is compared with a plain reading in float64, its non-local blocks and boxes of 10x10 with
-# golden operations, and its heads with plain readings here.
+# Its golden numbers: test_golden_rounding.py.
 FIFTH = MMDetCase(
     "pointrend_winner_res2net101_bfp2_roi10_128x170_s6",
     "pointrend_winner_res2net101_bfp2_roi10",
@@ -126,6 +123,18 @@ def test_pyramid_and_proposal_head(case):
     close(proposals.logits.sigmoid(), scores, 1e-4)
 
 
+def original_detections(
+    case: MMDetCase, branch: TwoStageBranch, output: BoxOutput, proposals: Tensor
+) -> Instances:
+    """Version 1 suppresses in pixels of the image file, where its boxes end a pixel earlier."""
+    probs = output.class_logits.softmax(1)[:, 1:]
+    boxes = decode_boxes(proposals, output.box_deltas[:, :4], branch.box.delta_weights)
+    boxes = clip_boxes(boxes, case.batch().image_sizes[0], keeps_pixel=True)
+    boxes = ours(theirs(boxes, case) / case.golden["scale_factor"].float(), case)
+    things, rois = torch.nonzero(probs.t() > 0.05, as_tuple=True)
+    return suppressed(Instances(probs[rois, things], things, boxes[rois]), branch.box)
+
+
 @on_cases(*CASES, SINGLE_VIEW)
 def test_box_head_and_detections(case):
     golden, branch = case.golden, case.build().instances
@@ -138,14 +147,7 @@ def test_box_head_and_detections(case):
             close(output.class_logits[:40], golden["class_logits_first40"], 1e-3)
             close(output.box_deltas[:, :4], golden["box_deltas"], 1e-3)
         if is_winner(case):
-            # Version 1 suppresses in pixels of the image file, where its boxes end a pixel earlier.
-            probs = output.class_logits.softmax(1)[:, 1:]
-            boxes = decode_boxes(proposals, output.box_deltas[:, :4], branch.box.delta_weights)
-            boxes = clip_boxes(boxes, batch.image_sizes[0], keeps_pixel=True)
-            boxes = ours(theirs(boxes, case) / golden["scale_factor"].float(), case)
-            things, rois = torch.nonzero(probs.t() > 0.05, as_tuple=True)
-            candidates = Instances(probs[rois, things], things, boxes[rois])
-            found = suppressed(candidates, branch.box)
+            found = original_detections(case, branch, output, proposals)
             expected = golden["det_boxes_original"]
         else:
             (found,) = detect_boxes(output, [proposals], batch.image_sizes, branch.box)
@@ -156,8 +158,17 @@ def test_box_head_and_detections(case):
     close(boxes, expected, 1e-2)
 
 
-def rendered(case: MMDetCase, boxes: Tensor, classes: Tensor, monkeypatch):
-    """Instances with masks, uncertainties and choices of every step, and points predicted."""
+def rendered(
+    case: MMDetCase,
+    boxes: Tensor,
+    classes: Tensor,
+    monkeypatch,
+    network: TwoBranchNet | None = None,
+) -> tuple[Instances, list[tuple[Tensor, Tensor]], list[Tensor]]:
+    """Instances with masks, uncertainties and choices of every step, and points predicted.
+
+    By the network of the case, or by its twin of another precision.
+    """
     steps: list[tuple[Tensor, Tensor]] = []
     select = Tensor.topk
 
@@ -166,12 +177,14 @@ def rendered(case: MMDetCase, boxes: Tensor, classes: Tensor, monkeypatch):
         steps.append((scores, result.indices))
         return result
 
-    branch, computed = case.build().instances, []
+    batch, computed = case.batch(), []
+    branch = (network or case.build()).instances
     hook = branch.masks.point_head.register_forward_hook(lambda *call: computed.append(call[-1]))
     monkeypatch.setattr(Tensor, "topk", watched)
     instances = Instances(torch.ones(len(boxes)), classes.long(), boxes)
     with torch.no_grad():
-        (found,) = branch.add_masks(case.features(), case.batch(), [instances])
+        features = network.trunk(batch) if network else case.features()
+        (found,) = branch.add_masks(features, batch, [instances])
     monkeypatch.undo()
     hook.remove()
     return found, steps, computed
@@ -416,45 +429,6 @@ def check_training(case: MMDetCase, network: nn.Module, monkeypatch) -> None:
         assert losses[ours_].item() == pytest.approx(expected, rel=1e-4), ours_
     sum(losses.values()).backward()
     check_gradients(case, network)
-
-
-def fifth_numbers(network: TwoBranchNet) -> dict[str, Tensor]:
-    """What the golden file of the fifth candidate says, of a network of any precision."""
-    golden, branch, batch = FIFTH.golden, network.instances, FIFTH.batch()
-    with torch.no_grad():
-        features = network.trunk(batch)
-        dtype = features.levels[0].dtype
-        found = {
-            f"feat_p{number}_ch64": level[0, :: 256 // len(golden[f"feat_p{number}_ch64"])]
-            for number, level in enumerate(features.levels, start=2)
-        }
-        proposals = ours(golden["proposals"][:, :4], FIFTH).to(dtype)
-        pooled = pool_rois(features.levels, [proposals], batch.padded_size, branch.roi)
-        output = branch.box_head(pooled)
-        found["class_logits_first40"] = output.class_logits[:40]
-        found["box_deltas"] = output.box_deltas[:, :4]
-        boxes, classes = golden["fixed_boxes"].to(dtype), golden["fixed_classes"].long()
-        images = torch.zeros(len(boxes), dtype=torch.int64)
-        reader, head = branch.masks.reader(features), branch.masks.coarse_head
-        grid = box_grid_features(reader, boxes, images, head.roi_size)
-        coarse = head(grid)
-        found["fixed_coarse_input_first2_ch160"] = grid[:2, ::160]
-        found["fixed_coarse_logits_first3"] = coarse[:3, ::3]
-        found["fixed_coarse_logits_cls"] = coarse[torch.arange(len(boxes)), classes + 1]
-        instances = Instances(torch.ones(len(boxes), dtype=dtype), classes, ours(boxes, FIFTH))
-        (masked,) = branch.add_masks(features, batch, [instances])
-        step = int(golden["fixed_refined_sub_step"])
-        refined = masked.require_masks().logits[:, 1::step, 1::step]
-        found["fixed_refined_logits_cls_sub"] = refined
-    return found
-
-
-@every_golden_case
-def test_the_fifth_candidate_is_as_far_from_float64_as_our_float32():
-    network = FIFTH.build()
-    with larger_by_the_last_bit(network):
-        rounded = fifth_numbers(network)
-    check_as_far_as_rounding(FIFTH.golden, rounded, fifth_numbers(deepcopy(network).double()))
 
 
 def test_the_heads_of_the_fifth_candidate_are_a_plain_reading_of_their_weights():

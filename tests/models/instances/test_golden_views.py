@@ -46,6 +46,8 @@ def test_proposals_boxes_and_masks_are_merged_as_by_the_winner():
             output, anchors = branch.score_anchors(view.features)
             sizes = view.batch.image_sizes
             proposals.append(propose(output, anchors, sizes, branch.rpn, training=False))
+        counts = [len(of_image) for of_view in proposals for of_image in of_view]
+        assert counts == golden["tta_view_num_proposals"].tolist()
         (pooled,) = pooled_proposals(views, proposals, base, branch.rpn)
         check_proposals(last_pixels(pooled), golden["tta_proposals"][:, :4])
         (found,) = branch.boxes_of_views(views, base, [ours(golden["tta_proposals"][:, :4])])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
@@ -23,6 +26,7 @@ from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.settings import ImplicitPointSettings
 from seamless_pr.weights.detectron2 import fit_zoo_weights
 from seamless_pr.weights.detectron2_config import zoo_config_values
+from tests.oracles.point_refinement import bilinear, refined
 from tests.support.mmdet_networks import mask_targets
 from tests.support.zoo_networks import zoo_shapes
 
@@ -91,6 +95,63 @@ def test_losses_are_means_over_points_and_weights():
     assert losses["mask_point"].count == 10
     mean = losses["mask_weights"].total / losses["mask_weights"].count
     torch.testing.assert_close(mean, weights.square().mean())
+
+
+@pytest.mark.parametrize("num_points", [12, 10**6])
+def test_masks_of_two_levels_are_those_of_a_plain_loop(num_points):
+    torch.manual_seed(1)
+    head = ImplicitPointHead(5, 3, hidden_channels=4, num_layers=2).double()
+    weight_head = BoxVectorHead(5, head.num_weights, hidden_channels=8, roi_size=4).double()
+    torch.nn.init.normal_(weight_head.prediction.weight, std=0.3)
+    settings = ImplicitPointSettings(
+        num_levels=2, subdivision_points=num_points, start_size=4, output_size=16
+    )
+    masks = ImplicitPointMasks(weight_head, head, settings)
+    levels = torch.randn(2, 3, 9, 13).double(), torch.randn(2, 2, 5, 7).double()
+    boxes = torch.tensor([[3.0, 4, 40.5, 30], [20.5, 10, 47, 33], [30, 20, 70, 60]])
+    things, images = torch.tensor([2, 0, 1]), [0, 1, 1]
+    found = Instances(torch.ones(3), things, boxes)
+    per_image = [found.select(torch.tensor(images) == image) for image in range(2)]
+    masked = masks.add_masks(Features(levels, (4, 8)), per_image, (36, 52))
+    refined_logits = torch.cat([image.require_masks().logits for image in masked])
+    reader = PointReader.of_levels(levels, (4, 8))
+    weights = masks.point_weights(reader, boxes, torch.tensor(images)).detach()
+    for row in range(3):
+        predict = plain_predictor(head, levels, weights[row], boxes[row], images[row], things[row])
+        centres = [(index + 0.5) / 4 for index in range(4)]
+        grid = np.array([[predict(x, y) for x in centres] for y in centres])
+        expected = torch.from_numpy(refined(grid, predict, num_points, 2))
+        torch.testing.assert_close(refined_logits[row], expected, rtol=1e-4, atol=1e-4)
+
+
+def plain_predictor(
+    head: ImplicitPointHead,
+    levels: tuple[Tensor, Tensor],
+    weights: Tensor,
+    box: Tensor,
+    image: int,
+    thing: Tensor,
+) -> Callable[[float, float], float]:
+    """(x, y) in [0, 1] of a box -> the logit of its class, of two levels at strides 4 and 8."""
+    x0, y0, x1, y1 = box.tolist()
+    sizes = [(4, 261), (4, 4), (3, 4)]
+    parts = weights.split([rows * columns for rows, columns in sizes] + [rows for rows, _ in sizes])
+
+    def predict(x: float, y: float) -> float:
+        column, line = x0 + x * (x1 - x0), y0 + y * (y1 - y0)
+        place = torch.tensor([2 * x - 1, 2 * y - 1], dtype=torch.float64)
+        angles = 2 * math.pi * place @ head.frequencies
+        said = [
+            torch.from_numpy(bilinear(level[image].numpy(), column / stride, line / stride))
+            for level, stride in zip(levels, (4, 8), strict=True)
+        ]
+        hidden = torch.cat([angles.sin(), angles.cos(), *said])
+        for index, size in enumerate(sizes):
+            hidden = parts[index].view(size) @ hidden + parts[3 + index]
+            hidden = F.relu(hidden) if index < 2 else hidden
+        return float(hidden[thing])
+
+    return predict
 
 
 def test_masks_of_a_batch_are_those_of_its_images():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -79,6 +80,52 @@ def test_iou_targets_of_whole_pixels_are_those_of_version_1():
     shares = visible_shares(rois, targets, whole_pixels=True)
     found = mask_iou_targets(logits, wanted, shares)
     torch.testing.assert_close(found, golden["v1_maskiou14_targets"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("whole_pixels", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_iou_targets_and_loss_are_those_of_a_plain_loop(seed, whole_pixels):
+    """Of two images; boxes reach beyond them, are empty, or miss their object."""
+    random = np.random.default_rng(seed)
+    masks = [random.random((23, 31)) < 0.4, np.ones((23, 31), bool)]
+    targets = mask_targets(torch.from_numpy(np.stack(masks)).byte(), torch.tensor([0, 1]))
+    corners = np.sort(random.uniform(0, [[33], [25]], (9, 2, 2)), axis=2)
+    boxes = corners.transpose(0, 2, 1).reshape(9, 4)
+    boxes[0, 2:], boxes[1, 2] = boxes[0, :2], boxes[1, 0] + 0.2
+    images = np.arange(9) % 2
+    logits, wanted = random.normal(size=(9, 8, 8)), random.random((9, 8, 8)) < 0.5
+    # Nothing wanted, and nothing predicted either.
+    wanted[2:4], logits[3] = False, 0.4
+    predicted = random.normal(size=(9, 2))
+    rows = torch.from_numpy(images)
+    rois = PositiveRoIs(
+        torch.from_numpy(boxes).float(), rows, rows, torch.ones(9).int(), torch.zeros(9, 4)
+    )
+    loss = mask_iou_loss(
+        torch.from_numpy(predicted),
+        torch.from_numpy(logits),
+        torch.from_numpy(wanted.astype(np.float64)),
+        rois,
+        targets,
+        whole_pixels=whole_pixels,
+    )["mask_iou"]
+    total, count = 0.0, 0
+    for row, (x0, y0, x1, y1) in enumerate(boxes.astype(np.float32).astype(int).tolist()):
+        mask = masks[images[row]]
+        if whole_pixels:
+            inside = mask[y0 : y1 + 1, x0 : x1 + 1].sum()
+        else:
+            x0, x1, y0, y1 = min(x0, 31), min(x1, 31), min(y0, 23), min(y1, 23)
+            inside = mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)].sum()
+        share = inside / (mask.sum() + 1e-7)
+        drawn = logits[row] > 0.5
+        common = (drawn & wanted[row]).sum()
+        union = drawn.sum() + wanted[row].sum() / (share + 1e-7) - common
+        if common > 0:
+            total += (predicted[row, images[row]] - common / union) ** 2
+            count += 1
+    assert loss.count == count > 3
+    assert loss.total.item() == pytest.approx(total, rel=1e-4)
 
 
 def test_nothing_predicted_of_nothing_is_not_counted_and_no_box_costs_nothing():

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seamless_pr.layers.point_head import PointHead
@@ -17,6 +23,7 @@ from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.settings import BoxSettings, PointSettings, RoISettings
+from tests.oracles.point_refinement import bilinear, refined
 from tests.support.street_targets import target_of
 
 
@@ -39,6 +46,164 @@ def test_masks_of_a_batch_are_those_of_its_images_and_no_detection_gives_no_mask
             coarse_head, point_head, single, [instances], settings
         )
         torch.testing.assert_close(masks[index], alone, rtol=1e-4, atol=1e-4)
+
+
+@dataclass
+class Drawn:
+    """Boxes of two images, maps of three levels in float64, and the heads that see them."""
+
+    background: bool
+    whole_pixels: bool
+    grid: int = 4
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        sizes = ((9, 13), (5, 7), (2, 2))
+        self.strides = (4, 8, 32)
+        channels = (3, 2, 4)
+        self.levels = tuple(
+            torch.randn(2, count, *size).double()
+            for count, size in zip(channels, sizes, strict=True)
+        )
+        self.coarse_head = CoarseMaskHead(
+            9,
+            3,
+            roi_size=2 * self.grid,
+            hidden_channels=8,
+            conv_channels=5,
+            mixes_first=True,
+            background=self.background,
+        ).double()
+        self.point_head = PointHead(
+            9, 3 + self.background, hidden_channels=6, num_layers=2
+        ).double()
+        for head in (self.coarse_head, self.point_head):
+            for parameter in head.parameters():
+                nn.init.normal_(parameter, std=0.5)
+        # The last one lies beyond the image, where the levels end one after the other.
+        self.boxes = torch.tensor(
+            [[3.0, 4.0, 40.5, 30.0], [20.5, 10.0, 47.0, 33.0], [30.0, 20.0, 70.0, 60.0]]
+        )
+        self.things, self.images = torch.tensor([2, 0, 1]), torch.tensor([0, 1, 1])
+        self.reader = PointReader.of_levels(self.levels, self.strides)
+
+    def at(self, row: int, x: float, y: float) -> tuple[float, float]:
+        """Pixels of the image, of a point in [0, 1] of a box."""
+        x0, y0, x1, y1 = self.boxes[row].tolist()
+        last = 1 if self.whole_pixels else 0
+        return x0 + x * (x1 - last - x0), y0 + y * (y1 - last - y0)
+
+    def fine(self, row: int, x: float, y: float) -> Tensor:
+        """What all levels say there."""
+        column, line = self.at(row, x, y)
+        image = int(self.images[row])
+        said = [
+            bilinear(level[image].numpy(), column / stride, line / stride)
+            for level, stride in zip(self.levels, self.strides, strict=True)
+        ]
+        return torch.from_numpy(np.concatenate(said))
+
+    def coarse(self, row: int) -> Tensor:
+        """[K, grid, grid] logits."""
+        side = 2 * self.grid
+        centres = [(index + 0.5) / side for index in range(side)]
+        said = torch.stack([self.fine(row, x, y) for y in centres for x in centres], 1)
+        hidden = said.unflatten(1, (side, side))[None]
+        for layer, stride in ((self.coarse_head.mix, 1), (self.coarse_head.reduce, 2)):
+            hidden = F.relu(F.conv2d(hidden, layer.weight, layer.bias, stride=stride))
+        hidden = hidden.flatten()
+        for layer in (self.coarse_head.fc1, self.coarse_head.fc2):
+            hidden = F.relu(layer.weight @ hidden + layer.bias)
+        last = self.coarse_head.prediction
+        return (last.weight @ hidden + last.bias).view(-1, self.grid, self.grid)
+
+    def predictor(self, row: int) -> Callable[[float, float], Tensor]:
+        """(x, y) in [0, 1] of a box -> logits of all classes."""
+        coarse = self.coarse(row)
+
+        def predict(x: float, y: float) -> Tensor:
+            seen = torch.from_numpy(bilinear(coarse.numpy(), x * self.grid, y * self.grid))
+            hidden = self.fine(row, x, y)
+            for layer in self.point_head.layers:
+                hidden = F.relu(layer.weight @ torch.cat([hidden, seen]) + layer.bias)
+            last = self.point_head.predictor
+            return last.weight @ torch.cat([hidden, seen]) + last.bias
+
+        return predict
+
+
+@pytest.mark.parametrize("start, num_points", [(0, 30), (8, 30), (0, 10**6)])
+@pytest.mark.parametrize("version_1", [False, True])
+def test_masks_of_several_levels_are_those_of_a_plain_loop(version_1, start, num_points):
+    drawn = Drawn(version_1, version_1)
+    settings = PointSettings(
+        num_levels=3, subdivision_points=num_points, start_size=start, output_size=16
+    )
+    found = Instances(torch.ones(3), drawn.things, drawn.boxes)
+    per_image = [found.select(drawn.images == image) for image in range(2)]
+    masks = point_rend.point_mask_logits(
+        drawn.coarse_head,
+        drawn.point_head,
+        drawn.reader,
+        per_image,
+        settings,
+        whole_pixels=version_1,
+    )
+    with torch.no_grad():
+        for row, (thing, mask) in enumerate(
+            zip(drawn.things.tolist(), torch.cat(masks), strict=True)
+        ):
+            predict, channel = drawn.predictor(row), thing + version_1
+            grid = drawn.coarse(row)[channel].numpy()
+            if start:
+                centres = [(index + 0.5) / start for index in range(start)]
+                grid = np.array([[predict(x, y)[channel] for x in centres] for y in centres])
+            expected = refined(
+                grid,
+                lambda x, y, predict=predict, channel=channel: float(predict(x, y)[channel]),
+                num_points,
+                int(math.log2(16 / len(grid))),
+            )
+            torch.testing.assert_close(mask, torch.from_numpy(expected), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("version_1", [False, True])
+def test_losses_of_several_levels_are_those_of_a_plain_loop(version_1):
+    drawn = Drawn(version_1, version_1)
+    settings = PointSettings(num_levels=3, num_train_points=20)
+    targets = [target_of([[3] * 30 + [0] * 10 + [4] * 8] * 36), target_of([[4] * 48] * 36)]
+    ids = torch.tensor([3, 4, 4], dtype=torch.int32)
+    extents = torch.stack(
+        [targets[image].boxes[index - 1] for image, index in zip([0, 1, 1], ids.tolist())]
+    )
+    rois = PositiveRoIs(drawn.boxes, drawn.images, drawn.things, ids, extents)
+    heads = drawn.coarse_head, drawn.point_head
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    losses = point_rend.point_mask_losses(
+        *heads, drawn.reader, rois, targets, settings, generators, whole_pixels=version_1
+    )
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    candidates, fresh = (
+        torch.cat([torch.rand(n, count, 2, generator=g) for n, g in zip((1, 2), generators)])
+        for count in (60, 5)
+    )
+    total = 0.0
+    with torch.no_grad():
+        for row, thing in enumerate(drawn.things.tolist()):
+            coarse = drawn.coarse(row)[thing + version_1].numpy()[None]
+            places = candidates[row].double().tolist()
+            sure = [abs(bilinear(coarse, 4 * x, 4 * y)[0]) for x, y in places]
+            chosen = [places[index] for index in np.argsort(sure)[:15]]
+            predict = drawn.predictor(row)
+            id_map = targets[int(drawn.images[row])].id_map
+            mask = (id_map == ids[row]).double().numpy()[None]
+            for x, y in [*chosen, *fresh[row].double().tolist()]:
+                label = float(bilinear(mask, *drawn.at(row, x, y))[0])
+                logit = float(predict(x, y)[thing + version_1])
+                total += max(logit, 0) - logit * label + math.log1p(math.exp(-abs(logit)))
+    assert losses["mask_point"].count == 60
+    assert losses["mask_point"].total.item() == pytest.approx(total, rel=1e-5)
+    assert losses["mask_coarse"].count == 48
 
 
 def grid_losses(monkeypatch, num_points: int) -> list[Tensor]:

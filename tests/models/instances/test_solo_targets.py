@@ -59,6 +59,54 @@ def test_autocast_changes_no_loss():
     }
 
 
+@pytest.mark.parametrize("normalisation", ["cells", "masks"])
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_of_three_images_are_sums_of_a_plain_loop(seed, normalisation):
+    """One image has no object; cells have none, one or two masks."""
+    rng = np.random.default_rng(seed)
+    sides = (4, 3)
+    output = SoloOutput(
+        tuple(torch.from_numpy(rng.normal(size=(3, 2, side, side))) for side in sides),
+        tuple(torch.from_numpy(rng.normal(size=(3, 5, side, side))) for side in sides),
+        torch.from_numpy(rng.normal(size=(3, 5, 6, 7))),
+    )
+    targets, dice, focal, num_masks, num_cells = [], 0.0, 0.0, 0, 0
+    for image, num_objects in enumerate((3, 0, 2)):
+        masks = torch.from_numpy((rng.random((num_objects, 6, 7)) > 0.5).astype(np.float32))
+        levels = []
+        for level, side in enumerate(sides):
+            classes = torch.full((side, side), -1)
+            pairs = [(0, 0), (0, num_objects - 1), (side + 1, 0)] if num_objects else []
+            for cell, index in pairs:
+                classes.view(-1)[cell] = (cell + index) % 2
+                kernel = output.kernels[level][image].flatten(1)[:, cell]
+                probs = 1 / (
+                    1 + (-torch.einsum("e,ehw->hw", kernel, output.mask_features[image])).exp()
+                )
+                common = float((probs * masks[index]).sum())
+                squares = float(probs.square().sum()) + float(masks[index].sum()) + 0.002
+                dice += 1 - 2 * common / squares
+            num_masks += len(pairs)
+            num_cells += len({cell for cell, _ in pairs})
+            cells, objects = torch.tensor(pairs or np.zeros((0, 2))).long().unbind(1)
+            levels.append(LevelTarget(classes, cells, objects))
+            for row in range(side):
+                for column in range(side):
+                    for thing in range(2):
+                        logit = float(output.category_logits[level][image, thing, row, column])
+                        is_own = int(classes[row, column]) == thing
+                        right = 1 / (1 + np.exp(-logit if is_own else logit))
+                        weight = 0.3 if is_own else 0.7
+                        focal -= weight * (1 - right) ** 1.5 * np.log(right)
+        targets.append(SoloTarget(tuple(levels), masks))
+    settings = SoloSettings(dice_normalisation=normalisation, focal_alpha=0.3, focal_gamma=1.5)
+    losses = solo_losses(output, targets, settings)
+    assert losses["solo_mask"].total.item() == pytest.approx(dice, rel=1e-9)
+    assert losses["solo_mask"].count == (num_cells if normalisation == "cells" else num_masks)
+    assert losses["solo_category"].total.item() == pytest.approx(focal, rel=1e-9)
+    assert losses["solo_category"].count == num_cells + 1
+
+
 IMAGE_SIZE, PADDED_SIZE = (60, 52), (64, 64)
 GRIDS = (12, 8)
 SETTINGS = SoloSettings(scale_ranges=((1, 24), (16, 64)), centre_fraction=0.7)

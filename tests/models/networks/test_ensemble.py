@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from seamless_pr.build.configs import config_from_dict
 from seamless_pr.build.networks import build_network
-from seamless_pr.models.networks.ensemble import EnsembleNet, Member
+from seamless_pr.models.networks.ensemble import WINNER_NMS, EnsembleNet, Member
 from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.ops.masks import BoxMasks, ImageMasks
 from seamless_pr.ops.score_weights import interpolated_weights
@@ -17,7 +17,8 @@ from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.views import View
-from tests.config.test_model_keys import CONV, SOLO
+from tests.config.test_model_keys import CONV, HTC, SOLO
+from tests.oracles.suppression import soft_nms as plain_soft_nms
 from tests.support.golden import load_golden
 from tests.support.model_keys import LABEL_SPACE, batch
 from tests.support.small_config import smallest
@@ -78,6 +79,53 @@ def test_boxes_of_all_models_go_through_the_winners_suppression_and_keep_their_m
     )
     part, row = expected[7].tolist()
     assert float(pooled.masks.parts[part].logits[row]) == 100 * part + row
+
+
+def test_scored_masks_come_in_after_the_boxes_have_competed():
+    """By a plain loop: with the factors of masks inside, other boxes would win."""
+    generator = torch.Generator().manual_seed(0)
+    weights, found, every = (0.6, 1.0), [], []
+    for model, weight in enumerate(weights):
+        corners = 60 * torch.rand(30, 2, generator=generator)
+        boxes = torch.cat([corners, corners + 10 + 30 * torch.rand(30, 2, generator=generator)], 1)
+        scores, factors = torch.rand(2, 30, generator=generator)
+        # The second network does not score masks.
+        factors = torch.ones(30) if model else factors
+        things = torch.randint(0, 2, (30,), generator=generator)
+        masks = BoxMasks(torch.zeros(30, 28, 28), boxes)
+        of_boxes = None if model else weight * scores
+        found.append(Instances(weight * scores * factors, things, boxes, masks, of_boxes))
+        every += zip(boxes.tolist(), (weight * scores).tolist(), things.tolist(), factors.tolist())
+    expected = []
+    for thing in range(2):
+        rows = [row for row, values in enumerate(every) if values[2] == thing]
+        boxes, scores = zip(*(every[row][:2] for row in rows))
+        kept = plain_soft_nms(boxes, scores, **asdict(WINNER_NMS))
+        expected += [(score, rows[index]) for index, score in kept]
+    # The best by their boxes; only then the masks.
+    expected = sorted(expected, reverse=True)[:20]
+    final = sorted(((score * every[row][3], row) for score, row in expected), reverse=True)
+    pooled = EnsembleNet([Member(network(CONV))], max_detections=20).pooled(found, (100, 100))
+    places = [part * 30 + row for part, row in pooled.masks.places.tolist()]
+    assert places == [row for _, row in final]
+    torch.testing.assert_close(pooled.scores, torch.tensor([score for score, _ in final]))
+
+
+def test_an_htc_says_what_its_boxes_scored_alone():
+    model = {**HTC, "instances": {**HTC["instances"], "mask_scoring": True}}
+    net, images = network(model), single()
+    torch.nn.init.constant_(net.instances.mask_iou_head.predictor.bias, 0.5)
+    (alone,) = net.outputs(images).instances
+    of_boxes, factors = alone.split_scores()
+    assert len(alone) > 0
+    assert bool((alone.scores < of_boxes).all())
+    torch.testing.assert_close(of_boxes * factors, alone.scores)
+    viewed = ViewedNet(net, [View(), View(flip=True)])
+    for member in (Member(net, 0.6), Member(viewed, 0.6)):
+        (found,) = EnsembleNet([member]).outputs(images).instances
+        assert found.box_scores is not None
+        assert bool((found.scores < found.box_scores).all())
+        assert float(found.box_scores.max()) < 0.6
 
 
 def test_a_network_pooled_with_itself_finds_what_it_finds_alone():
