@@ -240,10 +240,13 @@ def larger_by_the_last_bit(network: nn.Module) -> Iterator[None]:
 
 
 def check_as_far_as_rounding(
-    golden: Mapping[str, Tensor], rounded: Mapping[str, Tensor], exact: Mapping[str, Tensor]
+    golden: Mapping[str, Tensor],
+    rounded: Mapping[str, Tensor],
+    exact: Mapping[str, Tensor],
+    factor: float = 2,
 ) -> None:
     """Golden numbers are as far from float64 as ours of float32, after the last bit of all weights
-    has changed.
+    has changed; at most `factor` times as far.
 
     For networks in which rounding decides where deformable layers read.
     """
@@ -252,7 +255,7 @@ def check_as_far_as_rounding(
         by_rounding, golden_distance = (
             float((x.double() - found).square().mean()) ** 0.5 for x in (rounded[name], expected)
         )
-        assert golden_distance < 2 * by_rounding, name
+        assert golden_distance < factor * by_rounding, name
 
 
 def box_target(boxes: Tensor, classes: Tensor, image_size: tuple[int, int]) -> PanopticTarget:

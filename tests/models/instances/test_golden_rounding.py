@@ -96,8 +96,8 @@ class Numbers:
         )
 
 
-def check(rounded: Numbers, exact: Numbers) -> None:
-    check_as_far_as_rounding(exact.golden, rounded.found, exact.found)
+def check(rounded: Numbers, exact: Numbers, factor: float = 2) -> None:
+    check_as_far_as_rounding(exact.golden, rounded.found, exact.found, factor)
     for name, boxes in exact.boxes.items():
         by_rounding, golden = (
             missing(boxes, others) for others in (rounded.boxes[name], exact.golden_boxes[name])
@@ -128,7 +128,9 @@ def fifth_numbers(network: TwoBranchNet, monkeypatch) -> Numbers:
         numbers.add_maps(features, output, golden)
         (proposed,) = propose(output, anchors, batch.image_sizes, branch.rpn, training=False)
         scored = golden["proposals"]
-        numbers.add("proposal_scores", proposed.logits.sigmoid(), scored[:, 4])
+        # How many are left after suppression is decided by rounding, too.
+        best = proposed.logits[:50].sigmoid()
+        numbers.add("proposal_scores", best, scored[:50, 4])
         numbers.add_boxes("proposals", point_rend.theirs(proposed.boxes, FIFTH), scored[:, :4])
         proposals = point_rend.ours(scored[:, :4], FIFTH)
         pooled = pool_rois(features.levels, [proposals], batch.padded_size, branch.roi)
@@ -357,14 +359,22 @@ def report_training(network: TwoBranchNet, monkeypatch) -> Numbers:
 def add_gradients(numbers: Numbers, network: TwoBranchNet) -> None:
     golden, parameters = REPORT.golden, dict(network.named_parameters())
     norms, expected = [], []
+    largest = float(golden["train_grad_norms"].max())
     theirs = golden_names(f"mmdet/{REPORT.file}", "train_grad_names")
-    for name, norm in zip(theirs, golden["train_grad_norms"], strict=True):
+    for name, norm in zip(theirs, golden["train_grad_norms"].tolist(), strict=True):
         parameter = parameters[our_name(name) or ""]
-        if parameter.grad is not None:
-            norms.append(parameter.grad.double().norm() / norm)
-            expected.append(torch.ones_like(norm))
+        if parameter.requires_grad:
+            assert parameter.grad is not None or norm == 0, name
+            norms.append(0.0 if parameter.grad is None else float(parameter.grad.double().norm()))
+            expected.append(norm)
     assert len(norms) > 400
-    numbers.add("gradient norms", torch.stack(norms), torch.stack(expected))
+    # As orders of magnitude; of some, such as biases before a softmax, only rounding is left.
+    least = 1e-6 * largest
+    numbers.add(
+        "gradient norms",
+        torch.tensor(norms).clamp(min=least).log(),
+        torch.tensor(expected).clamp(min=least).log(),
+    )
     for key, piece in golden.items():
         if key.startswith("train_grad:"):
             grad = parameters[our_name(key.removeprefix("train_grad:")) or ""].grad
@@ -377,4 +387,5 @@ def test_the_training_of_the_reports_htc_is_as_far_from_float64(monkeypatch):
     network = REPORT.build().float()
     with larger_by_the_last_bit(network):
         rounded = report_training(network, monkeypatch)
-    check(rounded, report_training(network.double(), monkeypatch))
+    # Some are few: five levels, eleven losses.
+    check(rounded, report_training(network.double(), monkeypatch), factor=3)
