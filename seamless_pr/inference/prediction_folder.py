@@ -204,6 +204,8 @@ class PredictionFolder:
         image_size: tuple[int, int],
         segments_info: list[dict[str, Any]],
         source: Any,
+        instances: list[dict[str, Any]] | None = None,
+        overlay: NDArray[np.uint8] | None = None,
     ) -> Iterator[IO[bytes]]:
         """The panoptic PNG of an image to write into; its record follows when that is whole.
 
@@ -212,6 +214,8 @@ class PredictionFolder:
             image_size: (height, width).
             segments_info: of its COCO annotation.
             source: `file_state` of the file before it was read.
+            instances: COCO results; needed when the folder keeps instances.
+            overlay: [h, w, 3] uint8 RGB, of any size; needed when the folder keeps overlays.
 
         Raises:
             WriteError: as `write`.
@@ -220,6 +224,14 @@ class PredictionFolder:
         with writing(self._result(item, "panoptic", "png")) as file:
             yield file
         record = _record(item, image_size, segments_info, item.source or source)
+        if self.instances:
+            if instances is None:
+                raise ValueError("the folder keeps instances; give the instances of this image")
+            record["instances"] = instances
+        if self.overlays:
+            if overlay is None:
+                raise ValueError("the folder keeps overlays; give the picture of this image")
+            write_picture(self.overlay_file(item), overlay)
         write_json(self._record_file(item), sealed(record))
 
     def write_failure(self, item: ImageItem, reason: str) -> None:

@@ -180,9 +180,8 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
             parser.error(f"--{option.replace('_', '-')} must be at least 1")
     if options.tile is None:
         return
-    for option in ("--instances", "--overlays", "--semantic-pngs"):
-        if getattr(options, option.removeprefix("--").replace("-", "_")):
-            parser.error(f"tiles make panoptic maps alone: leave out {option}")
+    if options.semantic_pngs:
+        parser.error("tiles make no semantic PNGs: leave out --semantic-pngs")
 
 
 def predict_mosaics(

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from seamless_pr.datasets.coco_results import to_coco
+from seamless_pr.datasets.run_lengths import read_run_lengths
 from seamless_pr.datasets.windows import open_rows
 from seamless_pr.id_maps.id_png_files import read_id_png
+from seamless_pr.inference import mosaic_folder
 from seamless_pr.inference.folders import predict_folder
 from seamless_pr.inference.image_list import list_images
 from seamless_pr.inference.mosaic_folder import label_mosaics
@@ -32,7 +34,7 @@ def panorama(height: int, width: int) -> np.ndarray:
     return image
 
 
-def predicted(path: Path, output: Path, **tiling: int):
+def predicted(path: Path, output: Path, *, extras: bool = False, **tiling: int):
     image = cv2.imread(str(path))
     predictor = Predictor(ColorNetwork(), shortest_side_pixels=min(image.shape[:2]))
     items = list_images(str(path))
@@ -42,7 +44,9 @@ def predicted(path: Path, output: Path, **tiling: int):
         def label(items, folder):
             return label_mosaics(predictor, items, folder, tiling=Tiling(**tiling))
 
-    summary = predict_folder(predictor, items, output, label=label)
+    summary = predict_folder(
+        predictor, items, output, label=label, instances=extras, overlays=extras
+    )
     assert summary.failures == ()
     (annotation,) = json.loads((output / "panoptic.json").read_text())["annotations"]
     return read_id_png(output / "panoptic" / annotation["file_name"]), annotation["segments_info"]
@@ -59,6 +63,33 @@ def test_a_panorama_in_tiles_is_that_seen_whole(tmp_path):
         expected = by_category[info["category_id"]]
         assert {**info, "id": 0} == {**expected, "id": 0}
         assert np.array_equal(tiled == info["id"], whole == expected["id"])
+
+
+def test_objects_of_tiles_are_those_of_the_map_and_its_picture_is_that_of_the_whole(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "panorama.png"
+    cv2.imwrite(str(path), panorama(200, 450)[..., ::-1])
+    predicted(path, tmp_path / "whole", extras=True)
+    ids, infos = predicted(path, tmp_path / "tiled", extras=True, size=160, overlap=40)
+    (car,) = json.loads((tmp_path / "tiled/instances.json").read_text())
+    (info,) = [info for info in infos if info["category_id"] == car["category_id"]]
+    assert (car["bbox"], car["score"]) == (info["bbox"], info["score"])
+    mask = read_run_lengths(car["segmentation"]).mask()
+    assert np.array_equal(mask, ids == info["id"])
+    whole, tiled = (
+        cv2.imread(str(next((tmp_path / name / "overlays").iterdir())))
+        for name in ("whole", "tiled")
+    )
+    assert np.array_equal(tiled, whole)
+    # A tenth of the sides, and the legend below.
+    monkeypatch.setattr(mosaic_folder, "LARGEST_OVERLAY", 45)
+    predicted(path, tmp_path / "small", extras=True, size=160, overlap=40)
+    small = cv2.imread(str(next((tmp_path / "small/overlays").iterdir())))
+    assert small.shape[1] == 45
+    green, red = small[2, 22].astype(int), small[17, 22].astype(int)
+    assert green[1] > green[2]
+    assert red[2] > red[1]
 
 
 def test_nine_million_pixels_of_a_geotiff_are_read_in_windows(tmp_path):

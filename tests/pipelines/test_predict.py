@@ -194,8 +194,6 @@ def test_tiles_of_a_small_image_are_the_image_and_of_a_larger_one_its_map(
         (("--scales", "nan"), "--scales: must be a number; got nan"),
         (("--overlap", "5"), "give --tile, too"),
         (("--tile", "64", "--overlap", "64"), "from 0 to 63"),
-        (("--tile", "64", "--instances"), "leave out --instances"),
-        (("--tile", "64", "--overlays"), "leave out --overlays"),
         (("--tile", "64", "--semantic-pngs"), "leave out --semantic-pngs"),
     ],
 )
