@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from seamless_pr.inference.exported import WholePrediction
 from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.ops.masks import BoxMasks, pooled_masks
 from seamless_pr.ops.soft_nms import SoftNMS, soft_nms
@@ -42,6 +43,8 @@ ON_THE_HOST = {
     "training/distributed.py:padded_to_largest": "several workers agree on a size",
     "training/losses.py:mean_losses": "counts of several workers, whose copy nobody waits for",
     "training/trainer.py:Trainer._report": "with the log",
+    "inference/mosaic_folder.py:_coco_instance": "tiles are joined on the host",
+    "inference/mosaic_folder.py:_overlay": "tiles are joined on the host",
     "inference/predictor.py:usable_device": "asks whether there is a GPU",
     "inference/tile_grid.py:Axis.weights": "tiles are joined on the host",
     "inference/tile_labels.py:_things": "tiles are joined on the host",
@@ -136,7 +139,7 @@ def test_every_wait_that_is_written_down_is_still_there():
 
 
 def other_makers() -> set[tuple[str, int]]:
-    """What no prediction and no step of one network does by itself: views, pools, crops."""
+    """What no prediction and no step of a network does by itself: views, pools, graphs."""
     views = [View(), View(flip=True)]
     with numbered_gpu() as gpu:
         for family in ("maskformer", "solov2"):
@@ -146,6 +149,9 @@ def other_makers() -> set[tuple[str, int]]:
             there = ImageBatch(on_gpu(images), (size,) * len(images))
             with torch.no_grad():
                 network.predict(there, [size] * len(images))
+        exported = WholePrediction(on_gpu(FAMILIES["point_rend"]()).eval())
+        with torch.no_grad():
+            exported(on_gpu(batch()[0].images))
         boxes = on_gpu(torch.tensor([[1.0, 1.0, 7.0, 6.0], [2.0, 1.0, 7.0, 6.0]]))
         masks = BoxMasks(on_gpu(torch.randn(2, 4, 4)), boxes)
         pooled = pooled_masks([masks, masks], DEVICE)
