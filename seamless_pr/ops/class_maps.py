@@ -121,7 +121,7 @@ def _strip_classes(
     """
     width = logits.shape[-1]
     (top, bottom, v), (left, right, u) = vertical, horizontal
-    classes = _agreed_classes(cell_classes).index_select(0, top).index_select(1, left)
+    classes = _agreed_classes(cell_classes).index_select(1, left).index_select(0, top)
     undecided = (classes == _DISAGREE).flatten().nonzero()[:, 0]
     if len(undecided) > _DENSE_FRACTION * classes.numel():
         return _dense_classes(logits, vertical, horizontal)
@@ -136,7 +136,8 @@ def _strip_classes(
     fy, fx = v[rows], u[columns]
     weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], 1)
     mixed = F.embedding_bag(index, cells, per_sample_weights=weights, mode="sum")
-    decided = _argmax_classes(mixed.t().contiguous())
+    # `max` is faster than `argmax` here.
+    decided = mixed.max(1).indices.to(classes.dtype)
     return classes.flatten().scatter_(0, undecided, decided).view_as(classes)
 
 
@@ -163,7 +164,7 @@ def _neighbours(
 
 
 def _argmax_classes(logits: Tensor) -> Tensor:
-    """[K, *] -> [*] int16 first largest class; on the CPU comparisons beat argmax."""
+    """[K, h, w] -> [h, w] int16 first largest class; on the CPU comparisons beat argmax."""
     if needs_fixed_shapes(logits):
         return logits.argmax(0).to(torch.int16)
     best, classes = logits[0].clone(), torch.zeros_like(logits[0], dtype=torch.int16)

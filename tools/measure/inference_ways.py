@@ -127,7 +127,7 @@ def eager_pass(network: TwoBranchNet, pixels: Tensor, dtype: torch.dtype) -> Pas
     """One prediction before fusion; returns the semantic logits."""
 
     def run() -> Tensor:
-        with torch.autocast("cpu", dtype, dtype != torch.float32):
+        with torch.inference_mode(), torch.autocast("cpu", dtype, dtype != torch.float32):
             logits = network.outputs(image_batch(pixels)).semantic_logits
         assert logits is not None
         return logits
@@ -145,7 +145,8 @@ def compiled_pass(network: TwoBranchNet, pixels: Tensor, dtype: torch.dtype, fol
     eager = eager_pass(network, pixels, dtype)
 
     def run() -> Tensor:
-        *maps, logits = dense(pixels)
+        with torch.inference_mode():
+            *maps, logits = dense(pixels)
         levels, scores, deltas = (
             tuple(maps[start : start + num_levels]) for start in range(0, len(maps), num_levels)
         )
@@ -169,7 +170,7 @@ def multiply_adds(network: TwoBranchNet, pixels: Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure(
     network: TwoBranchNet, size: tuple[int, int], rounds: int, ways: Sequence[Way] = WAYS
 ) -> dict[str, Any]:
@@ -199,8 +200,7 @@ def measure(
             )
             start = time.perf_counter()
             if way.how == COMPILED:
-                with torch.inference_mode(False), torch.no_grad():
-                    run = compiled_pass(net, pixels.clone(), dtype, Path(folder))
+                run = compiled_pass(net, pixels, dtype, Path(folder))
             else:
                 run = eager_pass(net, pixels, dtype)
             preparing, logits = time.perf_counter() - start, run().float()[:1]
