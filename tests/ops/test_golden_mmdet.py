@@ -129,14 +129,17 @@ def test_roi_pooling_and_its_gradient(golden, key, settings):
         torch.testing.assert_close(features.grad, golden[f"{key}_dx"], rtol=1e-4, atol=1e-5)
 
 
-def test_pooling_with_a_smallest_box_differs_only_for_smaller_ones():
+def test_pooling_with_a_smallest_box_is_that_of_boxes_of_at_least_a_cell():
     """A third form of mmcv, which no system here uses."""
-    features, rois = recipe_normal("roi_x", (2, 3, 19, 23), SEED), MMDET["roi_rois"]
+    features = recipe_normal("roi_x", (2, 3, 19, 23), SEED).requires_grad_()
+    rois = MMDET["roi_rois"].clone()
+    is_large = ((rois[:, 3:] - rois[:, 1:3]) >= 4).all(1)
+    assert is_large.tolist() == [False, *[True] * 7]
+    rois[:, 3:] = torch.maximum(rois[:, 3:], rois[:, 1:3] + 4)
     found = align_rois(features, rois, 0.25, RoISettings(sampler="unaligned", size=7))
-    has_cell = ((rois[:, 3:] - rois[:, 1:3]) >= 4).all(1)
-    assert has_cell.tolist() == [False, *[True] * 7]
-    expected = MMDET["roi_plain_adaptive_y"]
-    torch.testing.assert_close(found[has_cell], expected[has_cell], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, MMDET["roi_plain_adaptive_y"], rtol=1e-4, atol=1e-5)
+    found.backward(recipe_normal("roi_dy", (8, 3, 7, 7), SEED))
+    torch.testing.assert_close(features.grad, MMDET["roi_plain_adaptive_dx"], rtol=1e-4, atol=1e-5)
 
 
 def test_a_regular_grid_of_points_of_boxes():
