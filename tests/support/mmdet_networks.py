@@ -347,4 +347,4 @@ def check_gradients(case: MMDetCase, network: TwoBranchNet, tolerance: float = 1
             grad = parameters[ours].grad
             assert grad is not None
             piece = grad.flatten(1)[: len(expected), : expected.shape[1]]
-            close(piece, expected, tolerance * float(expected.abs().max()))
+            close(piece.to(expected), expected, tolerance * float(expected.abs().max()))

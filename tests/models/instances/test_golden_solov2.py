@@ -137,6 +137,10 @@ def test_targets(case):
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients(case):
     golden, network = case.golden, case.build()
+    if case is REPORT:
+        # One of its units lies where rounding decides about its gradient: pieces of golden
+        # gradients are within 9e-5 of float64, ours of float32 within 2.2e-3.
+        network.double()
     network.zero_grad()
     batch = case.batch()
     losses = network.instances.losses_of_objects(
@@ -147,8 +151,9 @@ def test_losses_and_gradients(case):
     assert category.item() == pytest.approx(float(golden["train_loss_cls"]), rel=1e-4)
     (3 * mask + category).backward()
     # Where gradients of the report come through a softmax over positions, one golden norm is
-    # 1.8e-3 away from float64, ours 0.5e-3 (layer3.17.context_block.conv_mask.weight).
+    # 1.8e-3 away from float64 (layer3.17.context_block.conv_mask.weight).
     check_gradients(case, network, 2e-3 if case is REPORT else 1e-3)
+    network.float()
 
 
 def test_two_images_of_different_sizes_train_together():
