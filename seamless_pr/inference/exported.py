@@ -111,7 +111,7 @@ def _two_branches(network: nn.Module) -> TwoBranchNet:
     if not (isinstance(network, TwoBranchNet) and network.has_fixed_shapes):
         raise ValueError(
             f"{type(network).__name__} has no prediction of fixed shapes, which a graph needs; "
-            "networks of a semantic branch, Mask R-CNN or PointRend have"
+            "networks of a semantic branch, an instance branch, or both have"
         )
     return network
 
