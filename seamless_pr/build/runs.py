@@ -24,6 +24,7 @@ from seamless_pr.datasets.coco_panoptic import read_panoptic_json
 from seamless_pr.datasets.detr_transform import DetrTransform
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.datasets.loader import PanopticImages, make_eval_loader, make_train_loader
+from seamless_pr.datasets.panoptic_records import AnnotationRecord
 from seamless_pr.datasets.parts import PanopticPart
 from seamless_pr.datasets.transforms import EvalTransform, TrainTransform, Transform
 from seamless_pr.evaluation.validation import draw_examples, validate
@@ -123,12 +124,20 @@ def build_images(config: Config, label_space: LabelSpace, *, is_training: bool) 
     )
     if is_training:
         transform = _train_transform(data)
-    return PanopticImages.from_parts(
+    images = PanopticImages.from_parts(
         [PanopticPart(part.json, part.images, part.segments) for part in parts],
         label_space,
         transform,
         seed=config.training.seed,
     )
+    if is_training and rank() == 0 and not any(_teaches(image) for image in images.annotations):
+        files = ", ".join(str(part.json) for part in parts)
+        print(f"warning: {files}: all pixels are void or crowds, of which no object is learned")
+    return images
+
+
+def _teaches(image: AnnotationRecord) -> bool:
+    return any(not segment.is_crowd for segment in image.segments)
 
 
 def _train_transform(data: DataConfig) -> Transform:

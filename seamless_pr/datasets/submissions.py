@@ -50,6 +50,7 @@ KINDS = {
 }
 TABLES = {"cityscapes": "cityscapes", "idd": "idd", "coco": "coco_panoptic"}
 IMAGE_ENDING = "_leftImg8bit"
+_INSTANCES = "instances.json"
 # Of an id that names a file; results have longer endings.
 MAX_ID_BYTES = 200
 
@@ -59,12 +60,14 @@ class Predictions:
     """Predictions of one split.
 
     Attributes:
+        path: of the folder or the JSON.
         records: the JSON.
         png_dir: folder of its PNGs.
         instances: image id -> instance results of the image; None if there are none.
         stated_categories: the classes as the JSON names them; empty where it does not.
     """
 
+    path: Path
     records: PanopticDataset
     png_dir: Path
     instances: Mapping[ImageId, list[InstanceResult]] | None = None
@@ -82,7 +85,7 @@ def read_predictions(path: Path) -> Predictions:
     records = read_panoptic_json(json_path, is_prediction=True)
     png_dir = find_png_folder(json_path, (a.file_name for a in records.annotations))
     _, faults = find_pngs(records.annotations, png_dir, json_path)
-    instances_path = json_path.with_name("instances.json")
+    instances_path = json_path.with_name(_INSTANCES)
     instances: dict[ImageId, list[InstanceResult]] | None = None
     if path.is_dir() and instances_path.is_file():
         instances = defaultdict(list)
@@ -96,7 +99,7 @@ def read_predictions(path: Path) -> Predictions:
     if faults:
         raise FaultyDataError(f"the predictions of {path} cannot be used", faults)
     stated = parse_panoptic_json(json_path, is_prediction=True).stated_categories
-    return Predictions(records, png_dir, instances, stated)
+    return Predictions(path, records, png_dir, instances, stated)
 
 
 def write_submission(
@@ -143,7 +146,9 @@ def write_submission(
     if len(set(names.values())) < len(names):
         faults.append(Fault(str(predictions.png_dir), "two images have the same id when submitted"))
     if faults:
-        raise FaultyDataError(f"these predictions are not for {dataset}", faults)
+        raise FaultyDataError(
+            f"the predictions of {predictions.path} are not for {dataset}", faults
+        )
     zips = []
     for kind in kinds:
         folder = output / kind
@@ -158,7 +163,9 @@ def write_submission(
         )
         faults = [fault for result in results for fault in result.faults]
         if faults:
-            raise FaultyDataError(f"the {kind} submission cannot be written", faults)
+            raise FaultyDataError(
+                f"the {kind} submission of {predictions.path} cannot be written", faults
+            )
         files = [file for result in results for file in result.files]
         if kind == "panoptic":
             entries = [result.entry for result in results]
@@ -310,8 +317,9 @@ def _write_instance(
             mask = coco_mask.decode(result.segmentation).astype(bool)
             if result.category_id not in things or mask.shape != id_map.shape:
                 raise ValueError(
-                    f"an instance of class {result.category_id} and size {mask.shape} (height, "
-                    f"width); expected a thing of {dataset} and {id_map.shape}, as its PNG has"
+                    f"{_INSTANCES} has an instance of class {result.category_id} and size "
+                    f"{mask.shape} (height, width); expected a thing of {dataset} and "
+                    f"{id_map.shape}, as its PNG has"
                 )
             found.append((result.category_id, result.score, mask))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,26 @@ def test_classes_without_a_thing_are_refused_with_the_network_for_them(
     weights = {"semantic": 1.0, "semantic_point": 1.0}
     config = config_from_dict({**values, "model": alone, "loss_weights": weights}, "test")
     assert set(build_network(config.model, stuff).loss_names) == set(weights)
+
+
+@pytest.mark.parametrize("left", ["everything", "crowds", "void"])
+def test_training_on_void_or_crowds_alone_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str
+) -> None:
+    write_tiny_data(tmp_path, num_train=2, num_val=1)
+    values = tiny_run_values(tmp_path)
+    path = Path(values["data"]["train"]["json"])
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        if left == "void":
+            annotation["segments_info"] = []
+        for segment in annotation["segments_info"]:
+            segment["iscrowd"] = int(left == "crowds")
+    path.write_text(json.dumps(content))
+    config = config_from_dict(values, "test")
+    build_images(config, build_label_space(config), is_training=True)
+    said = capsys.readouterr().out
+    assert (f"warning: {path}: all pixels are void or crowds" in said) == (left != "everything")
 
 
 def test_a_run_knows_its_pictures_of_training_and_of_validation(

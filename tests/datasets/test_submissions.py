@@ -325,8 +325,11 @@ def test_instances_are_checked_value_by_value(
     instances = json.loads((folder / "instances.json").read_text())
     instances[0] |= values
     (folder / "instances.json").write_text(json.dumps(instances))
-    with pytest.raises(FaultyDataError, match=message):
+    with pytest.raises(FaultyDataError, match=message) as refusal:
         submit(folder, tmp_path / "out", "instance")
+    # Which of the two files of which folder.
+    assert str(folder) in str(refusal.value)
+    assert "instances.json" in str(refusal.value)
 
 
 def test_classes_of_another_kind_are_refused_with_both_readings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.pipelines.predict import main
 from seamless_pr.pipelines.stage import ExitCode
+from tests.support.kills import listing
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
@@ -208,3 +210,45 @@ def test_what_neither_networks_nor_tiles_can_do_is_refused(
     with pytest.raises(SystemExit):
         run(weights, images, tmp_path / "out", *options)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_predictions_into_one_folder_at_once_end_as_one(weights: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(12):
+        cv2.imwrite(str(images / f"{index}.png"), random.integers(0, 256, (48, 64, 3), np.uint8))
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    assert run(weights, images, alone, "--overlays") == 0
+    others = [os.fork() for _ in range(2)]
+    if 0 in others:
+        os._exit(run(weights, images, both, "--overlays"))
+    assert [os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) for other in others] == [0, 0]
+    names = listing(alone)
+    assert listing(both) == names
+    assert len(names) > 3 * 12
+    for name in names:
+        if (alone / name).is_file() and "records" not in name and name != "run.json":
+            assert (alone / name).read_bytes() == (both / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_photographs_of_24_million_pixels_with_overlays_stay_below_3_gb(
+    weights: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    # More than are in hand at a time.
+    rows = np.linspace(0, 255, 4000, dtype=np.uint8)[:, None, None]
+    for index in range(3):
+        photo = np.broadcast_to(np.roll(rows, 500 * index), (4000, 6000, 3))
+        cv2.imwrite(str(images / f"{index}.jpg"), photo)
+    arguments = ["--weights", weights, "--images", images, "--output", tmp_path / "out"]
+    command = [sys.executable, "pipelines/predict.py", *map(str, arguments), "--overlays"]
+    child = subprocess.Popen([*command, "--device", "cpu"], cwd=REPOSITORY)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    assert len(list((tmp_path / "out" / "overlays").iterdir())) == 3
+    assert used.ru_maxrss * 1024 < 3e9
