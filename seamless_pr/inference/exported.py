@@ -133,10 +133,12 @@ def exported_program(module: nn.Module, pixels: Tensor) -> ExportedProgram:
     """The graph of a module for images of one size.
 
     Args:
-        module: `WholePrediction` or `ClassMap`, in evaluation mode.
+        module: `WholePrediction` or `ClassMap`; its weights are not to be trained from now on.
         pixels: [N, 3, H, W] uint8; only the size counts.
     """
-    program = torch.export.export(module.eval(), (pixels,), strict=False)
+    # Else whoever runs the graph would have to ask for no gradients.
+    module = module.eval().requires_grad_(False)
+    program = torch.export.export(module, (pixels,), strict=False)
     # Two that few runtimes know, and what they do in others that all know.
     table: dict[Any, Any] = dict(torch.export.default_decompositions())
     table[torch.ops.aten._embedding_bag_forward_only.default] = _summed_bags
