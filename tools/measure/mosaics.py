@@ -3,7 +3,8 @@
   python tools/measure/mosaics.py seams              drawn panoramas: tiles beside the whole image
   python tools/measure/mosaics.py memory --side 20000    a drawn mosaic in tiles: memory and time
 
-Both add what they measured to docs/results/mosaics.json. The mosaic is made of drawn scenes, side
+Both add what they measured to docs/results/mosaics.json, of which docs/benchmarks.md has the
+section. The mosaic is made of drawn scenes, side
 by side, as a GeoTIFF in a temporary folder; it is read in windows and labelled in strips.
 
 exit codes: 0 measured; 1 the message says why not; 2 wrong arguments.
@@ -30,7 +31,7 @@ from torch import Tensor
 
 from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.label_spaces import load_label_space
-from seamless_pr.files import write_json
+from seamless_pr.files import write_json, write_whole
 from seamless_pr.inference.folders import predict_folder
 from seamless_pr.inference.image_list import list_images
 from seamless_pr.inference.mosaic_folder import label_mosaics
@@ -39,10 +40,13 @@ from seamless_pr.inference.tile_grid import Tiling
 from seamless_pr.inference.tiled_predictor import TiledPredictor
 from seamless_pr.street_scenes.dataset import draw_street_scene
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
+from tools.measure.results_table import replace_between_marks
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "checkpoints" / "street_scenes_256x512.safetensors"
 RESULTS = ROOT / "docs" / "results" / "mosaics.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
+MARKS = ("<!-- mosaics -->", "<!-- /mosaics -->")
 # Of the scenes; the shipped network was trained on such.
 SCENE = (256, 512)
 NUM_SCENES = 12
@@ -159,8 +163,40 @@ def measure_memory(predictor: Predictor, side: int, tiling: Tiling) -> dict[str,
         }
 
 
+def section(results: dict[str, Any]) -> str:
+    """What was measured so far, in sentences."""
+    seams, memory = results.get("seams"), results.get("memory")
+    parts = []
+    if seams:
+        mean, least = seams["mean"], seams["least"]
+        height, width = seams["image_size"]
+        parts.append(
+            f"The shipped checkpoint on {seams['num_images']} drawn panoramas of {height}x{width}, "
+            f"whole and in tiles of {seams['tile']} that overlap by {seams['overlap']}: both say "
+            f"the same class of {mean['pixels']:.0%} of the pixels (least {least['pixels']:.0%}), "
+            f"and {mean['things']:.0%} of the objects have a partner in the other map (least "
+            f"{least['things']:.0%}). In tiles {mean['tiled_right']:.0%} of the pixels are right, "
+            f"whole {mean['whole_right']:.0%}: panoramas are wider than what it was trained on."
+        )
+    if memory:
+        side, peak = memory["side"], memory["peak_bytes"] / 2**30
+        parts.append(
+            f"A drawn mosaic of {side:,} x {side:,} in tiles of {memory['tile']}: at most "
+            f"{peak:.2f} GiB of memory, {memory['seconds'] / 60:.0f} minutes on "
+            f"{memory['threads']} threads."
+        )
+    else:
+        parts.append("Large mosaics: not measured yet, `python tools/measure/mosaics.py memory`.")
+    return "\n\n".join(parts)
+
+
 def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def write_page(results: dict[str, Any]) -> None:
+    page = replace_between_marks(PAGE.read_text(encoding="utf-8"), section(results), *MARKS)
+    write_whole(PAGE, page.encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -189,7 +225,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     results = json.loads(options.json.read_text()) if options.json.exists() else {}
-    write_json(options.json, {**results, options.what: found})
+    results[options.what] = found
+    write_json(options.json, results)
+    if options.json == RESULTS:
+        write_page(results)
     print(json.dumps(found, indent=1))
     return 0
 

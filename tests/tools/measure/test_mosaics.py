@@ -12,7 +12,16 @@ from seamless_pr.build.predictor import load_predictor
 from seamless_pr.inference.tile_grid import Tiling
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
-from tools.measure.mosaics import RESULTS, WEIGHTS, agreement, main, measure_seams
+from tools.measure.mosaics import (
+    MARKS,
+    PAGE,
+    RESULTS,
+    WEIGHTS,
+    agreement,
+    main,
+    measure_seams,
+    section,
+)
 
 SPACE = LabelSpace(
     "two", (Category(1, "road", False, (1, 1, 1)), Category(2, "car", True, (2, 2, 2)))
@@ -61,3 +70,18 @@ def test_what_was_measured_of_panoramas_is_within_the_tolerance():
     stored = json.loads(RESULTS.read_text())["seams"]
     # Wider than the network was trained on: tiles are right more often than the whole.
     assert stored["mean"]["tiled_right"] > stored["mean"]["whole_right"] - 0.02
+
+
+def test_the_page_says_what_is_stored():
+    page = PAGE.read_text(encoding="utf-8")
+    begin, end = MARKS
+    stored = page[page.index(begin) + len(begin) : page.index(end)].strip()
+    assert stored == section(json.loads(RESULTS.read_text()))
+
+
+def test_memory_is_said_in_gib_and_time_in_minutes():
+    memory = {"side": 20_000, "tile": 1024, "peak_bytes": 3 << 30, "seconds": 1800, "threads": 2}
+    assert section({"memory": memory}) == (
+        "A drawn mosaic of 20,000 x 20,000 in tiles of 1024: at most 3.00 GiB of memory, "
+        "30 minutes on 2 threads."
+    )
