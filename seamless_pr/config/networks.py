@@ -21,6 +21,8 @@ from seamless_pr.structures.settings import (
     Fraction,
     FusionSettings,
     ImplicitPointSettings,
+    Layers,
+    LayersOrZero,
     NotNegative,
     PointSettings,
     Positive,
@@ -204,7 +206,7 @@ class FPNSettings(Kinded):
 
     kind: str = "fpn"
     channels: Count = 256
-    num_extra_levels: CountOrZero = 1
+    num_extra_levels: LayersOrZero = 1
     activation: Literal["leaky_relu", "identity"] = "leaky_relu"
     extra: Literal["conv", "pool"] = "conv"
 
@@ -221,7 +223,7 @@ class BalancedPyramidSettings(FPNSettings):
 
     kind: str = "bfp"
     refine: Literal["non_local", "conv", "none"] = "non_local"
-    num_refinements: Count = 1
+    num_refinements: Layers = 1
     level: CountOrZero = 2
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from seamless_pr.structures.query_settings import (
     QuerySettings,
     TransformerSettings,
 )
-from seamless_pr.structures.settings import Count, Fraction
+from seamless_pr.structures.settings import Count, Fraction, Layers
 
 PixelDecoderGroup = Annotated[Any, OneOf("pixel_decoders")]
 
@@ -55,7 +55,7 @@ class SwinBackboneSettings(Kinded):
     kind: str = "swin"
     name: Literal["swin_tiny", "swin_small", "swin_base", "swin_large"] = "swin_tiny"
     channels: Count | None = None
-    depths: tuple[Count, ...] = ()
+    depths: tuple[Layers, ...] = ()
     num_heads: tuple[Count, ...] = ()
     window_size: Count | None = None
     drop_path: Fraction = 0.3

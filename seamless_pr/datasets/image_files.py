@@ -182,7 +182,10 @@ def _missing(image: ImageRecord, images_dir: Path) -> Fault:
     tried = f"'{image.file_name}'"
     if isinstance(image.image_id, str):
         tried += f" or a file named {image.image_id} or {image.image_id}{LEFT_CAMERA_SUFFIX}"
-    return Fault(str(images_dir), f"image {image.image_id!r} has no file; looked for {tried}")
+    return Fault(
+        str(images_dir),
+        f"image {image.image_id!r} has no file among these images; looked for {tried}",
+    )
 
 
 def _shared_files(files: dict[ImageId, Path]) -> dict[Path, list[ImageId]]:

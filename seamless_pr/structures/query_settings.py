@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from seamless_pr.structures.settings import Count, CountOrZero, Fraction, NotNegative
+from seamless_pr.structures.settings import Count, Fraction, Layers, LayersOrZero, NotNegative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class TransformerSettings:
         norm_first: norm each step's input instead of each sum.
     """
 
-    num_layers: Count = 6
+    num_layers: Layers = 6
     num_heads: Count = 8
     hidden_channels: Count = 2048
     dropout: Fraction = 0.1
@@ -42,10 +42,10 @@ class QueryDecoderSettings(TransformerSettings):
         num_encoder_layers: layers that the memory passes before the queries look at it.
     """
 
-    num_layers: CountOrZero = 6
+    num_layers: LayersOrZero = 6
     channels: Count = 256
     self_attention: bool = True
-    num_encoder_layers: CountOrZero = 0
+    num_encoder_layers: LayersOrZero = 0
 
     def __post_init__(self) -> None:
         if self.num_encoder_layers and not self.num_layers:

@@ -14,6 +14,10 @@ from annotated_types import Ge, Gt, Interval, Len, MultipleOf
 
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]
+# Weights of a stranger name their own settings: building more would take hours.
+MAX_LAYERS = 1000
+Layers = Annotated[int, Interval(ge=1, le=MAX_LAYERS)]
+LayersOrZero = Annotated[int, Interval(ge=0, le=MAX_LAYERS)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
@@ -108,7 +112,7 @@ class RoISettings:
     canonical_size_pixels: Positive = 224.0
     canonical_level: CountOrZero = 2
     level_epsilon: NotNegative = 1e-6
-    num_levels: Count = 4
+    num_levels: Layers = 4
     size: Count = 14
 
 
@@ -139,7 +143,7 @@ class BoxSettings:
     """
 
     hidden_channels: Count = 1024
-    num_layers: Count = 2
+    num_layers: Layers = 2
     class_agnostic: bool = False
     pooling: Count = 2
     positive_iou: Fraction = 0.5
@@ -195,7 +199,7 @@ class CoarseMaskSettings:
     """
 
     hidden_channels: Count = 1024
-    num_layers: Count = 2
+    num_layers: Layers = 2
     conv_channels: Count | None = None
     mixes_first: bool = False
     background: bool = False
@@ -226,9 +230,9 @@ class PointSettings:
     """
 
     hidden_channels: Count = 256
-    num_layers: Count = 3
+    num_layers: Layers = 3
     coarse_each_layer: bool = True
-    num_levels: Count = 1
+    num_levels: Layers = 1
     num_train_points: Count = 196
     train_points: Literal["drawn", "grid"] = "drawn"
     oversample_ratio: Annotated[float, Ge(1)] = 3.0
@@ -258,7 +262,7 @@ class WeightHeadSettings:
     """
 
     hidden_channels: Count = 1024
-    num_layers: Count = 2
+    num_layers: Layers = 2
     roi_size: Annotated[int, Ge(2), MultipleOf(2)] = 14
 
 
@@ -279,8 +283,8 @@ class ImplicitPointSettings:
     """
 
     hidden_channels: Count = 256
-    num_layers: Count = 3
-    num_levels: Count = 1
+    num_layers: Layers = 3
+    num_levels: Layers = 1
     num_train_points: Count = 196
     subdivision_points: Count = 784
     start_size: Count = 28
@@ -385,7 +389,7 @@ class SemanticPointSettings:
     """
 
     hidden_channels: Count = 256
-    num_layers: Count = 3
+    num_layers: Layers = 3
     coarse_each_layer: bool = False
     residual: bool = False
     pixel_window: CountOrZero = 0

@@ -247,6 +247,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         ("model.semantics.kind=deeplab", "'semantics.kind: deeplab' reads the stages"),
         ("model.norm_act.slope=0", "'model.norm_act.slope' must be greater than 0; got 0"),
         ("loss_weights.semantic=-1", "'loss_weights.semantic' must be 0 or more; got -1"),
+        ("model.neck.num_extra_levels=1001", "'model.neck.num_extra_levels' must be at most 1000"),
         ("training.steps=true", "'training.steps' must be a whole number; got True"),
         ("training.steps=1e3", "'training.steps' must be a whole number; got 1000.0"),
         ("training.amp=fp8", "'training.amp' must be 'none', 'bf16' or 'fp16'; got 'fp8'"),

@@ -356,7 +356,10 @@ def test_a_missing_picture_of_coco_instances_is_not_replaced_by_a_namesake(tmp_p
         )
     )
     assert [image.image_id for image in split.images] == [11]
-    assert any("image 12 has no file; looked for 'lost/1.jpg'" in f.message for f in split.faults)
+    assert any(
+        "image 12 has no file among these images; looked for 'lost/1.jpg'" in f.message
+        for f in split.faults
+    )
 
 
 def test_names_of_splits_never_lead_out_of_the_folder(tmp_path: Path) -> None:

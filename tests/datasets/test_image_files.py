@@ -28,14 +28,14 @@ def test_a_missing_image_is_not_replaced_by_one_of_another_folder(tmp_path: Path
     touch(tmp_path, "ulm/1.png", "bonn/2.png")
     files, faults = find(tmp_path, {"a": "bonn/1.png", "b": "bonn/2.jpg"})
     assert files == {"b": "bonn/2.png"}
-    assert "image 'a' has no file; looked for 'bonn/1.png'" in faults
+    assert "image 'a' has no file among these images; looked for 'bonn/1.png'" in faults
 
 
 def test_a_number_is_no_name_of_a_file(tmp_path: Path) -> None:
     touch(tmp_path, "5.png", "6.png")
     files, faults = find(tmp_path, {5: "lost.png", 6: "5.png"})
     assert files == {6: "5.png"}
-    assert "image 5 has no file; looked for 'lost.png'" in faults
+    assert "image 5 has no file among these images; looked for 'lost.png'" in faults
 
 
 @pytest.mark.parametrize("other", ["a.png", "folder/a.png", "lost.png"])

@@ -90,7 +90,9 @@ def test_pairs_of_images_and_ground_truth_are_checked(json_path: Path) -> None:
     (folder / "a.png").rename(folder / "other.png")
     (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:-16])
     missing, truncated, unused = faults_of(json_path, images=True)
-    assert missing.startswith("images: image 'a' has no file; looked for 'a.png'")
+    assert missing.startswith(
+        "images: image 'a' has no file among these images; looked for 'a.png'"
+    )
     assert truncated == "images/b.png: the end of the file is missing; copy it again"
     assert unused.startswith("images/other.png: image without ground truth")
 

@@ -27,6 +27,7 @@ from seamless_pr.models.backbones.norm_replacement import (
 )
 from seamless_pr.models.backbones.stage_extras import StageExtras, add_extras
 from seamless_pr.structures.faults import first_line
+from seamless_pr.structures.settings import MAX_LAYERS
 
 STRIDES = (4, 8, 16, 32)
 SUPPORTED_FAMILIES = "BatchNorm + ReLU families (resnet, resnext, res2net, regnet, ...)"
@@ -183,6 +184,15 @@ def _create(name: str, timm_options: dict[str, Any]) -> nn.Module:
             f"the options of backbone '{name}' may not name files or weights, as "
             f"{', '.join(loading)} do; leave them out: a config has 'weights' for that"
         )
+    for option in ("layers", "depths"):
+        depths = timm_options.get(option, ())
+        if isinstance(depths, (list, tuple)) and any(
+            isinstance(depth, int) and depth > MAX_LAYERS for depth in depths
+        ):
+            raise ValueError(
+                f"the option '{option}' of backbone '{name}' names {max(depths)}; a stage has at "
+                f"most {MAX_LAYERS} blocks"
+            )
     try:
         with warnings.catch_warnings():
             # What follows says what is wrong with a layer without channels.

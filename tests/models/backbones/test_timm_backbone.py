@@ -292,3 +292,8 @@ def test_the_stride_moves_into_the_first_convolution_of_a_block() -> None:
     assert strides == {False: ((1, 1), (2, 2)), True: ((2, 2), (1, 1))}
     with pytest.raises(ValueError, match="no bottleneck block"):
         TimmBackbone("resnet18", norm_act, stride_in_1x1=True)
+
+
+def test_stages_without_end_are_not_built() -> None:
+    with pytest.raises(ValueError, match="'layers' of backbone 'resnet18' names 1000000"):
+        TimmBackbone("resnet18", make_norm_act(), layers=[2, 2, 10**6, 2])
