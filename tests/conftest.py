@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 
 def pytest_configure() -> None:
-    """Nobody waits for the disk: what a crash of the machine would leave, no test can see."""
+    """Makes tests independent of how they are started, and quick."""
+    # Nobody waits for the disk: what a crash of the machine would leave, no test can see.
     os.fsync = lambda _: None  # type: ignore[assignment]
+    # A shell starts what runs in its background deaf to Ctrl-C, with all its children.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -147,6 +147,8 @@ def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
     pixels = _opencv_pixels(data, flags)
     if pixels is None or pixels.ndim != 3:
         return None
+    if pixels.dtype not in (np.uint8, np.uint16):
+        return pixels  # OpenCV turns colours of few types around; these are refused by theirs.
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
@@ -217,7 +219,7 @@ def _to_eight_bit(pixels: NDArray[np.generic], path: str | os.PathLike[str]) -> 
     if pixels.dtype == np.uint16:
         return sixteen_to_eight_bit(pixels)
     raise ValueError(
-        f"{path} has {pixels.dtype} pixels; expected 8 or 16 bit integers: "
+        f"{path} has {pixels.dtype} pixels; expected 8 or 16 bits without sign: "
         "convert it to PNG or JPEG"
     )
 

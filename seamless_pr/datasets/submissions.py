@@ -60,7 +60,7 @@ class Predictions:
     """Predictions of one split.
 
     Attributes:
-        path: of the folder or the JSON.
+        path: of the JSON.
         records: the JSON.
         png_dir: folder of its PNGs.
         instances: image id -> instance results of the image; None if there are none.
@@ -99,7 +99,7 @@ def read_predictions(path: Path) -> Predictions:
     if faults:
         raise FaultyDataError(f"the predictions of {path} cannot be used", faults)
     stated = parse_panoptic_json(json_path, is_prediction=True).stated_categories
-    return Predictions(path, records, png_dir, instances, stated)
+    return Predictions(json_path, records, png_dir, instances, stated)
 
 
 def write_submission(

@@ -135,9 +135,10 @@ def test_files_behind_a_uri_are_read_and_told_apart_like_others(tmp_path: Path) 
         read_image("s4://a.png")
 
 
-def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.tif"), np.ones((4, 4), np.float32))
-    with pytest.raises(ValueError, match=r"a\.tif .*expected 8 or 16 bit"):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.int16, np.int32])
+def test_pictures_of_other_numbers_are_refused(tmp_path: Path, dtype: type) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), np.ones((4, 4, 3), dtype))
+    with pytest.raises(ValueError, match=r"a\.tif has \w+ pixels; expected 8 or 16 bits"):
         read_image(tmp_path / "a.tif")
 
 

@@ -105,6 +105,9 @@ class ImplicitPointMasks(MaskPart):
         weight_head: sees a box whole; predicts the W weights of its point network.
         point_head: the form of the point networks.
         settings: numbers of training and subdivision.
+
+    Raises:
+        ValueError: the first map of points does not double into masks of `output_size`.
     """
 
     loss_names = ("mask_point", "mask_weights")
@@ -119,6 +122,8 @@ class ImplicitPointMasks(MaskPart):
         self.weight_head = weight_head
         self.point_head = point_head
         self.settings = settings
+        # Now, not after a training.
+        num_subdivision_steps(settings.start_size, settings.output_size)
 
     def reader(self, features: Features) -> PointReader:
         """Of the levels that both heads see."""

@@ -189,6 +189,9 @@ class PointRendMasks(MaskPart):
         point_head: sees a point.
         settings: numbers of training and subdivision, and of levels that are read.
         whole_pixels: boxes are rows and columns of whole pixels, as in mmdetection 1.x.
+
+    Raises:
+        ValueError: the first map of points does not double into masks of `output_size`.
     """
 
     loss_names = ("mask_coarse", "mask_point")
@@ -206,6 +209,8 @@ class PointRendMasks(MaskPart):
         self.point_head = point_head
         self.settings = settings
         self.whole_pixels = whole_pixels
+        # Now, not after a training.
+        num_subdivision_steps(settings.start_size or coarse_head.mask_size, settings.output_size)
 
     def reader(self, features: Features) -> PointReader:
         """Of the levels that both heads see.

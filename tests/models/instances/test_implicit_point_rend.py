@@ -46,6 +46,16 @@ def test_the_released_head_has_its_number_of_weights():
     assert ImplicitPointHead(256, 80).num_weights == 283472
 
 
+def test_points_that_do_not_double_into_masks_are_refused_before_a_training():
+    masks = small()
+    with pytest.raises(ValueError, match="a 4-cell start cannot double into output_size 12"):
+        ImplicitPointMasks(
+            masks.weight_head,
+            masks.point_head,
+            ImplicitPointSettings(start_size=4, output_size=12),
+        )
+
+
 def test_a_point_passes_the_network_of_its_box():
     head = small().point_head
     weights = torch.randn(2, head.num_weights)

@@ -292,3 +292,13 @@ def test_masks_are_learned_on_the_boxes_that_the_settings_say(
     point_rend.PointRendMasks(*heads, settings).losses(sampled)
     expected = [[6.0, 2.0, 10.0, 6.0]] if on_predicted_boxes else proposal.tolist()
     assert seen[0].tolist() == expected
+
+
+@pytest.mark.parametrize(("start", "output"), [(0, 223), (0, 21), (5, 28)])
+def test_points_that_do_not_double_into_masks_are_refused_before_a_training(
+    start: int, output: int
+) -> None:
+    heads = CoarseMaskHead(8, 3, hidden_channels=16), PointHead(8, 3)
+    settings = PointSettings(start_size=start, output_size=output)
+    with pytest.raises(ValueError, match=f"-cell start cannot double into output_size {output}"):
+        point_rend.PointRendMasks(*heads, settings)

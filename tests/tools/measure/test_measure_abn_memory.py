@@ -47,13 +47,13 @@ def test_out_of_place_layers_keep_three_but_for_the_last_output(norm_act):
     assert kept_activations(norm_act, num_pairs=4) == 3 * 4 - 1
 
 
-def test_a_residual_backbone_keeps_three_quarters():
-    # Per block: two convolution outputs, one activation and the activated sum, against the outputs
-    # of both norms and the activated sum.
+def test_a_residual_backbone_keeps_less_than_two_thirds():
+    # Per block: an activation and the sum before the last one, against the outputs of both
+    # convolutions and of both norms.
     images = torch.randn(1, 3, 64, 64)
     kept = []
     for norm_act in (BatchNormReLU, InPlaceABN):
         backbone = TimmBackbone("resnet18", norm_act)
         excluded = [images, *backbone.parameters(), *backbone.buffers()]
         kept.append(saved_bytes(partial(backbone, images), excluded))
-    assert 0.65 < kept[1] / kept[0] < 0.75
+    assert 0.5 < kept[1] / kept[0] < 0.65
