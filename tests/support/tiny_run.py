@@ -54,6 +54,20 @@ def write_tiny_data(folder: Path, num_train: int = 6, num_val: int = 2) -> None:
         first += count
 
 
+def write_tiny_scenes(folder: Path) -> dict[str, Path]:
+    """The same in Cityscapes' layout; returns part -> its folder, which has that part alone."""
+    write_tiny_data(folder / "made")
+    folders = {part: folder / part for part in ("train", "val")}
+    for part, scenes in folders.items():
+        (scenes / "leftImg8bit").mkdir(parents=True)
+        (scenes / "gtFine").mkdir()
+        made, truth = folder / "made" / part, scenes / "gtFine" / f"cityscapes_panoptic_{part}"
+        (made / "images").rename(scenes / "leftImg8bit" / part)
+        (made / "panoptic.json").rename(truth.with_suffix(".json"))
+        (made / "panoptic").rename(truth)
+    return folders
+
+
 def tiny_run_values(data: Path) -> dict[str, Any]:
     """The config as plain values: 6 steps of 4 images."""
     parts = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,16 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 def percent(value: float | None) -> str:
     """0.4567 -> 45.7; a dash where no class was there to measure."""
     return "–" if value is None else f"{100 * value:.1f}"
+
+
+def cell(values: Sequence[float], *, is_difference: bool = False) -> str:
+    """Mean and standard deviation (n - 1) in percent; "*" where all differences agree in sign."""
+    mean = 100 * statistics.fmean(values)
+    text = f"{mean:+.1f}" if is_difference else f"{mean:.1f}"
+    if len(values) > 1:
+        text += f" ± {100 * statistics.stdev(values):.1f}"
+    agrees = all(value > 0 for value in values) or all(value < 0 for value in values)
+    return f"{text} *" if is_difference and agrees and len(values) > 1 else text
 
 
 def results_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:

@@ -10,8 +10,7 @@ from typing import Any
 
 from seamless_pr.training.checkpoints import load_weights
 from seamless_pr.training.run_log import read_log
-from tools.measure.head_tables import cell
-from tools.measure.results_table import markdown_table
+from tools.measure.results_table import cell, markdown_table
 from tools.measure.system_runs import Run, read_costs
 from tools.measure.systems import Comparison
 

@@ -16,7 +16,7 @@ from seamless_pr.build.networks import build_network
 from seamless_pr.build.runs import build_label_space
 from seamless_pr.config.schema import DatasetConfig
 from seamless_pr.training.checkpoints import load_weights
-from tests.support.tiny_run import tiny_run_values, write_tiny_data
+from tests.support.tiny_run import tiny_run_values, write_tiny_scenes
 from tools.measure import compare_systems as tool
 from tools.measure import system_runs
 from tools.measure.system_runs import Run, random_parts, read_costs
@@ -94,20 +94,10 @@ def test_the_table_has_scores_with_deviation_and_costs_per_image():
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Options of a comparison of one network of seconds with itself."""
-    write_tiny_data(tmp_path / "made")
-    for part in ("train", "val"):
-        folder = tmp_path / part
-        (folder / "leftImg8bit").mkdir(parents=True)
-        (folder / "gtFine").mkdir()
-        target = folder / "gtFine" / f"cityscapes_panoptic_{part}"
-        (tmp_path / "made" / part / "images").rename(folder / "leftImg8bit" / part)
-        (tmp_path / "made" / part / "panoptic.json").rename(target.with_suffix(".json"))
-        (tmp_path / "made" / part / "panoptic").rename(target)
-    values = tiny_run_values(tmp_path / "made")
-    for part in ("train", "val"):
-        values["data"][part]["json"] = str(
-            tmp_path / part / "gtFine" / f"cityscapes_panoptic_{part}.json"
-        )
+    folders = write_tiny_scenes(tmp_path)
+    values = tiny_run_values(tmp_path)
+    for part, folder in folders.items():
+        values["data"][part]["json"] = str(folder / "gtFine" / f"cityscapes_panoptic_{part}.json")
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump(values))
     base = load_config(config)
