@@ -1,9 +1,9 @@
-"""Trains several networks on drawn scenes for the same processor time, and compares them.
+"""Trains several networks alike on drawn scenes, for the same processor time, and compares them.
 
 Every system of a comparison starts from those parts of the shipped weights that fit into all of
 them, and from new numbers elsewhere; it sees the same images in the same order, in one thread, and
-stops when its process (on a GPU: the clock) has used its time. All are scored on scenes that no
-training saw.
+stops when its process (on a GPU: the clock) has used its time; one comparison has steps instead.
+All are scored on scenes that no training saw.
 
 example, one after the other (docs/results.md has the outcome):
   python -m seamless_pr.street_scenes.dataset --root data/street_scenes --size 256x512 \\
@@ -114,10 +114,11 @@ def run_values(comparison: Comparison, run: Run, options: argparse.Namespace) ->
         }
     if comparison.clock == "process":
         values["data"]["num_workers"] = 0
-    values["schedule"]["warmup_steps"] = int(WARMUP_SHARE * SCHEDULE_STEPS)
+    steps = comparison.steps or SCHEDULE_STEPS
+    values["schedule"]["warmup_steps"] = int(WARMUP_SHARE * steps)
     values["training"] |= {
-        "steps": SCHEDULE_STEPS,
-        "max_minutes": options.minutes,
+        "steps": steps,
+        "max_minutes": 0.0 if comparison.steps else options.minutes,
         "clock": comparison.clock,
         "seed": run.seed,
         "log_interval_steps": LOG_INTERVAL_STEPS,
@@ -176,7 +177,8 @@ def settings(comparison: Comparison, options: argparse.Namespace) -> dict[str, A
         },
         "weights": str(options.weights),
         "kept_parts": list(comparison.kept_parts),
-        "minutes": options.minutes,
+        "steps": comparison.steps,
+        "minutes": 0.0 if comparison.steps else options.minutes,
         "data": str(options.data),
         "held_out": str(options.held_out),
         "overrides": options.overrides,

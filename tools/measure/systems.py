@@ -39,6 +39,7 @@ class Comparison:
         with_instances: all of them have instances with scores, for AP.
         clock: what the minutes of a run are: "process", processor time without workers for images,
             or "wall", where a GPU does the work and workers bring it images.
+        steps: of each run, instead of minutes; 0: its time ends a run.
     """
 
     systems: Mapping[str, System]
@@ -46,6 +47,7 @@ class Comparison:
     metrics: tuple[str, ...]
     with_instances: bool = False
     clock: str = "process"
+    steps: int = 0
 
 
 STREET_SCENES = "configs/debug/street_scenes.yaml"
@@ -71,6 +73,33 @@ FROM_PIXELS = (
 )
 
 
+# Masks of four convolutions, with proposals and boxes as in small_pointrend_r18.yaml.
+CONV_MASKS = """model.instances={kind: mask_rcnn,
+    rpn: {anchor_scale: 4.0, pre_nms_train: 1000, post_nms_train: 300,
+          pre_nms_test: 1000, post_nms_test: 300},
+    roi: {canonical_size_pixels: 112.0}, box: {hidden_channels: 192, num_samples: 128},
+    mask: {hidden_channels: 128}}"""
+MANY_POINTS = (*AS_PUBLISHED, "model.semantics.points.subdivision_points=8192")
+
+
+def without_points(*mask_losses: str) -> tuple[str, ...]:
+    """Changes of a network of two branches so that bilinear upsampling brings semantics up."""
+    losses = ("rpn_objectness", "rpn_box", "box_class", "box_delta", *mask_losses, "semantic")
+    weights = ", ".join(f"{name}: 1.0" for name in losses)
+    return ("model.semantics.points=null", f"loss_weights={{{weights}}}")
+
+
+def switched_off(config: str, weights_of: str) -> System:
+    """Semantic logits are upsampled bilinearly."""
+    return System(
+        "the same, switched off",
+        config,
+        weights_of=weights_of,
+        at_prediction=("model.semantics.points=null",),
+        without=("semantics.point_head",),
+    )
+
+
 def semantic_point_systems(config: str, more_points: int) -> dict[str, System]:
     """Forms of the semantic points; where they train alone, switched off is never having had them.
 
@@ -83,26 +112,16 @@ def semantic_point_systems(config: str, more_points: int) -> dict[str, System]:
         at_prediction = (f"model.semantics.points.{change}",)
         return System(name, config, weights_of=weights_of, at_prediction=at_prediction)
 
-    def switched_off(weights_of: str) -> System:
-        """Logits are upsampled bilinearly."""
-        return System(
-            "the same, switched off",
-            config,
-            weights_of=weights_of,
-            at_prediction=("model.semantics.points=null",),
-            without=("semantics.point_head",),
-        )
-
     more = f"subdivision_points={more_points}"
     return {
         "pixels": System("corrections, from pixels, alone", config, FROM_PIXELS),
         "pixels_more": changed(f"the same, {more_points} points a step", "pixels", more),
-        "pixels_off": switched_off("pixels"),
+        "pixels_off": switched_off(config, "pixels"),
         "published": System("as published", config, AS_PUBLISHED),
-        "published_off": switched_off("published"),
+        "published_off": switched_off(config, "published"),
         "alone": System("as published, alone", config, ALONE),
         "alone_surer": changed("the same, where surer", "alone", "only_where_surer=true"),
-        "alone_off": switched_off("alone"),
+        "alone_off": switched_off(config, "alone"),
     }
 
 
@@ -131,6 +150,39 @@ COMPARISONS = {
         kept_parts=(),
         metrics=SEMANTIC_METRICS,
         clock="wall",
+    ),
+    # Masks, and what the published loss of semantic points costs; with as many points a step as the
+    # paper has for an image of 16 times the pixels.
+    "heads": Comparison(
+        systems={
+            "conv": System("4-conv masks", STREET_SCENES, (CONV_MASKS, *without_points("mask"))),
+            "point_rend": System(
+                "PointRend masks", STREET_SCENES, without_points("mask_coarse", "mask_point")
+            ),
+            "published": System("and semantics, as published", STREET_SCENES, MANY_POINTS),
+            "published_off": switched_off(STREET_SCENES, "published"),
+            "hard": System(
+                "and semantics, a quarter of the hardest points' loss",
+                STREET_SCENES,
+                (
+                    *MANY_POINTS,
+                    "model.semantics.points.hard_point_fraction=0.25",
+                    "loss_weights.semantic_point=0.25",
+                ),
+            ),
+            "hard_off": switched_off(STREET_SCENES, "hard"),
+        },
+        kept_parts=("trunk", "instances.rpn_head", "instances.box_head"),
+        metrics=(
+            "PQ",
+            "PQ things",
+            "SQ things",
+            *SEMANTIC_METRICS[2:4],
+            "AP",
+            *SEMANTIC_METRICS[4:],
+        ),
+        with_instances=True,
+        steps=360,
     ),
     # Queries against two branches.
     "queries": Comparison(

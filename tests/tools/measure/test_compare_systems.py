@@ -58,6 +58,7 @@ def test_every_system_starts_from_the_same_shipped_weights_and_only_they_are_sha
         given = {key: value.shape for key, value in network.items() if not key.startswith(random)}
         assert given == {key: value.shape for key, value in starts[-1].items()}, run.system
         assert config.training.clock == comparison.clock
+        assert (config.training.max_minutes == 0) == (config.training.steps == comparison.steps)
         assert (config.data.num_workers == 0) == (comparison.clock == "process")
     assert set(METRICS) >= set(comparison.metrics)
     assert len(starts) > 1
