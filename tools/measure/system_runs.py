@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from seamless_pr.build.configs import config_from_dict
+from seamless_pr.config.load import config_to_dict
 from seamless_pr.config.schema import DatasetConfig
 from seamless_pr.files import write_json
 from seamless_pr.training.checkpoints import load_weights, save_weights
@@ -100,8 +102,11 @@ def random_parts(names: Iterable[str], kept: Sequence[str]) -> list[str]:
 
 
 def write_reduced(run: Run) -> None:
-    """Writes the weights of a training that is finished, without what `run` leaves out."""
+    """Writes the weights of a training that is finished, changed as `run` is at prediction."""
     weights, metadata = load_weights(run.trained.weights)
+    changes = run.of.at_prediction
+    config = config_from_dict(metadata["config"], str(run.trained.weights), changes)
+    metadata["config"] = config_to_dict(config)
     left_out = tuple(f"{part}." for part in run.of.without)
     kept = {name: tensor for name, tensor in weights.items() if not name.startswith(left_out)}
     run.folder.mkdir(exist_ok=True)
@@ -122,7 +127,6 @@ def finish_run(run: Run, held_out: DatasetConfig, with_instances: bool) -> str |
         truth = held_out.json
         commands["predict"] = ["--weights", run.weights, "--images", held_out.images, *instances]
         commands["predict"] += ["--image-ids", truth, "--output", run.predictions]
-        commands["predict"] += run.of.at_prediction
         if with_instances:
             instances.append(run.predictions / "instances.json")
         commands["evaluate"] = ["--ground-truth", truth, "--predictions", run.predictions]

@@ -1,10 +1,11 @@
 """Magnifies places of validation images: the image, the truth and the maps of several networks.
 
-example, the picture of docs/results.md:
-  python tools/measure/zoom_sheet.py --config runs/compare_heads/conv_bilinear_seed0/config.yaml \\
-      "4-conv, bilinear=runs/compare_heads/conv_bilinear_seed0" \\
-      "PointRend in both=runs/compare_heads/pointrend_pointrend_seed0" \\
-      --place IMAGE_ID TOP LEFT --place IMAGE_ID TOP LEFT --output docs/images/heads.png
+example, the places where switching semantic points off changes most classes, one an image (runs of
+tools/measure/compare_systems.py):
+  RUNS=runs/compare_systems/semantic_points
+  python tools/measure/zoom_sheet.py --config $RUNS/pixels_seed0.yaml \\
+      "bilinear=$RUNS/pixels_off_seed0" "points=$RUNS/pixels_seed0" \\
+      --differing 4 --output docs/images/semantic_points.jpg
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from seamless_pr.build.configs import load_config
 from seamless_pr.build.predictor import load_predictor
@@ -85,6 +87,30 @@ def draw_place(
     return panels
 
 
+def differing_places(
+    images: PanopticImages, first: Predictor, second: Predictor, size: tuple[int, int], count: int
+) -> list[Place]:
+    """Where two networks differ in the classes of most pixels; the first place differs most.
+
+    Args:
+        images: each gives one place at most.
+        first, second: of one label space.
+        size: (height, width) of a place, on a grid of such; borders that fill none are left out.
+        count: places at most.
+    """
+    found: list[tuple[float, Place]] = []
+    for index, annotation in enumerate(images.annotations):
+        image = images[index][0]
+        maps = (predictor(image).semantic_map() for predictor in (first, second))
+        differs = torch.ne(*maps).float()
+        shares = avg_pool2d(differs[None], size)[0]
+        place = int(shares.argmax())
+        row, column = divmod(place, shares.shape[1])
+        corner = (row * size[0], column * size[1])
+        found.append((float(shares.flatten()[place]), (str(annotation.image_id), *corner)))
+    return [place for share, place in sorted(found, reverse=True)[:count] if share]
+
+
 def draw_sheet(
     images: PanopticImages,
     predictors: Mapping[str, Predictor],
@@ -123,17 +149,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("weights", nargs="+", type=parse_weights, metavar="NAME=W")
     add("--config", required=True, metavar="YAML", help="its validation images are shown")
-    add("--place", nargs=3, action="append", required=True, metavar=("ID", "TOP", "LEFT"))
+    add("--place", nargs=3, action="append", default=[], metavar=("ID", "TOP", "LEFT"))
+    add(
+        "--differing",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also so many places where the first two networks differ most",
+    )
     add("--size", nargs=2, type=int, default=(64, 80), metavar=("HEIGHT", "WIDTH"))
     add("--zoom", type=int, default=3, help="side of a magnified pixel (default: 3)")
     add("--output", type=Path, required=True, metavar="PNG")
     options = parser.parse_args(arguments)
+    if not options.place and not options.differing:
+        parser.error("give places, by --place or --differing")
+    if options.differing and len(options.weights) < 2:
+        parser.error("--differing compares two networks")
     try:
         config = load_config(options.config)
         images = build_images(config, build_label_space(config), is_training=False)
         predictors = {name: load_predictor(path) for name, path in options.weights}
         places = [(image_id, int(top), int(left)) for image_id, top, left in options.place]
         height, width = options.size
+        if options.differing:
+            first, second, *_ = predictors.values()
+            size = (height, width)
+            places += differing_places(images, first, second, size, options.differing)
+        for place in places:
+            print(*place)
         sheet = draw_sheet(images, predictors, places, (height, width), options.zoom)
         write_picture(options.output, sheet)
     except (OSError, ValueError) as error:

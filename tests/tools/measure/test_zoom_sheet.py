@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,17 @@ import yaml
 from seamless_pr.build.configs import load_config
 from seamless_pr.build.runs import build_images, build_label_space
 from seamless_pr.datasets.loader import PanopticImages
+from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from tests.support.tiny_run import tiny_run_values, write_tiny_data
-from tools.measure.zoom_sheet import TRUTH, as_segmentation, draw_place, draw_sheet, magnify, main
+from tools.measure.zoom_sheet import (
+    TRUTH,
+    as_segmentation,
+    differing_places,
+    draw_place,
+    draw_sheet,
+    magnify,
+    main,
+)
 
 
 @pytest.fixture
@@ -59,6 +69,28 @@ def test_a_sheet_has_a_row_for_each_place(images: PanopticImages):
     two = draw_sheet(images, {}, [("val_0", 0, 0), ("val_1", 8, 8)], (16, 16), zoom=4)
     assert two.shape == (2 * one.shape[0], *one.shape[1:])
     assert np.array_equal(two[: len(one)], one)
+
+
+def test_places_differ_most_first_and_one_an_image(images: PanopticImages):
+    space = images[0][1].label_space
+
+    def painted(*corners: tuple[int, int, int]) -> Any:
+        """Sky, with a square of road of a side at (top, left) in the last image."""
+
+        def predict(image: torch.Tensor) -> PanopticSegmentation:
+            ids = torch.ones(image.shape[1:], dtype=torch.int32)
+            is_last = image.equal(images[len(images) - 1][0])
+            for top, left, side in corners if is_last else ():
+                ids[top : top + side, left : left + side] = 2
+            segments = (Segment(1, 0, int((ids == 1).sum())), Segment(2, 1, int((ids == 2).sum())))
+            return PanopticSegmentation(ids, segments, space)
+
+        return predict
+
+    last = images.annotations[len(images) - 1].image_id
+    found = differing_places(images, painted(), painted((0, 0, 4), (17, 34, 8)), (16, 16), 3)
+    assert found == [(last, 16, 32)]
+    assert differing_places(images, painted((9, 9, 2)), painted((9, 9, 2)), (16, 16), 3) == []
 
 
 @pytest.mark.parametrize(
