@@ -13,17 +13,12 @@ from torch import Tensor
 
 from seamless_pr.ops.fixed_shapes import needs_fixed_shapes
 
-# Above this share of undecided pixels one dense pass is cheaper than gathering them.
-_DENSE_FRACTION = 0.25
-# Of a large photograph not all rows are computed at once, for the sake of the memory.
-STRIP_ROWS = 1024
-# The same for all classes of a strip on a GPU.
+# Of all classes, as many as a processor keeps in its caches, and as a GPU has memory for.
+_NUMBERS_IN_CACHE = 2**19
 _NUMBERS_AT_ONCE = 2**26
 
 # In the place of a class.
 _DISAGREE = -1
-
-_Neighbours = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -89,113 +84,146 @@ def resampled_classes(logits: Tensor, grid: ResampleGrid) -> Tensor:
         [H, W] int16 class indices.
     """
     _, height, width = logits.shape
-    device = logits.device
     if (height, width) == tuple(grid.output_size) and grid.cells_per_pixel == (1.0, 1.0):
         return _argmax_classes(logits)
-    vertical = _neighbours(height, grid.output_size[0], grid.cells_per_pixel[0], device)
-    horizontal = _neighbours(width, grid.output_size[1], grid.cells_per_pixel[1], device)
+    vertical, horizontal = (
+        _axis(cells, pixels, scale, logits.device)
+        for cells, pixels, scale in zip((height, width), grid.output_size, grid.cells_per_pixel)
+    )
     if needs_fixed_shapes(logits):
         return _all_classes(logits.float(), vertical, horizontal)
-    cell_classes = _argmax_classes(logits)
-    cells = logits.flatten(1).T.float().contiguous()
-    strips = zip(*(part.split(STRIP_ROWS) for part in vertical), strict=True)
-    return torch.cat(
-        [_strip_classes(logits, cells, cell_classes, strip, horizontal) for strip in strips]
-    )
+    logits = logits.float().contiguous()
+    rows, columns = _gap_pixels(vertical, height), _gap_pixels(horizontal, width)
+    agreed = _agreed_classes(_argmax_classes(logits))
+    classes = agreed.index_select(1, horizontal.gap).index_select(0, vertical.gap)
+    undecided = (agreed == _DISAGREE) & rows.present[:, None] & columns.present
+    numbers = len(logits) * len(rows.pixels) * len(columns.pixels)
+    for gaps in undecided.nonzero().split(max(1, _NUMBERS_IN_CACHE // numbers)):
+        of_rows, of_columns = rows.select(gaps[:, 0]), columns.select(gaps[:, 1])
+        places = (of_rows.pixels * classes.shape[1])[:, None] + of_columns.pixels
+        found = _classes_between(logits, of_rows, of_columns)
+        classes.view(-1).scatter_(0, places.flatten(), found.flatten())
+    return classes
 
 
-def _strip_classes(
-    logits: Tensor,
-    cells: Tensor,
-    cell_classes: Tensor,
-    vertical: _Neighbours,
-    horizontal: _Neighbours,
-) -> Tensor:
-    """`resampled_classes` of some rows.
+@dataclass(frozen=True)
+class _Axis:
+    """How the L pixels along one side of the output read C cells of the map.
 
-    Args:
-        logits: [K, h, w].
-        cells: the same, [h * w, K] float32.
-        cell_classes: [h, w] best class of each cell.
-        vertical, horizontal: of `_neighbours`, for these rows and all columns.
+    A gap lies between two neighbouring cells, or beside the first or the last one: C + 1.
+
+    Attributes:
+        lower, upper: [L] int64 the cells around the centre of a pixel.
+        fraction: [L] of the way from the lower to the upper one.
+        gap: [L] int64, ascending.
     """
-    width = logits.shape[-1]
-    (top, bottom, v), (left, right, u) = vertical, horizontal
-    classes = _agreed_classes(cell_classes).index_select(1, left).index_select(0, top)
-    undecided = (classes == _DISAGREE).flatten().nonzero()[:, 0]
-    if len(undecided) > _DENSE_FRACTION * classes.numel():
-        return _dense_classes(logits, vertical, horizontal)
-    if len(undecided) == 0:
-        return classes
-    rows = undecided.div(len(left), rounding_mode="floor")
-    columns = undecided - rows * len(left)
-    y, x = torch.stack([top[rows], bottom[rows]]), torch.stack([left[columns], right[columns]])
-    index = torch.stack(
-        [y[0] * width + x[0], y[0] * width + x[1], y[1] * width + x[0], y[1] * width + x[1]], 1
-    )
-    fy, fx = v[rows], u[columns]
-    weights = torch.stack([(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx], 1)
-    mixed = F.embedding_bag(index, cells, per_sample_weights=weights, mode="sum")
-    # `max` is faster than `argmax` here.
-    decided = mixed.max(1).indices.to(classes.dtype)
-    return classes.flatten().scatter_(0, undecided, decided).view_as(classes)
+
+    lower: Tensor
+    upper: Tensor
+    fraction: Tensor
+    gap: Tensor
+
+
+def _axis(cells: int, pixels: int, cells_per_pixel: float, device: torch.device) -> _Axis:
+    centre = torch.arange(pixels, dtype=torch.float32, device=device) + 0.5
+    position = centre * cells_per_pixel - 0.5
+    before, position = position < 0, position.clamp(min=0)
+    lower = position.floor().long().clamp(max=cells - 1)
+    upper = (lower + 1).clamp(max=cells - 1)
+    return _Axis(lower, upper, position - lower, torch.where(before, 0, lower + 1))
+
+
+@dataclass(frozen=True)
+class _GapPixels:
+    """The gaps of an axis, G of them, with P pixels each; those with fewer repeat their last one.
+
+    Attributes:
+        lower, upper: [G] int64 the cells beside a gap.
+        pixels: [P, G] int64.
+        fraction: [P, G] see `_Axis`.
+        present: [G] bool whether there is a pixel.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    pixels: Tensor
+    fraction: Tensor
+    present: Tensor
+
+    def select(self, index: Tensor) -> _GapPixels:
+        return _GapPixels(
+            self.lower.index_select(0, index),
+            self.upper.index_select(0, index),
+            self.pixels.index_select(1, index),
+            self.fraction.index_select(1, index),
+            self.present.index_select(0, index),
+        )
+
+
+def _gap_pixels(axis: _Axis, cells: int) -> _GapPixels:
+    gaps = torch.arange(cells + 1, device=axis.gap.device)
+    start, stop = (torch.searchsorted(axis.gap, gaps, right=right) for right in (False, True))
+    counts = stop - start
+    pixels = start + torch.arange(int(counts.max()), device=gaps.device)[:, None]
+    pixels = pixels.minimum(stop - 1).clamp(min=0)
+    lower, upper = (gaps - 1).clamp(min=0), gaps.clamp(max=cells - 1)
+    return _GapPixels(lower, upper, pixels, axis.fraction[pixels], counts > 0)
 
 
 def _agreed_classes(cell_classes: Tensor) -> Tensor:
-    """[h, w] class of a cell, its right and lower neighbours and the one between, else `_DISAGREE`.
+    """[h + 1, w + 1] class of the four cells around a gap of rows and one of columns.
 
-    At the border a cell is its own neighbour, as for `_neighbours`.
+    Where they are not of one class, `_DISAGREE`. The border is its own neighbour.
     """
-    padded = F.pad(cell_classes[None], (0, 1, 0, 1), mode="replicate")[0]
+    padded = F.pad(cell_classes[None], (1, 1, 1, 1), mode="replicate")[0]
     above, below = padded[:-1], padded[1:]
     first = above[:, :-1]
     agree = (above[:, 1:] == first) & (below[:, :-1] == first) & (below[:, 1:] == first)
     return torch.where(agree, first, _DISAGREE)
 
 
-def _neighbours(
-    cells: int, pixels: int, cells_per_pixel: float, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Lower cell, upper cell and weight of the upper one for each output pixel of an axis."""
-    centre = torch.arange(pixels, dtype=torch.float32, device=device) + 0.5
-    position = (centre * cells_per_pixel - 0.5).clamp(min=0)
-    lower = position.floor().long().clamp(max=cells - 1)
-    return lower, (lower + 1).clamp(max=cells - 1), position - lower
+def _classes_between(logits: Tensor, rows: _GapPixels, columns: _GapPixels) -> Tensor:
+    """[P, Q, G] int16 best classes of the P x Q pixels where gaps of rows and columns cross."""
+    num_classes, _, width = logits.shape
+    corners = [
+        row * width + column
+        for row in (rows.lower, rows.upper)
+        for column in (columns.lower, columns.upper)
+    ]
+    cells = logits.view(num_classes, -1).index_select(1, torch.cat(corners))
+    cells = cells.view(num_classes, 2, 2, -1)
+    # In the order of `_all_classes`: first between rows, then between columns.
+    sides = torch.lerp(cells[:, 0, None], cells[:, 1, None], rows.fraction[:, None])
+    return _first_largest(torch.lerp(sides[:, :, 0, None], sides[:, :, 1, None], columns.fraction))
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    """[K, ...] float32, which are lost, -> [...] int16, as argmax, which is slow on the CPU."""
+    last = len(values) - 1
+    order = torch.arange(last, -1, -1, dtype=values.dtype, device=values.device)
+    order = order.view(-1, *[1] * (values.dim() - 1))
+    return last - values.ge_(values.amax(0)).mul_(order).amax(0).to(torch.int16)
 
 
 def _argmax_classes(logits: Tensor) -> Tensor:
-    """[K, h, w] -> [h, w] int16 first largest class; on the CPU comparisons beat argmax."""
+    """[K, h, w] -> [h, w] int16 first largest class."""
     if needs_fixed_shapes(logits):
         return logits.argmax(0).to(torch.int16)
-    best, classes = logits[0].clone(), torch.zeros_like(logits[0], dtype=torch.int16)
-    for index in range(1, len(logits)):
-        larger = logits[index] > best
-        classes.masked_fill_(larger, index)
-        torch.maximum(best, logits[index], out=best)
-    return classes
+    num_rows = max(1, _NUMBERS_IN_CACHE // (len(logits) * logits.shape[2]))
+    strips = logits.split(num_rows, dim=1)
+    layout = torch.contiguous_format
+    copies = (strip.to(torch.float32, copy=True, memory_format=layout) for strip in strips)
+    return torch.cat([_first_largest(values) for values in copies])
 
 
-def _dense_classes(logits: Tensor, vertical: _Neighbours, horizontal: _Neighbours) -> Tensor:
-    """Class by class, so that the full-size logits never exist together."""
-    (top, bottom, v), (left, right, u) = vertical, horizontal
-    best = logits.new_full((len(top), len(left)), float("-inf"), dtype=torch.float32)
-    classes = torch.zeros_like(best, dtype=torch.int16)
-    for index, values in enumerate(logits.float()):
-        rows = torch.lerp(values[top], values[bottom], v[:, None])
-        resized = torch.lerp(rows[:, left], rows[:, right], u)
-        larger = resized > best
-        classes.masked_fill_(larger, index)
-        torch.maximum(best, resized, out=best)
-    return classes
-
-
-def _all_classes(logits: Tensor, vertical: _Neighbours, horizontal: _Neighbours) -> Tensor:
+def _all_classes(logits: Tensor, vertical: _Axis, horizontal: _Axis) -> Tensor:
     """All classes at once, as many rows of the output as fit."""
-    left, right, u = horizontal
+    left, right = horizontal.lower, horizontal.upper
     num_rows = max(1, _NUMBERS_AT_ONCE // (len(logits) * len(left)))
+    strips = (part.split(num_rows) for part in (vertical.lower, vertical.upper, vertical.fraction))
     classes = []
-    for top, bottom, v in zip(*(part.split(num_rows) for part in vertical), strict=True):
-        rows = torch.lerp(logits[:, top], logits[:, bottom], v[:, None])
-        resized = torch.lerp(rows[:, :, left], rows[:, :, right], u)
+    for top, bottom, fraction in zip(*strips, strict=True):
+        rows = torch.lerp(logits[:, top], logits[:, bottom], fraction[:, None])
+        resized = torch.lerp(rows[:, :, left], rows[:, :, right], horizontal.fraction)
         classes.append(resized.argmax(0).to(torch.int16))
     return torch.cat(classes)

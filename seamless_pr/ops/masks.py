@@ -265,8 +265,13 @@ def paste_mask(
     left, right = _pixel_range(x0, x1, image_size[1])
     if bottom <= top or right <= left:
         return MaskCrop(mask_probs.new_zeros(0, 0, dtype=torch.bool), 0, 0)
-    rows = _read_along(mask_probs, y0, y1, top, bottom)
-    values = _read_along(rows.t(), x0, x1, left, right).t()
+    # A cell of nothing on each side.
+    padded = F.pad(mask_probs, (1, 1, 1, 1))
+    side = len(mask_probs)
+    cell, fraction = _cells_at(side, y0, y1, top, bottom, padded)
+    rows = _mixed(padded, 0, cell, fraction[:, None])
+    cell, fraction = _cells_at(side, x0, x1, left, right, padded)
+    values = _mixed(rows, 1, cell, fraction)
     mask = values >= threshold if includes_threshold else values > threshold
     return MaskCrop(mask, top, left)
 
@@ -280,18 +285,30 @@ def _pixel_range(start: float, end: float, limit: int) -> tuple[int, int]:
     return first, last + 1
 
 
-def _read_along(values: Tensor, start: float, end: float, first: int, stop: int) -> Tensor:
-    """[M, L] -> [stop - first, L]: linear reads along dimension 0 at pixel centres, else 0."""
-    side = len(values)
-    pixel = torch.arange(first, stop, dtype=torch.float32, device=values.device)
-    position = side * (pixel + 0.5 - start) / (end - start) - 0.5
+def _cells_at(
+    side: int, start: float, end: float, first: int, stop: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Padded cell below each pixel centre of a box side, and the fraction of the way to the next.
+
+    Args:
+        side: cells without padding.
+        start, end: of the box.
+        first, stop: pixels whose centres lie inside.
+        like: on its device.
+
+    Returns:
+        [stop - first] int64 and float32.
+    """
+    position = torch.arange(first + 0.5, stop + 0.5, dtype=torch.float32, device=like.device)
+    position.sub_(start).mul_(side).div_(end - start).sub_(0.5)
     lower = position.floor()
-    fraction = (position - lower)[:, None]
-    cell = lower.long()
-    padded = F.pad(values, (0, 0, 1, 1))
-    below = padded[(cell + 1).clamp(0, side + 1)]
-    above = padded[(cell + 2).clamp(0, side + 1)]
-    return torch.lerp(below, above, fraction)
+    return lower.long().add_(1), position.sub_(lower)
+
+
+def _mixed(values: Tensor, dim: int, cell: Tensor, fraction: Tensor) -> Tensor:
+    """Linear reads along a dimension between each cell and the next one."""
+    following = values.narrow(dim, 1, values.shape[dim] - 1)
+    return torch.lerp(values.index_select(dim, cell), following.index_select(dim, cell), fraction)
 
 
 def mask_boxes(masks: Tensor) -> Tensor:

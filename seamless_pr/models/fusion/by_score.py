@@ -12,12 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.models.fusion.on_device import FixedFusion, fuse_fixed
-from seamless_pr.ops.class_maps import STRIP_ROWS, best_classes
+from seamless_pr.ops.class_maps import best_classes
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from seamless_pr.structures.prediction import Prediction
 from seamless_pr.structures.settings import FusionSettings
+
+# What is looked up for whole rows takes as many at a time, for the sake of the memory.
+_STRIP_ROWS = 1024
+# While an image is painted, segments of instances are numbered behind all classes.
+_FIRST_INSTANCE = LabelSpace.IGNORE_TRAIN_ID + 1
 
 
 @dataclass(frozen=True)
@@ -166,26 +171,31 @@ def fuse(
         Segments: instances by descending score, then classes ascending, numbered from 1; on the
             CPU.
     """
-    id_map = torch.zeros(class_map.shape, dtype=torch.int32)
+    # Train ids, over which instances are painted.
+    canvas = class_map.cpu().to(torch.int32, copy=True)
     segments: list[Segment] = []
     if instances is not None:
-        _paint_instances(id_map, segments, instances, label_space, settings)
-    _fill_from_classes(id_map, segments, class_map.cpu(), label_space, settings)
-    return PanopticSegmentation(id_map, tuple(segments), label_space)
+        _paint_instances(canvas, segments, instances, label_space, settings)
+    _number_segments(canvas, segments, label_space, settings)
+    return PanopticSegmentation(canvas, tuple(segments), label_space)
 
 
 def _paint_instances(
-    id_map: Tensor,
+    canvas: Tensor,
     segments: list[Segment],
     instances: Instances,
     label_space: LabelSpace,
     settings: FusionSettings,
 ) -> None:
-    """Gives the free pixels of every instance a segment, best score first; works in place."""
+    """Gives the free pixels of every instance a segment, best score first; works in place.
+
+    They are numbered from `_FIRST_INSTANCE` on.
+    """
     instances.require_masks()
     chosen = instances.select(instances.scores > settings.score_threshold).best_first().to("cpu")
     masks = chosen.require_masks()
-    image_size = (id_map.shape[0], id_map.shape[1])
+    image_size = (canvas.shape[0], canvas.shape[1])
+    unpainted = torch.ones(image_size, dtype=torch.bool)
     for index, (score, thing_index) in enumerate(
         zip(chosen.scores.tolist(), chosen.thing_indices.tolist())
     ):
@@ -195,45 +205,39 @@ def _paint_instances(
             settings.mask_threshold,
             includes_threshold=settings.mask_threshold_included,
         )
-        window = id_map[crop.window]
-        free = crop.mask & (window == 0)
+        window = unpainted[crop.window]
+        free = crop.mask & window
         num_pixels, num_free = int(crop.mask.sum()), int(free.sum())
         if num_pixels and (num_pixels - num_free) / num_pixels > settings.overlap_threshold:
             continue
-        segment_id = len(segments) + 1
-        window.masked_fill_(free, segment_id)
+        canvas[crop.window].masked_fill_(free, _FIRST_INSTANCE + len(segments))
+        window ^= free
         train_id = label_space.thing_train_id(thing_index)
-        segments.append(Segment(segment_id, train_id, num_free, score))
+        segments.append(Segment(len(segments) + 1, train_id, num_free, score))
 
 
-def _fill_from_classes(
-    id_map: Tensor,
+def _number_segments(
+    canvas: Tensor,
     segments: list[Segment],
-    class_map: Tensor,
     label_space: LabelSpace,
     settings: FusionSettings,
 ) -> None:
-    """Gives the free pixels of every large enough class region a segment; works in place."""
-    min_area = settings.stuff_area_pixels or settings.stuff_area_fraction * class_map.numel()
-    free_classes = torch.where(id_map == 0, class_map, label_space.IGNORE_TRAIN_ID)
-    # Counts and indices take 32 to 64 bits a pixel, so a strip at a time.
-    parts = list(zip(*(whole.split(STRIP_ROWS) for whole in (id_map, free_classes))))
-    num_ids = label_space.IGNORE_TRAIN_ID + 1
-    areas = torch.zeros(num_ids, dtype=torch.int64)
-    for _, classes in parts:
-        areas += torch.bincount(classes.flatten(), minlength=num_ids)
-    lookup = torch.zeros(num_ids, dtype=torch.int32)
+    """Makes every large enough class region a segment, and the canvas a map of ids, in place."""
+    min_area = settings.stuff_area_pixels or settings.stuff_area_fraction * canvas.numel()
     leaves_things = settings.semantic_things == "void"
     num_filled = label_space.num_stuff if leaves_things else label_space.num_classes
+    areas = canvas.flatten().bincount(minlength=num_filled)
+    table = torch.zeros(_FIRST_INSTANCE + len(segments), dtype=torch.int32)
+    table[_FIRST_INSTANCE:] = torch.arange(1, len(segments) + 1)
     for train_id, area in enumerate(areas[:num_filled].tolist()):
         if area == 0 or area < min_area:
             continue
         segment_id = len(segments) + 1
-        lookup[train_id] = segment_id
+        table[train_id] = segment_id
         is_crowd = label_space.is_thing(train_id)
         segments.append(Segment(segment_id, train_id, area, 1.0, is_crowd))
-    for ids, classes in parts:
-        ids += lookup.index_select(0, classes.flatten().int()).view_as(ids)
+    for strip in canvas.split(_STRIP_ROWS):
+        strip.copy_(table.index_select(0, strip.flatten()).view_as(strip))
 
 
 def _nearest(label_map: Tensor, output_size: tuple[int, int]) -> Tensor:

@@ -123,9 +123,9 @@ def test_strips_of_a_large_image_give_the_same_map(noise, monkeypatch):
     logits = logits + noise * torch.randn(logits.shape, generator=generator)
     grid = resample_grid((13, 17), (26, 34), (26, 34), (101, 67))
     maps = []
-    for rows in (1024, 8):
-        for module in (class_maps, by_score):
-            monkeypatch.setattr(module, "STRIP_ROWS", rows)
+    for rows, numbers in ((1024, 2**19), (8, 500)):
+        monkeypatch.setattr(by_score, "_STRIP_ROWS", rows)
+        monkeypatch.setattr(class_maps, "_NUMBERS_IN_CACHE", numbers)
         classes = resampled_classes(logits, grid)
         maps.append(fuse(classes, None, label_space(4, 3), TINY).id_map)
     assert torch.equal(*maps)
