@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
+from seamless_pr.build.network_size import few_tensors, refuse_large
 from seamless_pr.build.query_networks import (
     fpn_pixel_decoder,
     maskformer,
@@ -134,16 +136,37 @@ class Neck:
     strides: tuple[int, ...]
 
 
-def build_network(settings: Kinded, label_space: LabelSpace) -> Network:
+def build_network(
+    settings: Kinded,
+    label_space: LabelSpace,
+    check: Callable[[Network], None] = refuse_large,
+) -> Network:
     """A network with random weights.
 
     Args:
         settings: of one of `KINDS["networks"]`.
         label_space: decides the number of outputs.
+        check: sees the outline of the network before it takes memory, and may refuse it.
+
+    Raises:
+        ValueError: no such network can be made, the message begins with the key of the config; or
+            what `check` raises.
+    """
+    check(outline_network(settings, label_space))
+    return _network(settings, label_space)
+
+
+def outline_network(settings: Kinded, label_space: LabelSpace) -> Network:
+    """The network on the meta device: names and shapes without memory, whatever the settings say.
 
     Raises:
         ValueError: no such network can be made; the message begins with the key of the config.
     """
+    with torch.device("meta"), few_tensors():
+        return _network(settings, label_space)
+
+
+def _network(settings: Kinded, label_space: LabelSpace) -> Network:
     try:
         network: Network = _build("networks", settings, label_space)
     # Of PyTorch and timm, about sizes that no tensor has.
@@ -329,6 +352,7 @@ def _two_stage(
     inputs: Inputs,
     masks: MaskPart,
 ) -> TwoStageBranch:
+    _check_levels(settings, inputs)
     return TwoStageBranch(
         _rpn_head(settings.rpn, inputs),
         _box_head(settings.box, settings.roi, inputs),
@@ -337,6 +361,17 @@ def _two_stage(
         roi=settings.roi,
         box=settings.box,
     )
+
+
+def _check_levels(settings: Any, inputs: Inputs) -> None:
+    """What boxes and points read is there."""
+    for group in ("roi", "points"):
+        wanted = getattr(getattr(settings, group, None), "num_levels", 0)
+        if wanted > len(inputs.channels):
+            raise ValueError(
+                f"model.instances.{group}.num_levels is {wanted}, but the neck makes "
+                f"{len(inputs.channels)} levels; lower it, or raise model.neck.num_extra_levels"
+            )
 
 
 def _rpn_head(rpn: RPNSettings, inputs: Inputs) -> RPNHead:
@@ -358,6 +393,7 @@ def _box_head(box: BoxSettings, roi: RoISettings, inputs: Inputs) -> BoxHead:
 
 
 def _htc(settings: HTCSettings, inputs: Inputs) -> InstanceBranch:
+    _check_levels(settings, inputs)
     channels, num_things = inputs.channels[0], inputs.label_space.num_things
     num_stages, roi_size = len(settings.stage_ious), settings.mask.roi_size or settings.roi.size
     hidden_channels = settings.mask.hidden_channels
@@ -407,6 +443,11 @@ def _htc(settings: HTCSettings, inputs: Inputs) -> InstanceBranch:
 
 
 def _solov2(settings: SoloV2Settings, inputs: Inputs) -> InstanceBranch:
+    if len(settings.grid_sizes) != len(inputs.channels):
+        raise ValueError(
+            f"model.instances.grid_sizes needs a number for each of the {len(inputs.channels)} "
+            f"levels that the neck makes; got {len(settings.grid_sizes)}"
+        )
     norm_act = inputs.norm_act if settings.norm_act is None else build_norm_act(settings.norm_act)
     head = SoloHead(
         inputs.channels[0],

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from seamless_pr.build.configs import config_from_dict
+from seamless_pr.build.network_size import refuse_large
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import check_strictly
-from seamless_pr.config.schema import Config, DataConfig
+from seamless_pr.config.schema import DataConfig
 from seamless_pr.inference.predictor import Predictor, usable_device
 from seamless_pr.layers.folded_norms import fold_norms
 from seamless_pr.models.networks.network import Network
@@ -22,6 +23,8 @@ from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.views import View, described_views
 from seamless_pr.training.checkpoints import find_weights, load_weights
 
+# Files may hold halves of what networks compute with; tables of windows stand in no file.
+_MEMORY_OF_BYTES, _MEMORY_OF_TABLES = 2, 100_000_000
 # Of an image that shows which layer comes before which norm.
 _PASS_SIDE = 64
 
@@ -70,10 +73,18 @@ def load_predictor(
     if label_space is not None:
         _check_label_space(trained_space, label_space, file)
     config = config_from_dict(metadata["config"], f"the config in {file}", overrides)
-    # Without memory first: a small file may describe a network of any size.
-    with torch.device("meta"):
-        check_strictly(_built(config, trained_space, file), weights, file)
-    network = _built(config, trained_space, file)
+
+    def check(outline: Network) -> None:
+        """A small file may describe a network of any size."""
+        check_strictly(outline, weights)
+        held = sum(tensor.nbytes for tensor in weights.values())
+        most = (_MEMORY_OF_BYTES * held + _MEMORY_OF_TABLES) / 1e9
+        refuse_large(outline, most, advice=f"its file holds only {held / 1e9:.3g}")
+
+    try:
+        network = build_network(config.model, trained_space, check)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     network.load_state_dict(weights)
     if amp != "none":
         fold_predictor_norms(network.eval())
@@ -106,13 +117,6 @@ def fold_predictor_norms(network: Network) -> None:
     size = (_PASS_SIDE, _PASS_SIDE)
     batch = ImageBatch(torch.zeros(1, 3, *size, dtype=torch.uint8), (size,))
     fold_norms(network, lambda: network.outputs(batch))
-
-
-def _built(config: Config, label_space: LabelSpace, file: Path) -> Network:
-    try:
-        return build_network(config.model, label_space)
-    except ValueError as error:
-        raise ValueError(f"the config in {file}: {error}") from error
 
 
 def _views_of_sides(data: DataConfig) -> list[View]:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from seamless_pr.build.configs import config_from_dict
-from seamless_pr.build.networks import build_network, build_norm_act
+from seamless_pr.build.networks import build_norm_act, outline_network
 from seamless_pr.build.runs import run_metadata
 from seamless_pr.config.networks import ABNSettings
 from seamless_pr.config.schema import Config
@@ -140,10 +139,7 @@ def _written(
     fit: Callable[[Weights], tuple[dict[str, Tensor], KeyReport]],
 ) -> str:
     """Writes the weights that fit, if all do; returns the report."""
-    # No number of it is kept: only names and shapes are asked for.
-    with torch.device("meta"):
-        network = build_network(config.model, label_space)
-    state, report = fit(network.state_dict())
+    state, report = fit(outline_network(config.model, label_space).state_dict())
     report.check(str(source))
     save_weights(output, state, run_metadata(config, label_space))
     parts = ", ".join([label_space.name, *_parts(config.model)])

@@ -12,6 +12,7 @@ import timm
 import torch
 
 from seamless_pr import __version__
+from seamless_pr.build.network_size import refuse_large
 from seamless_pr.build.networks import build_network
 from seamless_pr.build.weights import (
     load_backbones,
@@ -69,7 +70,10 @@ def build_trainer(
         images["data.val"] = build_images(config, label_space, is_training=False)
         hooks = _build_hooks(config, images["data.val"], device)
     torch.manual_seed(keyed_seed("weights", config.training.seed))
-    network = build_network(config.model, label_space)
+    max_gigabytes = config.training.max_network_gigabytes
+    network = build_network(
+        config.model, label_space, partial(refuse_large, max_gigabytes=max_gigabytes)
+    )
     check_loss_weights(config.loss_weights, network.loss_names)
     if config.model.backbone.weights is not None:
         load_backbones(network, config.model.backbone.weights)

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from seamless_pr.build.networks import build_network
+from seamless_pr.build.networks import outline_network
 from seamless_pr.config.schema import InitialWeightsConfig
 from seamless_pr.datasets.class_readings import described, is_same_class
 from seamless_pr.models.backbones.timm_backbone import TimmBackbone
@@ -119,10 +119,9 @@ def refuse_other_classes(
 def class_tensors(model: Kinded, label_space: LabelSpace) -> list[str]:
     """Names of the weights that depend on how many things or stuff there are."""
     shapes = []
-    with torch.random.fork_rng(devices=[]):
-        for space in (label_space, _with_more_classes(label_space)):
-            state = build_network(model, space).state_dict()
-            shapes.append({name: tensor.shape for name, tensor in state.items()})
+    for space in (label_space, _with_more_classes(label_space)):
+        state = outline_network(model, space).state_dict()
+        shapes.append({name: tensor.shape for name, tensor in state.items()})
     return [name for name, shape in shapes[0].items() if shapes[1].get(name) != shape]
 
 
@@ -157,7 +156,7 @@ def _is_part(part: str, names: Iterable[str]) -> bool:
     return any(name.startswith(f"{part}.") for name in names)
 
 
-def check_strictly(network: nn.Module, weights: dict[str, torch.Tensor], file: Path) -> None:
+def check_strictly(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     """Names and shapes of weights must be exactly those of the network.
 
     Raises:
@@ -172,7 +171,7 @@ def check_strictly(network: nn.Module, weights: dict[str, torch.Tensor], file: P
     ]
     if different:
         raise ValueError(
-            f"{len(different)} tensors of {file} do not fit the network of its config: "
+            f"{len(different)} tensors do not fit the network of its config: "
             f"{'; '.join(different[:5])}; leave out overrides that change the network, or use the "
             "version of the package that wrote the file"
         )

@@ -20,6 +20,7 @@ from seamless_pr.structures.settings import (
     CountOrZero,
     Fraction,
     FusionSettings,
+    GridSide,
     ImplicitPointSettings,
     Layers,
     LayersOrZero,
@@ -31,6 +32,7 @@ from seamless_pr.structures.settings import (
     RPNSettings,
     SemanticLossSettings,
     SemanticPointSettings,
+    SizeDivisor,
     SoloSettings,
     WeightHeadSettings,
 )
@@ -367,7 +369,7 @@ class SoloV2Settings(SoloSettings, Kinded):
     """
 
     kind: str = "solov2"
-    grid_sizes: Annotated[tuple[Count, ...], Len(1)] = (40, 36, 24, 16, 12)
+    grid_sizes: Annotated[tuple[GridSide, ...], Len(1)] = (40, 36, 24, 16, 12)
     hidden_channels: Count = 512
     feature_channels: Count = 128
     kernel_channels: Count = 256
@@ -500,7 +502,7 @@ class TwoBranchSettings(Kinded):
     fusion: FusionSettings = field(default_factory=FusionSettings)
     pixel_mean: Color = (0.41738699, 0.45732192, 0.46886091)
     pixel_std: PositiveColor = (0.25685097, 0.26509955, 0.29067996)
-    size_divisor: Count = 1
+    size_divisor: SizeDivisor = 1
 
     def __post_init__(self) -> None:
         if self.instances is None and self.semantics is None:

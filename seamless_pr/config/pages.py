@@ -182,8 +182,14 @@ def _ranges(hint: Any) -> str:
     for mark in hint.__metadata__:
         for rule in mark if isinstance(mark, Interval) else (mark,):
             if isinstance(rule, Len):
-                is_exact = rule.min_length == rule.max_length
-                words.append(f"{rule.min_length} " if is_exact else f"{rule.min_length} or more ")
+                least, most = rule.min_length, rule.max_length
+                words.append(
+                    f"{least} or more "
+                    if most is None
+                    else f"{least} "
+                    if least == most
+                    else f"{least} to {most} "
+                )
             elif isinstance(rule, MultipleOf):
                 words.append(f"multiple of {rule.multiple_of}")
             else:

@@ -24,7 +24,7 @@ from seamless_pr.structures.query_settings import (
     QuerySettings,
     TransformerSettings,
 )
-from seamless_pr.structures.settings import Count, Fraction, Layers
+from seamless_pr.structures.settings import Count, Fraction, Layers, SizeDivisor
 
 PixelDecoderGroup = Annotated[Any, OneOf("pixel_decoders")]
 
@@ -112,7 +112,7 @@ class PixelNetworkSettings(Kinded):
     pixel_decoder: PixelDecoderGroup = field(default_factory=FPNPixelDecoderSettings)
     pixel_mean: Color = _MEAN
     pixel_std: PositiveColor = _STD
-    size_divisor: Count = 1
+    size_divisor: SizeDivisor = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Interval
+from annotated_types import Interval, Len
 
 from seamless_pr.config.networks import NetworkGroup
 from seamless_pr.structures.kinds import OneOf
@@ -25,6 +25,9 @@ from seamless_pr.structures.training_settings import (
 
 OptimizerGroup = Annotated[Any, OneOf("optimizers")]
 ScheduleGroup = Annotated[Any, OneOf("schedules")]
+
+# Passes of the network for an image, mirrored ones apart; processes beside a training.
+MAX_VIEWS, MAX_LOADERS = 32, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ class DataConfig:
     rounded_sides: bool = False
     training_sides_pixels: tuple[Count, ...] = ()
     training_longest_side_pixels: Count | None = None
-    view_sides_pixels: tuple[Count, ...] = ()
+    view_sides_pixels: Annotated[tuple[Count, ...], Len(0, MAX_VIEWS)] = ()
     view_longest_side_pixels: Count | None = None
     scale_range: tuple[Positive, Positive] = (0.5, 2.0)
     scale_step_pixels: CountOrZero = 0
@@ -98,7 +101,7 @@ class DataConfig:
     pad_crops: bool = False
     detr_crops: bool = False
     batch_size: Count = 8
-    num_workers: CountOrZero = 2
+    num_workers: Annotated[int, Interval(ge=0, le=MAX_LOADERS)] = 2
 
     @property
     def train_parts(self) -> tuple[DatasetConfig, ...]:

@@ -18,7 +18,7 @@ from seamless_pr.datasets.quiet_decoding import quiet_decoding
 from seamless_pr.datasets.remote_files import is_uri, read_uri
 from seamless_pr.input_files import read_regular
 from seamless_pr.ops.images import pillow_pixels, sixteen_to_eight_bit
-from seamless_pr.structures.limits import MAX_PIXELS
+from seamless_pr.structures.limits import MAX_PIXELS, TooManyPixelsError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -35,10 +35,6 @@ _BEGINNINGS = (
 EXIF_ORIENTATION = 0x0112
 # Orientations from here on exchange height and width.
 FIRST_TRANSPOSED_ORIENTATION = 5
-
-
-class TooManyPixelsError(ValueError):
-    """A picture that is refused before its pixels take memory."""
 
 
 def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Tensor:

@@ -26,9 +26,10 @@ from seamless_pr.inference.image_list import ImageItem
 from seamless_pr.inference.prediction_folder import FolderSummary, PredictionFolder
 from seamless_pr.inference.predictor import Predictor
 from seamless_pr.ops.resize import NetworkSides
+from seamless_pr.structures.faults import first_line, is_want_of_memory
 from seamless_pr.structures.instances import Instances
 from seamless_pr.structures.label_space import LabelSpace
-from seamless_pr.structures.limits import MAX_PIXELS
+from seamless_pr.structures.limits import MAX_PIXELS, TooManyPixelsError
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 from seamless_pr.structures.prediction import Prediction
 
@@ -233,7 +234,9 @@ def load_image(
         image = read_image(item.path, max_pixels=folder.max_pixels)
         resized = sides.resized(image)
     except Exception as error:  # Whatever it is, it is about this image; the others are done.
-        return ImageOutcome(item, str(error) or type(error).__name__)
+        reason = str(error) or type(error).__name__
+        path = str(item.path)
+        return ImageOutcome(item, reason if path in reason else f"{path}: {reason}")
     size = (image.shape[-2], image.shape[-1])
     return LoadedImage(item, resized, size, image if folder.overlays else None)
 
@@ -312,17 +315,22 @@ def write_image(labelled: LabelledImage | ImageOutcome, folder: PredictionFolder
 
 
 def _predict(predictor: Predictor, images: Sequence[LoadedImage]) -> list[Prediction | str]:
-    """Predictions of a batch; a reason for an image too large for the device's memory."""
+    """Predictions of a batch; a reason for an image that is too large, or that views make so."""
     try:
         return list(
             predictor.predict_resized(
                 [loaded.resized for loaded in images], [loaded.original_size for loaded in images]
             )
         )
-    except torch.OutOfMemoryError as error:
+    except TooManyPixelsError as error:
+        return [f"{loaded.item.path}: {error}" for loaded in images]
+    except RuntimeError as error:
+        if not is_want_of_memory(error):
+            raise
         if len(images) == 1:
             size = tuple(images[0].resized.shape[-2:])
-            reason = f"{images[0].item.path} at {size} does not fit the device's memory ({error})"
+            path, said = images[0].item.path, first_line(error)
+            reason = f"{path} at {size} does not fit the device's memory ({said})"
             return [f"{reason}; lower longest_side_pixels"]
     torch.cuda.empty_cache()
     return [prediction for loaded in images for prediction in _predict(predictor, [loaded])]

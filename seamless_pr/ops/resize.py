@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+from seamless_pr.structures.limits import MAX_PIXELS, TooManyPixelsError
+
 
 @dataclass(frozen=True)
 class NetworkSides:
@@ -55,6 +57,7 @@ def resized_size(
 
     Raises:
         ValueError: a side that is not positive.
+        TooManyPixelsError: (a ValueError) the image would grow beyond MAX_PIXELS.
     """
     shorter, longer = min(size), max(size)
     if shorter < 1:
@@ -72,6 +75,11 @@ def resized_size(
     # To the nearest: half a pixel more before rounding down, all in integers.
     half = denominator if rounded else 0
     height, width = (max(1, (2 * side * numerator + half) // (2 * denominator)) for side in size)
+    if height * width > max(MAX_PIXELS, shorter * longer):
+        raise TooManyPixelsError(
+            f"an image of {size[0]} x {size[1]} pixels would grow to {height} x {width}, more than "
+            f"{MAX_PIXELS} in all; lower shortest_side_pixels or longest_side_pixels of the data"
+        )
     return height, width
 
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 from seamless_pr.pipelines.console import tolerant_console
 from seamless_pr.pipelines.paths import settle_paths
 from seamless_pr.pipelines.signals import Terminated, sigterm_raises
-from seamless_pr.structures.faults import first_line, quoted, shortened
+from seamless_pr.structures.faults import first_line, is_want_of_memory, quoted, shortened
 
 
 def finite(text: str) -> float:
@@ -101,7 +101,7 @@ class Stage:
                 print(f"error: {shortened(str(error)) or type(error).__name__}", file=sys.stderr)
                 return ExitCode.FAILED
             except RuntimeError as error:
-                if not _is_want_of_memory(error):
+                if not is_want_of_memory(error):
                     raise
                 print(f"error: not enough memory ({first_line(error)})", file=sys.stderr)
                 return ExitCode.FAILED
@@ -110,9 +110,3 @@ class Stage:
                 reason = "SIGTERM" if terminated else "Ctrl-C"
                 print(f"stopped by {reason}; {self.when_stopped}", file=sys.stderr)
                 return ExitCode.TERMINATED if terminated else ExitCode.INTERRUPTED
-
-
-def _is_want_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch says that the processor's or a GPU's memory does not suffice."""
-    text = str(error)
-    return "can't allocate memory" in text or "out of memory" in text

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from seamless_pr.datasets.images import TooManyPixelsError, decode_image
+from seamless_pr.datasets.images import decode_image
 from seamless_pr.datasets.remote_files import read_bounded_uri
 from seamless_pr.serving.limits import RequestRefusedError, ServingLimits, check_uri
+from seamless_pr.structures.limits import TooManyPixelsError
 
 UNNAMED = "image"
 MAX_NAME = 200

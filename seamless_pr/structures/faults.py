@@ -15,6 +15,12 @@ def first_line(error: BaseException) -> str:
     return shortened(next(iter(str(error).strip().splitlines()), type(error).__name__))
 
 
+def is_want_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch says that the processor's or a GPU's memory does not suffice."""
+    text = str(error)
+    return "can't allocate memory" in text or "out of memory" in text
+
+
 def quoted(text: str, limit: int = MAX_QUOTED) -> str:
     """A value for a message, cut where it is long: files may hold words of any length."""
     return text if len(text) <= limit else f"{text[:limit]}..."

@@ -18,6 +18,15 @@ CountOrZero = Annotated[int, Ge(0)]
 MAX_LAYERS = 1000
 Layers = Annotated[int, Interval(ge=1, le=MAX_LAYERS)]
 LayersOrZero = Annotated[int, Interval(ge=0, le=MAX_LAYERS)]
+# Half as much again as the weights of the largest published network.
+MAX_NETWORK_GIGABYTES = 1.4
+# What no weight tells and memory grows with the square of; several times the published numbers.
+RoICells = Annotated[int, Interval(ge=1, le=64)]
+EvenRoICells = Annotated[int, Interval(ge=2, le=64), MultipleOf(2)]
+MaskSide = Annotated[int, Interval(ge=1, le=1024)]
+MaskSideOrZero = Annotated[int, Interval(ge=0, le=1024)]
+GridSide = Annotated[int, Interval(ge=1, le=256)]
+SizeDivisor = Annotated[int, Interval(ge=1, le=1024)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
@@ -113,7 +122,7 @@ class RoISettings:
     canonical_level: CountOrZero = 2
     level_epsilon: NotNegative = 1e-6
     num_levels: Layers = 4
-    size: Count = 14
+    size: RoICells = 14
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ class ConvMaskSettings:
 
     hidden_channels: Count = 256
     norm_rois: Literal["sampled", "positive"] = "positive"
-    roi_size: Count | None = None
+    roi_size: RoICells | None = None
     targets: Literal["nearest", "aligned"] = "nearest"
 
 
@@ -204,7 +213,7 @@ class CoarseMaskSettings:
     mixes_first: bool = False
     background: bool = False
     whole_pixels: bool = False
-    roi_size: Annotated[int, Ge(2), MultipleOf(2)] = 14
+    roi_size: EvenRoICells = 14
 
 
 @dataclass(frozen=True)
@@ -238,8 +247,8 @@ class PointSettings:
     oversample_ratio: Annotated[float, Ge(1)] = 3.0
     importance_fraction: Fraction = 0.75
     subdivision_points: Count = 784
-    start_size: CountOrZero = 28
-    output_size: Count = 224
+    start_size: MaskSideOrZero = 28
+    output_size: MaskSide = 224
     train_on_predicted_boxes: bool = True
 
     def __post_init__(self) -> None:
@@ -263,7 +272,7 @@ class WeightHeadSettings:
 
     hidden_channels: Count = 1024
     num_layers: Layers = 2
-    roi_size: Annotated[int, Ge(2), MultipleOf(2)] = 14
+    roi_size: EvenRoICells = 14
 
 
 @dataclass(frozen=True)
@@ -287,8 +296,8 @@ class ImplicitPointSettings:
     num_levels: Layers = 1
     num_train_points: Count = 196
     subdivision_points: Count = 784
-    start_size: Count = 28
-    output_size: Count = 224
+    start_size: MaskSide = 28
+    output_size: MaskSide = 224
     train_on_predicted_boxes: bool = True
 
 

@@ -10,6 +10,7 @@ from annotated_types import Interval
 
 from seamless_pr.structures.kinds import Kinded
 from seamless_pr.structures.settings import (
+    MAX_NETWORK_GIGABYTES,
     Count,
     CountOrZero,
     NotNegative,
@@ -141,6 +142,8 @@ class TrainingSettings:
         evaluation_interval_steps: validation every so many steps, and at the end; 0: never.
         num_example_pictures: validation images that are drawn for TensorBoard after each
             validation.
+        max_network_gigabytes: a network whose weights would take more memory, of 10^9 bytes, is not
+            built; a width with a digit too much is told before it fills the machine.
         accept_changed_data: go on with a run though its training or validation data were changed
             since it began; False: that is refused.
     """
@@ -158,6 +161,7 @@ class TrainingSettings:
     checkpoint_interval_steps: Count = 1000
     evaluation_interval_steps: CountOrZero = 2000
     num_example_pictures: CountOrZero = 4
+    max_network_gigabytes: Positive = MAX_NETWORK_GIGABYTES
     accept_changed_data: bool = False
 
     def __post_init__(self) -> None:

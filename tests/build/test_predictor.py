@@ -14,13 +14,16 @@ from safetensors.torch import save_file
 
 import seamless_pr
 from seamless_pr.build.ensemble import _view
+from seamless_pr.build.networks import outline_network
 from seamless_pr.build.predictor import load_predictor
+from seamless_pr.config.load import config_to_dict
+from seamless_pr.config.query_networks import MaskFormerSettings, SwinBackboneSettings
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.layers.abn import InPlaceABN
 from seamless_pr.ops.resize import NetworkSides
 from seamless_pr.structures.views import View
 from seamless_pr.training.checkpoints import load_weights, save_weights
-from tests.support.tiny_checkpoint import write_tiny_checkpoint
+from tests.support.tiny_checkpoint import tiny_config, write_tiny_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +143,26 @@ def test_weights_that_do_not_fit_their_config_are_refused(weights: Path, tmp_pat
     removed = sorted(tensors)[0]
     del tensors[removed]
     save_weights(tmp_path / "less.safetensors", tensors, metadata)
-    with pytest.raises(ValueError, match=f"1 tensors of .*{removed} is missing"):
+    with pytest.raises(
+        ValueError, match=rf"less\.safetensors: 1 tensors do not fit .*{removed} is missing"
+    ):
         load_predictor(tmp_path / "less.safetensors")
+
+
+def test_tables_that_stand_in_no_file_are_counted_against_it(tmp_path: Path) -> None:
+    """80 x 80 cells look at as many others: 328 MB in each block, its bias 0.3 MB."""
+    config = tiny_config()
+    backbone = SwinBackboneSettings(channels=3, depths=(1,) * 4, num_heads=(3,) * 4, window_size=80)
+    model = MaskFormerSettings(backbone=backbone)
+    space = load_label_space("cityscapes")
+    values = config_to_dict(replace(config, model=model))
+    metadata = {"config": values, "label_space": space.to_dict()}
+    outline = outline_network(model, space)
+    weights = {name: torch.zeros(tensor.shape) for name, tensor in outline.state_dict().items()}
+    save_weights(tmp_path / "windows.safetensors", weights, metadata)
+    message = r"windows\.safetensors: .* take 1\.\d+ GB .*relative_position_index alone 0\.328"
+    with pytest.raises(ValueError, match=message):
+        load_predictor(tmp_path / "windows.safetensors")
 
 
 @pytest.mark.parametrize("channels", [[8, 8, 16, 16.5], [], [2**40, 8, 8, 8]])

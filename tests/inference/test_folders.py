@@ -34,8 +34,10 @@ from seamless_pr.inference.folders import (
 from seamless_pr.inference.image_list import ImageItem, list_images
 from seamless_pr.inference.prediction_folder import PredictionFolder
 from seamless_pr.inference.predictor import Predictor
+from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.structures.label_space import LabelSpace
 from seamless_pr.structures.prediction import Prediction
+from seamless_pr.structures.views import View
 from tests.support.color_network import BLUE, GREEN, RED, TOY_SPACE, ColorNetwork
 from tests.support.kills import is_killed, listing
 from tests.support.tiny_maskformer import tiny_per_pixel
@@ -417,15 +419,23 @@ def test_images_of_many_sizes_wait_for_a_full_batch_in_bounded_numbers(tmp_path:
     assert [width for num_images, _, width in batches if num_images == 2] == [64, 64]
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried\nException raised"),
+    ],
+    ids=["GPU", "CPU"],
+)
 def test_image_too_large_for_the_device_is_listed_alone(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     predictor = make_predictor(batch_size=2)
     predict = predictor.predict_resized
 
     def small_memory(resized: list[torch.Tensor], sizes: list[tuple[int, int]]) -> object:
         if len(resized) > 1 or sizes[0] == (48, 40):
-            raise torch.OutOfMemoryError("out of memory")
+            raise error
         return predict(resized, sizes)
 
     monkeypatch.setattr(predictor, "predict_resized", small_memory)
@@ -433,7 +443,36 @@ def test_image_too_large_for_the_device_is_listed_alone(
     assert summary.num_images == 2
     ((file, reason),) = summary.failures
     assert file.endswith("b.png")
+    assert str(file) in reason
     assert "lower longest_side_pixels" in reason
+    assert "\n" not in reason
+
+
+def test_an_image_that_settings_would_blow_up_is_listed_by_name(
+    images: Path, tmp_path: Path
+) -> None:
+    predictor = make_predictor(shortest_side_pixels=7000)
+    summary = predict_folder(predictor, list_images(images), tmp_path / "out")
+    assert len(summary.failures) == 3
+    for file, reason in summary.failures:
+        assert reason.startswith(f"{file}: an image of ")
+        assert "would grow to" in reason
+    # A network that enlarges what it is given: its views do.
+    network = ColorNetwork()
+    network.loss_names = ()
+    network = ViewedNet(network, [View(shortest_side_pixels=7000)])
+    viewed = Predictor(network, shortest_side_pixels=32)
+    summary = predict_folder(viewed, list_images(images), tmp_path / "views")
+    assert [reason for _, reason in summary.failures] == [
+        f"{file}: an image of {size} pixels would grow to {larger}, more than 52000000 in all; "
+        "lower shortest_side_pixels or longest_side_pixels of the data"
+        for (file, _), size, larger in zip(
+            summary.failures,
+            ("32 x 64", "38 x 32", "32 x 64"),
+            ("7000 x 14000", "8312 x 7000", "7000 x 14000"),
+            strict=True,
+        )
+    ]
 
 
 def test_full_disk_stops_the_run(

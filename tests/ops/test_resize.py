@@ -41,6 +41,15 @@ def test_impossible_sizes_are_refused() -> None:
         resized_size((5, 5), 0)
 
 
+def test_images_do_not_grow_beyond_what_pictures_may_have() -> None:
+    message = "20 x 30 pixels would grow to 6000 x 9000, more than 52000000 .* lower shortest_side"
+    with pytest.raises(ValueError, match=message):
+        resized_size((20, 30), 6000)
+    assert resized_size((20, 30), 6000, 8000) == (5333, 8000)
+    # What is as large already has been let in on purpose.
+    assert resized_size((20_000, 30_000), 20_000) == (20_000, 30_000)
+
+
 @pytest.mark.parametrize("size", [(37, 61), (150, 200)])
 def test_pixels_agree_with_pillow(size: tuple[int, int]) -> None:
     pixels = np.random.RandomState(0).randint(0, 256, (75, 120, 3)).astype(np.uint8)
