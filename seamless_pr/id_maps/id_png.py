@@ -128,7 +128,7 @@ def decode_id_runs(data: bytes) -> IdRuns:
     Raises:
         PngError: not a PNG, truncated, damaged, or of a kind that holds no 24-bit ids.
     """
-    header, compressed = _read_chunks(data)
+    header, compressed, palette = _read_chunks(data)
     if header.height * header.width > max(MAX_PIXELS, PIXELS_PER_BYTE * len(data)):
         raise PngError(
             f"{header.height}x{header.width} pixels in {len(data)} bytes; more than "
@@ -142,7 +142,7 @@ def decode_id_runs(data: bytes) -> IdRuns:
         )
     bytes_per_pixel = BYTES_PER_PIXEL.get(header.color_type)
     if bytes_per_pixel is None or header.is_interlaced:
-        return IdRuns.from_map(_decode_with_pillow(data))
+        return IdRuns.from_map(_decode_with_pillow(data, palette))
     row_length = header.width * bytes_per_pixel + 1
     length = row_length * header.height
     if length > MAX_EXPANSION * len(compressed):  # before room for it is taken
@@ -211,11 +211,12 @@ def _read_header(data: bytes) -> _PngHeader:
     return _PngHeader(height, width, bit_depth, color_type, interlace != 0)
 
 
-def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
-    """The header and the joined image data; checksums of all chunks that matter are verified."""
+def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes, bytes]:
+    """Header, joined image data and palette; checksums of all chunks that matter are verified."""
     header = _read_header(data)
     view = memoryview(data)
     parts: list[memoryview] = []
+    palette = b""
     start = len(PNG_SIGNATURE)
     previous = b""
     while True:
@@ -239,10 +240,12 @@ def _read_chunks(data: bytes) -> tuple[_PngHeader, bytes]:
             raise PngError(f"damaged PNG: a chunk {kind.decode('ascii', 'replace')} out of place")
         if kind == b"IDAT":
             parts.append(view[start + 8 : end])
+        elif kind == b"PLTE":
+            palette = data[start + 8 : end]
         elif kind == b"IEND":
             break
         start, previous = end + 4, kind
-    return header, b"".join(parts)
+    return header, b"".join(parts), palette
 
 
 def _inflate(compressed: bytes, length: int) -> Any:
@@ -255,15 +258,25 @@ def _inflate(compressed: bytes, length: int) -> Any:
     return filtered
 
 
-def _decode_with_pillow(data: bytes) -> NDArray[np.uint32]:
+def _decode_with_pillow(data: bytes, palette: bytes) -> NDArray[np.uint32]:
     """Palette and interlaced files: rare, so a general reader does them."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            return pack_ids(np.asarray(image.convert("RGB")))
+            pixels = np.asarray(image if image.mode == "P" else image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to.
         raise PngError(f"damaged PNG: {str(error) or type(error).__name__}") from error
+    if pixels.ndim == 3:
+        return pack_ids(pixels)
+    # Pillow would make what the palette lacks black, which means void.
+    num_colors, rest = divmod(len(palette), 3)
+    if rest or pixels.max() >= num_colors:
+        raise PngError(
+            f"damaged PNG: a pixel of colour {pixels.max()}, and a palette of {len(palette)} bytes"
+        )
+    ids: NDArray[np.uint32] = pack_ids(np.frombuffer(palette, np.uint8).reshape(-1, 3))[pixels]
+    return ids
 
 
 @kernel(*("int64[:]", "int64", "int64", "int32[:]", "uint32[:]", "int64[:]"), returns="int64")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -40,7 +41,10 @@ def _filtered_png(rgb: NDArray[np.uint8], filters: list[int]) -> bytes:
         data += ((current[1:] - predicted) % 256).astype(np.uint8).tobytes()
         above = current
     header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 6, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(data))), (b"IEND", b"")]
+    return _joined([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(data))), (b"IEND", b"")])
+
+
+def _joined(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
         for kind, body in chunks
@@ -83,6 +87,26 @@ def test_palette_is_looked_up() -> None:
     assert np.array_equal(decode_id_png(_png(palette)), ids)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("is_interlaced", [False, True])
+def test_every_index_has_a_colour_in_the_palette_or_the_file_is_damaged(
+    bits: int, is_interlaced: bool
+) -> None:
+    def png(palette: bytes | None, index: int) -> bytes:
+        header = struct.pack(">IIBBBBB", 1, 1, bits, 3, 0, 0, is_interlaced)
+        chunks = [(b"IHDR", header), *([] if palette is None else [(b"PLTE", palette)])]
+        pixel = bytes([0, index << (8 - bits)])
+        return _joined([*chunks, (b"IDAT", zlib.compress(pixel)), (b"IEND", b"")])
+
+    colors = bytes([5, 1, 0, 7, 0, 1])
+    assert decode_id_png(png(colors, 0)).tolist() == [[261]]
+    assert decode_id_png(png(colors, 1)).tolist() == [[65543]]
+    for palette in (None, b"", colors[:3], colors[:5], colors + b"\1"):
+        size = len(palette or b"")
+        with pytest.raises(PngError, match=f"damaged PNG: .* colour 1, and a palette of {size} by"):
+            decode_id_png(png(palette, 1))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_grey_images_are_refused_with_what_was_expected(dtype: type) -> None:
     bits = 8 * np.dtype(dtype).itemsize
@@ -113,10 +137,7 @@ def test_a_changed_byte_of_the_image_data_is_found() -> None:
 def test_an_unknown_filter_names_its_row() -> None:
     body = zlib.compress(bytes([0, 1, 2, 3, 9, 1, 2, 3]))
     header = struct.pack(">IIBBBBB", 1, 2, 8, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
-        for kind, part in [(b"IHDR", header), (b"IDAT", body), (b"IEND", b"")]
-    )
+    data = _joined([(b"IHDR", header), (b"IDAT", body), (b"IEND", b"")])
     with pytest.raises(PngError, match="row 1 has an unknown filter"):
         decode_id_png(data)
 

@@ -125,13 +125,18 @@ def test_a_changed_header_is_found_by_its_checksum() -> None:
 @pytest.mark.slow
 def test_the_loops_stay_inside_their_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same decoder with every index checked: a wrong one raises instead of passing unseen."""
-    for name in ("_undo_filters", "_undo_dense_filters", "_fill_rows"):
+    for name in ("_undo_filters", "_undo_dense_filters", "_fill_rows", "_find_runs"):
         checked = getattr(id_png, name).dispatcher(boundscheck=True)
         monkeypatch.setattr(id_png, name, checked)
     for seed in range(150):
         rng = np.random.default_rng(seed)
         channels = int(rng.choice([3, 4]))
-        data = _png(rng, _rows(rng, channels), channels)
+        rows = _rows(rng, channels)
+        data = _png(rng, rows, channels)
         assert np.array_equal(
             decode_id_png(data), pack_ids(np.asarray(Image.open(io.BytesIO(data))))
         )
+        row = int(rng.integers(0, len(rows)))
+        rows[row, 0] = rng.integers(5, 256)
+        with pytest.raises(PngError, match=f"row {row} has an unknown filter"):
+            decode_id_png(_png(rng, rows, channels))

@@ -134,6 +134,18 @@ def test_a_run_folder_that_is_removed_meanwhile_can_be_started_again(tmp_path: P
         shutil.rmtree(tmp_path / "run")
 
 
+def test_a_disk_without_room_for_a_checkpoint_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch
+) -> None:
+    nearly_full = shutil._ntuple_diskusage(10**9, 10**9, 100)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
+    trainer = make_trainer(tmp_path, batches_from=lambda _: pytest.fail("a step"))
+    with pytest.raises(
+        WriteError, match=rf"cannot write {tmp_path}.*, a checkpoint takes 0\.\d MB"
+    ):
+        trainer.run()
+
+
 @pytest.mark.parametrize("weights", [{"first": 1.0}, {"first": 1.0, "second": 1.0, "third": 1.0}])
 def test_loss_weights_must_name_exactly_the_losses_of_the_network(tmp_path: Path, weights) -> None:
     with pytest.raises(ValueError, match="loss_weights must name the losses"):
