@@ -151,9 +151,13 @@ def writing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
-    """Adds a line to a text file in UTF-8; only a kill right then leaves a part of it."""
+    """Adds a line to a text file in UTF-8; only a kill right then leaves a part of it.
+
+    A link is not followed: a folder of somebody might lead out of itself.
+    """
     with naming(path):
-        with open(path, "ab", buffering=0) as file:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        with open(os.open(path, flags, 0o666), "ab", buffering=0) as file:
             file.write(f"{line}\n".encode())
 
 

@@ -230,6 +230,18 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
         append_line(tmp_path / "none" / "log", "x")
 
 
+def test_a_line_is_not_added_through_a_link(tmp_path: Path) -> None:
+    append_line(tmp_path / "log", "größe")
+    append_line(tmp_path / "log", "x")
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "größe\nx\n"
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "log").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "link").symlink_to(tmp_path / "log")
+    with pytest.raises(WriteError, match=r"cannot write .*/link: Too many levels of symbolic link"):
+        append_line(tmp_path / "link", "x")
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "größe\nx\n"
+
+
 def test_too_little_space_is_told_before_the_work(tmp_path: Path, monkeypatch) -> None:
     check_writable(tmp_path / "new", 1000, "a checkpoint")
     assert listing(tmp_path) == ["new"]

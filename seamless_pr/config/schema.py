@@ -26,8 +26,8 @@ from seamless_pr.structures.training_settings import (
 OptimizerGroup = Annotated[Any, OneOf("optimizers")]
 ScheduleGroup = Annotated[Any, OneOf("schedules")]
 
-# Passes of the network for an image, mirrored ones apart; processes beside a training.
-MAX_VIEWS, MAX_LOADERS = 32, 1000
+# Passes of the network for an image, mirrored ones apart; processes beside a training; images.
+MAX_VIEWS, MAX_LOADERS, MAX_BATCH = 32, 1000, 16_384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class DataConfig:
     ssd_colors: bool = False
     pad_crops: bool = False
     detr_crops: bool = False
-    batch_size: Count = 8
+    batch_size: Annotated[int, Interval(ge=1, le=MAX_BATCH)] = 8
     num_workers: Annotated[int, Interval(ge=0, le=MAX_LOADERS)] = 2
 
     @property

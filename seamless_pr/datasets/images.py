@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, ImageFileDirectory_v2
 from torch import Tensor
 
 from seamless_pr.datasets.quiet_decoding import quiet_decoding
@@ -21,17 +24,24 @@ from seamless_pr.ops.images import pillow_pixels, sixteen_to_eight_bit
 from seamless_pr.structures.limits import MAX_PIXELS, TooManyPixelsError
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
 _TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BIG_TIFF = ord("+")
 # What is opened, by its first bytes, whatever the file is called: decoders of other formats are
 # seldom tried ones, and Pillow's for EPS starts another program.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 _BEGINNINGS = (
     b"BM",
     b"GIF8",
-    b"\xff\xd8\xff",
+    _JPEG,
     _PNG,
     *_TIFF_BEGINNINGS,
 )
+# Of a segment of JPEG; zeros and restarts stand inside of compressed data.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_SCAN, _END_OF_JPEG = b"\xff\xda", b"\xff\xd9"
+# Programs write up to twenty, and each costs a pass over all pixels, however small it is.
+MAX_SCANS = 100
 EXIF_ORIENTATION = 0x0112
 # Orientations from here on exchange height and width.
 FIRST_TRANSPOSED_ORIENTATION = 5
@@ -124,14 +134,50 @@ def _check_header(data: bytes, path: str | os.PathLike[str], max_pixels: int) ->
         raise TooManyPixelsError(
             f"{path} has too many pixels ({error}); make it smaller"
         ) from error
-    except Exception:
-        return True  # The decoders tell why.
+    except Exception as error:
+        # What Pillow stumbles over OpenCV may read, and make room for.
+        try:
+            width, height = _size_in_header(data)
+        except Exception:
+            raise _unreadable(path, _pillow_reason(error)) from error
+        suits_opencv = True
     if width * height > max_pixels:
         raise TooManyPixelsError(
             f"{path} has {width} x {height} pixels, more than {max_pixels / 1e6:g} million; "
             "make it smaller, or allow more (--max-pixels) where the memory suffices"
         )
+    if data.startswith(_JPEG) and _has_many_scans(data):
+        raise _unreadable(path, f"more than {MAX_SCANS} scans, which would take minutes")
     return suits_opencv
+
+
+def _size_in_header(data: bytes) -> tuple[int, int]:
+    """Width and height of a PNG or TIFF, whatever else it holds; any exception if it has none."""
+    if data.startswith(_PNG):
+        width, height = struct.unpack_from(">II", data, 16)
+        return width, height
+    assert data.startswith(_TIFF_BEGINNINGS)
+    file = io.BytesIO(data)
+    is_large = data[2] == _BIG_TIFF
+    directory = ImageFileDirectory_v2(file.read(16 if is_large else 8))
+    file.seek(directory.next)
+    directory.load(file)
+    return int(directory[IMAGEWIDTH]), int(directory[IMAGELENGTH])
+
+
+def _has_many_scans(data: bytes) -> bool:
+    """Whether a JPEG goes over its picture more often than any program writes it."""
+    # Video behind the picture and notes before it may hold these bytes by chance.
+    if data.count(_SCAN) <= MAX_SCANS:
+        return False
+    num_scans, place = 0, len(_JPEG) - 1
+    while marker := _MARKER.search(data, place):
+        kind, place = marker.group(), marker.end()
+        if kind == _END_OF_JPEG:
+            break
+        num_scans += kind == _SCAN
+        place += int.from_bytes(data[place : place + 2], "big")
+    return num_scans > MAX_SCANS
 
 
 def _decode_fast(data: bytes) -> NDArray[np.generic] | None:
@@ -172,8 +218,8 @@ def looks_complete(data: bytes) -> bool:
 
     Inside compressed JPEG data 0xFF is escaped: the last end marker follows the last scan marker.
     """
-    if data.startswith(b"\xff\xd8"):
-        return data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+    if data.startswith(_JPEG[:2]):
+        return data.rfind(_END_OF_JPEG) > data.rfind(_SCAN)
     if data.startswith(_PNG):
         return b"IEND" in data[-64:] and _has_whole_chunks(data)
     # Only Pillow takes the first frame of an animation in every release; WebP carries its length.

@@ -30,6 +30,7 @@ from seamless_pr.ops.generators import keyed_generator
 from seamless_pr.parallel import end_with_parent
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.label_space import LabelSpace
+from seamless_pr.structures.limits import TooManyPixelsError
 from seamless_pr.structures.panoptic_target import Batch, PanopticTarget
 
 Sample = tuple[torch.Tensor, PanopticTarget]
@@ -139,7 +140,10 @@ class PanopticImages(Dataset[Sample]):
             [self.label_space.train_id_of[segment.category_id] for segment in segments],
             dtype=torch.int64,
         )
-        image, mask = self.transform(image, tv_tensors.Mask(id_map), train_ids, generator)
+        try:
+            image, mask = self.transform(image, tv_tensors.Mask(id_map), train_ids, generator)
+        except TooManyPixelsError as error:
+            raise ValueError(f"{entry.image_file}: {error}") from error
         target = PanopticTarget(
             id_map=mask.as_subclass(torch.Tensor).contiguous(),
             train_ids=train_ids,

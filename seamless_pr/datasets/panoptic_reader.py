@@ -25,7 +25,7 @@ from seamless_pr.datasets.panoptic_columns import MAX_AREA, Annotation, Annotati
 from seamless_pr.datasets.panoptic_records import ImageId, ImageRecord, PanopticDataset
 from seamless_pr.input_files import read_regular
 from seamless_pr.structures.faults import Fault
-from seamless_pr.structures.label_space import Category
+from seamless_pr.structures.label_space import Category, LabelSpace
 
 
 @dataclass(frozen=True)
@@ -202,6 +202,13 @@ class _FileReader:
                 messages.append(f"the category name {category.name!r} is no text of Unicode")
         for message in messages:
             self.fault(message)
+        if len(categories) > LabelSpace.MAX_CATEGORIES:
+            self.fault(
+                f"'categories' names {len(categories)} classes; at most "
+                f"{LabelSpace.MAX_CATEGORIES} are counted: merge some, or leave out what has no "
+                "segment"
+            )
+            return ()
         if isinstance(top.get("categories"), list) and not raw:
             self.fault("'categories' is empty; a ground truth must name its classes")
         return () if messages else categories

@@ -66,7 +66,7 @@ from seamless_pr.pipelines.wanted_predictor import (
     load_wanted_predictor,
 )
 from seamless_pr.progress import Progress
-from seamless_pr.structures.faults import Fault, FaultyDataError
+from seamless_pr.structures.faults import Fault, FaultyDataError, shortened
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.limits import MAX_PIXELS
 
@@ -257,7 +257,7 @@ def predict(
     def on_image(outcome: ImageOutcome) -> None:
         assert progress is not None
         if outcome.error is not None:
-            progress.message(f"failed: {outcome.error}")
+            progress.message(f"failed: {shortened(str(outcome.error))}")
         progress.update()
 
     try:
@@ -283,7 +283,7 @@ def last_line(summary: FolderSummary, output: str) -> str:
     done = f"{summary.num_images} images in {summary.panoptic_json}"
     if not summary.failures:
         return done
-    reasons = f"reasons in {output}/errors.jsonl, first: {summary.failures[0][1]}"
+    reasons = f"reasons in {output}/errors.jsonl, first: {shortened(summary.failures[0][1])}"
     return f"{done}; {len(summary.failures)} images failed, {reasons}"
 
 

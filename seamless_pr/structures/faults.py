@@ -8,6 +8,11 @@ from dataclasses import dataclass
 MAX_LISTED_FAULTS = 200
 # Letters: of a value that a message quotes, and of a line.
 MAX_QUOTED, MAX_LINE = 200, 2000
+# What moves the cursor, recolours or turns a terminal's text around, as names of files may hold.
+_COMMANDS = {
+    **{code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))},
+    **{code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+}
 
 
 def first_line(error: BaseException) -> str:
@@ -27,10 +32,13 @@ def quoted(text: str, limit: int = MAX_QUOTED) -> str:
 
 
 def shortened(message: str) -> str:
-    """A message whose lines keep their beginning, which names the file, and their end."""
+    """A message whose lines keep their beginning, which names the file, and their end.
+
+    Letters that a terminal would obey are spelled out.
+    """
     return "\n".join(
         line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 505]} ... {line[-500:]}"
-        for line in message.split("\n")
+        for line in message.translate(_COMMANDS).split("\n")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -38,6 +39,8 @@ class LabelSpace:
     # Maps of train ids are of 16 bits with a sign, or wider: this is the largest such number.
     IGNORE_TRAIN_ID: ClassVar[int] = 32767
     VOID_SEGMENT_ID: ClassVar[int] = 0
+    # Tables of pairs of classes are counted, and their cells are the square of this.
+    MAX_CATEGORIES: ClassVar[int] = 4096
 
     name: str
     categories: tuple[Category, ...]
@@ -45,11 +48,10 @@ class LabelSpace:
     def __post_init__(self) -> None:
         if not self.categories:
             raise ValueError(f"label space '{self.name}' has no categories; give at least one")
-        if len(self.categories) > self.IGNORE_TRAIN_ID:
+        if len(self.categories) > self.MAX_CATEGORIES:
             raise ValueError(
-                f"label space '{self.name}' has {len(self.categories)} categories; "
-                f"train ids are 16 bit with {self.IGNORE_TRAIN_ID} for ignore, so at most "
-                f"{self.IGNORE_TRAIN_ID} fit"
+                f"label space '{self.name}' has {len(self.categories)} categories; at most "
+                f"{self.MAX_CATEGORIES} are counted: merge some, or leave out what has no segment"
             )
         seen_thing: Category | None = None
         for train_id, category in enumerate(self.categories):
@@ -61,8 +63,8 @@ class LabelSpace:
                     f"'{category.name}' at train id {train_id} after thing '{seen_thing.name}'; "
                     f"order the categories stuff first"
                 )
-        ids = [category.category_id for category in self.categories]
-        repeated = sorted({category_id for category_id in ids if ids.count(category_id) > 1})
+        counts = Counter(category.category_id for category in self.categories)
+        repeated = sorted(category_id for category_id, count in counts.items() if count > 1)
         if repeated:
             raise ValueError(
                 f"label space '{self.name}': category ids {repeated} occur more than once"

@@ -257,6 +257,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
             "data.view_sides_pixels=[" + "9," * 33 + "]",
             "'data.view_sides_pixels' must have at most",
         ),
+        ("data.batch_size=16385", "'data.batch_size' must be at most 16384; got 16385"),
         ("data.num_workers=1001", "'data.num_workers' must be at most 1000; got 1001"),
         ("training.max_network_gigabytes=0", "gigabytes' must be greater than 0; got 0"),
         ("training.steps=true", "'training.steps' must be a whole number; got True"),

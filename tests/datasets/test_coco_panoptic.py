@@ -16,6 +16,7 @@ from seamless_pr.datasets.coco_panoptic import (
 )
 from seamless_pr.datasets.panoptic_records import SegmentRecord
 from seamless_pr.structures.faults import FaultyDataError
+from seamless_pr.structures.label_space import LabelSpace
 
 VALID: dict[str, Any] = {
     "images": [{"id": "a", "file_name": "a.jpg", "height": 4, "width": 6}],
@@ -169,6 +170,18 @@ def test_missing_json_says_how_to_make_it(tmp_path: Path) -> None:
 def test_ground_truth_without_categories_is_refused(tmp_path: Path) -> None:
     faults = faults_of(tmp_path, {**VALID, "categories": []})
     assert faults == ["'categories' is empty; a ground truth must name its classes"]
+
+
+def test_more_classes_than_pairs_of_them_can_be_counted_are_refused(tmp_path: Path) -> None:
+    many = [
+        {**VALID["categories"][1], "id": number, "name": f"c{number}"} for number in range(4097)
+    ]
+    faults = faults_of(tmp_path, {**VALID, "categories": many})
+    assert any("'categories' names 4097 classes; at most 4096 are counted" in f for f in faults)
+    read_panoptic_json(write(tmp_path, {**VALID, "categories": many[:4096]}))
+    dataset = read_panoptic_json(write(tmp_path, VALID))
+    with pytest.raises(ValueError, match="'x' has 4097 categories; at most 4096"):
+        LabelSpace("x", dataset.categories[1:] * 4097)
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000, "\0", "\ud800", "a.png/b"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -9,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from fsspec import filesystem
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 from torch import Tensor
 
 from seamless_pr.datasets.images import (
     FORMATS,
+    MAX_SCANS,
     read_image,
     read_label_image,
     read_stored_pixels,
@@ -218,6 +221,62 @@ def test_a_picture_that_is_too_large_is_refused_before_it_takes_memory(
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(ValueError, match=r"a\.png has 1000 x 700 pixels, more than 0\.69 million"):
         read_image(tmp_path / "a.png", max_pixels=690_000)
+
+
+def test_what_pillow_does_not_open_has_a_limit_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    # Three channels of floats, which Pillow's table of TIFFs lacks.
+    cv2.imwrite(str(tmp_path / "a.tif"), np.zeros((30, 40, 3), np.float32))
+    data = (tmp_path / "a.tif").read_bytes()
+    path.write_bytes(data)
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    with pytest.raises(ValueError, match="has float32 pixels"):
+        read_image(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+        with pytest.raises(ValueError, match=r"a\.png has 40 x 30 pixels, more than 0\.001 mill"):
+            read_image(path, max_pixels=1000)
+        # No directory of tags.
+        path.write_bytes(data[:4] + b"\xff" * 4 + data[8:])
+        with pytest.raises(ValueError, match=r"a\.png cannot be read as an image \(unknown format"):
+            read_image(path)
+
+    # A profile that is none.
+    cv2.imwrite(str(path), PICTURE)
+    data = path.read_bytes()
+    profile = b"iCCPname\0\5"
+    chunk = struct.pack(">I", 6) + profile + struct.pack(">I", zlib.crc32(profile))
+    path.write_bytes(data[:33] + chunk + data[33:])
+    with pytest.raises(UnidentifiedImageError):
+        Image.open(path)
+    assert np.array_equal(read_image(path).permute(1, 2, 0).flip(-1), PICTURE)
+    with pytest.raises(ValueError, match="more than 1e-06 million"):
+        read_image(path, max_pixels=1)
+
+
+def test_a_jpeg_of_endless_scans_is_refused_and_chance_bytes_are_no_scans(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(PICTURE).save(path, progressive=True)
+    data = path.read_bytes()
+    end = data.rindex(b"\xff\xd9")
+    scan = data[data.rindex(b"\xff\xda") : end]
+    num_scans = data.count(b"\xff\xda")
+    expected = read_image(path)
+    for more, is_read in ((MAX_SCANS - num_scans, True), (MAX_SCANS - num_scans + 1, False)):
+        path.write_bytes(data[:end] + more * scan + data[end:])
+        if is_read:
+            assert read_image(path).shape == expected.shape
+        else:
+            with pytest.raises(ValueError, match=r"a\.jpg cannot be .* \(more than 100 scans"):
+                read_image(path)
+    # A note before the picture and a video behind it.
+    chance = MAX_SCANS * b"\xff\xda\0\1"
+    note = b"\xff\xfe" + (len(chance) + 2).to_bytes(2, "big") + chance
+    path.write_bytes(data[:2] + note + data[2:] + chance + b"\xff\xd9")
+    assert torch.equal(read_image(path), expected)
 
 
 @pytest.mark.parametrize("length", [1_500_000_000, 2**31 - 1, 2**32 - 1])

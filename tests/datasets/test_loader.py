@@ -154,6 +154,11 @@ def test_unknown_ids_of_a_png_are_named(json_path: Path) -> None:
         images(json_path)[0]
 
 
+def test_an_image_that_would_grow_too_large_is_named(json_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"image_0\.png: an image of 16 x 24 pixels would grow to"):
+        images(json_path, EvalTransform(10_000))[0]
+
+
 def test_image_and_ids_of_different_size_are_named(json_path: Path) -> None:
     write_id_png(json_path.parent / "panoptic" / "image_0.png", np.full((16, 25), 3))
     with pytest.raises(ValueError, match=r"image_0\.png has size \(16, 24\), but .*\(16, 25\)"):

@@ -83,14 +83,18 @@ def test_images_of_every_kind_are_labelled_and_a_second_run_does_nothing(
 def test_broken_image_gives_exit_code_3_and_the_last_line_says_why(
     weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (images / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    (images / "broken\x1b[2J.jpg").write_bytes(b"\xff\xd8 not a picture")
     assert run(weights, images, tmp_path / "out") == 3
-    last_line = capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr()
+    last_line = said.out.splitlines()[-1]
     assert "6 images in" in last_line
     assert "1 images failed, reasons in" in last_line
-    assert "broken.jpg" in last_line
+    # A terminal does what the letter says.
+    assert "broken\\x1b[2J.jpg" in last_line
+    assert "broken\\x1b[2J.jpg" in said.err
+    assert "\x1b" not in said.out + said.err
     (error,) = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
-    assert json.loads(error)["image_id"] == "broken"
+    assert json.loads(error)["image_id"] == "broken\x1b[2J"
 
 
 def test_mistakes_are_one_line_on_the_error_stream(

@@ -85,6 +85,13 @@ def test_an_error_of_any_length_is_a_line_with_its_beginning_and_end(
     assert second == "  b.png is empty"
 
 
+def test_a_name_in_an_error_gives_a_terminal_no_orders(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert raising(ValueError("a\x1b[2J\r\x9b\u202eb.png\tgröße")).main([]) == ExitCode.FAILED
+    assert capsys.readouterr().err == "error: a\\x1b[2J\\x0d\\x9b\\u202eb.png\tgröße\n"
+
+
 @pytest.mark.parametrize("text", ["nan", "-inf", "1e999", "much"])
 def test_a_number_of_the_command_line_is_finite(text: str) -> None:
     assert finite("-1e3") == -1000
