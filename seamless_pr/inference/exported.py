@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from seamless_pr.models.fusion.on_device import FixedFusion
-from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.models.networks.separate import SeparateNets
+from seamless_pr.models.networks.two_branch import FusedNetwork, TwoBranchNet
 from seamless_pr.ops.class_maps import best_classes
 from seamless_pr.ops.fixed_shapes import fixed_shapes
 from seamless_pr.structures.image_batch import ImageBatch
@@ -51,7 +52,7 @@ class WholePrediction(nn.Module):
 
     def __init__(self, network: nn.Module, amp_dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.network = _two_branches(network)
+        self.network = _branches(network)
         self.amp_dtype = amp_dtype
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
@@ -91,10 +92,12 @@ class ClassMap(nn.Module):
 
     def __init__(self, network: nn.Module, amp_dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        self.network = _two_branches(network)
-        self.amp_dtype = amp_dtype
-        if self.network.semantics is None:
+        found = _branches(network)
+        dense = found.semantic_net if isinstance(found, SeparateNets) else found
+        if not (isinstance(dense, TwoBranchNet) and dense.semantics is not None):
             raise ValueError("the network has no semantic branch, so no class for every pixel")
+        self.network = dense
+        self.amp_dtype = amp_dtype
 
     def forward(self, pixels: Tensor) -> Tensor:
         batch, sizes = _batch(pixels)
@@ -107,8 +110,8 @@ class ClassMap(nn.Module):
         return torch.stack(maps)
 
 
-def _two_branches(network: nn.Module) -> TwoBranchNet:
-    if not (isinstance(network, TwoBranchNet) and network.has_fixed_shapes):
+def _branches(network: nn.Module) -> FusedNetwork:
+    if not (isinstance(network, FusedNetwork) and network.has_fixed_shapes):
         raise ValueError(
             f"{type(network).__name__} has no prediction of fixed shapes, which a graph needs; "
             "networks of a semantic branch, an instance branch, or both have"

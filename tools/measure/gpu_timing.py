@@ -24,7 +24,7 @@ from seamless_pr.build.networks import build_network
 from seamless_pr.build.predictor import fold_predictor_norms
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.models.fusion.on_device import FixedFusion, pack, unpack
-from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.models.networks.two_branch import FixedOutputs, TwoBranchNet
 from seamless_pr.ops.fixed_shapes import fixed_shapes
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -242,8 +242,8 @@ def stage_seconds(
         "trunk": lambda: network.features(batch),
         "instances": lambda: instances.detect_fixed(found["trunk"], batch),
         "semantics": lambda: semantics.logits(found["trunk"], batch.padded_size),
-        "fusion": lambda: network.fixed_fusions(
-            batch, found["instances"], found["semantics"], sizes
+        "fusion": lambda: network.finish_fixed(
+            FixedOutputs(batch, found["instances"], found["semantics"]), sizes
         ),
     }
     seconds = {}

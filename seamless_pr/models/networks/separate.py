@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from seamless_pr.models.networks.two_branch import BranchOutputs, FusedNetwork, TwoBranchNet
+from seamless_pr.models.networks.two_branch import (
+    BranchOutputs,
+    FixedOutputs,
+    FusedNetwork,
+    TwoBranchNet,
+)
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.loss_sum import LossSum
 from seamless_pr.structures.panoptic_target import PanopticTarget
@@ -59,6 +65,15 @@ class SeparateNets(FusedNetwork):
         found = self.instance_net.outputs(batch)
         logits = self.semantic_net.outputs(batch).semantic_logits
         return BranchOutputs(found.batch, found.instances, logits)
+
+    @property
+    def has_fixed_shapes(self) -> bool:
+        return self.instance_net.has_fixed_shapes
+
+    def fixed_outputs(self, batch: ImageBatch) -> FixedOutputs:
+        found = self.instance_net.fixed_outputs(batch)
+        logits = self.semantic_net.fixed_outputs(batch).semantic_logits
+        return replace(found, semantic_logits=logits)
 
     def outputs_of_views(self, views: Sequence[ChangedBatch], base: ImageBatch) -> BranchOutputs:
         found = self.instance_net.outputs_of_views(views, base)

@@ -45,6 +45,20 @@ class BranchOutputs:
 
 
 @dataclass(frozen=True)
+class FixedOutputs:
+    """The same in shapes that depend on no number; the host has read nothing.
+
+    Attributes:
+        batch, semantic_logits: as in `BranchOutputs`.
+        detections: None without instance branch.
+    """
+
+    batch: ImageBatch
+    detections: FixedDetections | None
+    semantic_logits: Tensor | None
+
+
+@dataclass(frozen=True)
 class FixedPredictions:
     """Predictions of a batch that the host has not read.
 
@@ -83,13 +97,42 @@ class FusedNetwork(Network):
     fusion: ScoreFusion
     merged_things: bool
 
+    @property
+    @abstractmethod
+    def has_fixed_shapes(self) -> bool:
+        """Whether `fixed_outputs` and `predict_fixed` are there."""
+
     @abstractmethod
     def outputs(self, batch: ImageBatch) -> BranchOutputs: ...
+
+    @abstractmethod
+    def fixed_outputs(self, batch: ImageBatch) -> FixedOutputs:
+        """`outputs` in shapes that depend on no number, so that nothing waits for the host."""
 
     @abstractmethod
     def outputs_of_views(self, views: Sequence[ChangedBatch], base: ImageBatch) -> BranchOutputs:
         """See `Network`: in pixels of the padded base batch; semantic probabilities are averaged,
         instances merged as `InstanceBranch.detect_views` says."""
+
+    def predict(self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """As `Network.predict`; on GPUs in fixed shapes, where the network has them.
+
+        Where a chain of suppressions was longer than the fixed number of steps, the batch is
+        computed again, step by step.
+        """
+        if not (needs_fixed_shapes(batch.images) and self.has_fixed_shapes):
+            return super().predict(batch, sizes)
+        found = self.predict_fixed(batch, sizes).read(self.label_space)
+        if None in found:
+            return super().predict(batch, sizes)
+        return [prediction for prediction in found if prediction is not None]
+
+    @torch.no_grad()
+    def predict_fixed(
+        self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]
+    ) -> FixedPredictions:
+        """The whole prediction in shapes that depend on no number; nothing waits for the host."""
+        return self.finish_fixed(self.fixed_outputs(batch), sizes)
 
     def finish(self, outputs: BranchOutputs, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         if needs_fixed_shapes(outputs.batch.images):
@@ -123,8 +166,8 @@ class FusedNetwork(Network):
         if outputs.instances is not None:
             ranked = [instances.best_first() for instances in outputs.instances]
             detections = FixedDetections(ranked)
-        fixed = self.fixed_fusions(outputs.batch, detections, outputs.semantic_logits, sizes)
-        found = fixed.read(self.label_space)
+        fixed = FixedOutputs(outputs.batch, detections, outputs.semantic_logits)
+        found = self.finish_fixed(fixed, sizes).read(self.label_space)
         return [
             prediction or self._fuse(outputs, index, frame)
             for index, (prediction, frame) in enumerate(
@@ -132,30 +175,28 @@ class FusedNetwork(Network):
             )
         ]
 
-    def fixed_fusions(
-        self,
-        batch: ImageBatch,
-        detections: FixedDetections | None,
-        semantic_logits: Tensor | None,
-        sizes: Sequence[tuple[int, int]],
+    def finish_fixed(
+        self, outputs: FixedOutputs, sizes: Sequence[tuple[int, int]]
     ) -> FixedPredictions:
-        """The fusion of each image in shapes that depend on no number; nothing is read.
+        """The fusion of each image; nothing is read.
 
         Args:
-            batch: the network input.
-            detections: None without instance branch.
-            semantic_logits: as in `BranchOutputs`.
+            outputs: of `fixed_outputs`.
             sizes: (height, width) of each image file.
         """
+        detections, logits = outputs.detections, outputs.semantic_logits
         fusions, others = [], []
-        for index, frame in enumerate(_frames(batch, sizes)):
+        for index, frame in enumerate(_frames(outputs.batch, sizes)):
             instances = count = None
-            logits = None if semantic_logits is None else semantic_logits[index]
             if detections is not None:
                 instances = detections.instances[index]
                 count = None if detections.counts is None else detections.counts[index]
             fused, other = self.fusion.fixed(
-                logits, instances, count, frame, merged_things=self.merged_things
+                None if logits is None else logits[index],
+                instances,
+                count,
+                frame,
+                merged_things=self.merged_things,
             )
             if detections is not None and detections.converged is not None:
                 fused = replace(fused, settled=fused.settled & detections.converged[index])
@@ -241,27 +282,9 @@ class TwoBranchNet(FusedNetwork):
 
     @property
     def has_fixed_shapes(self) -> bool:
-        """Whether `predict_fixed` is there."""
         return self.instances is None or self.instances.has_fixed_shapes
 
-    def predict(self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """As `Network.predict`; on GPUs in fixed shapes, where the network has them.
-
-        Where a chain of suppressions was longer than the fixed number of steps, the batch is
-        computed again, step by step.
-        """
-        if not (needs_fixed_shapes(batch.images) and self.has_fixed_shapes):
-            return super().predict(batch, sizes)
-        found = self.predict_fixed(batch, sizes).read(self.label_space)
-        if None in found:
-            return super().predict(batch, sizes)
-        return [prediction for prediction in found if prediction is not None]
-
-    @torch.no_grad()
-    def predict_fixed(
-        self, batch: ImageBatch, sizes: Sequence[tuple[int, int]]
-    ) -> FixedPredictions:
-        """The whole prediction in shapes that depend on no number; nothing waits for the host."""
+    def fixed_outputs(self, batch: ImageBatch) -> FixedOutputs:
         batch = batch.padded_to(self.size_divisor)
         features = self.features(batch)
         detections = logits = None
@@ -269,7 +292,7 @@ class TwoBranchNet(FusedNetwork):
             detections = self.instances.detect_fixed(features, batch)
         if self.semantics is not None:
             logits = self.semantics.logits(features, batch.padded_size)
-        return self.fixed_fusions(batch, detections, logits, sizes)
+        return FixedOutputs(batch, detections, logits)
 
     def outputs(self, batch: ImageBatch) -> BranchOutputs:
         batch = batch.padded_to(self.size_divisor)

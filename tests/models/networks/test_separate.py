@@ -11,10 +11,13 @@ from seamless_pr.build.configs import load_config
 from seamless_pr.build.networks import build_network
 from seamless_pr.config.networks import SeparateSettings, TwoBranchSettings
 from seamless_pr.datasets.label_spaces import load_label_space
+from seamless_pr.models.fusion.on_device import pack
 from seamless_pr.models.networks.separate import SeparateNets
+from seamless_pr.ops.fixed_shapes import fixed_shapes
 from seamless_pr.structures.image_batch import ImageBatch
 from seamless_pr.structures.panoptic_target import PanopticTarget
 from seamless_pr.structures.settings import FusionSettings
+from tests.support.fake_gpu import DEVICE, fake_gpu, moved
 from tests.support.golden_network import ROOT
 from tests.support.snapshots import SEAMLESS_LOSSES, tiny_seamless_config
 
@@ -68,6 +71,40 @@ def test_results_are_those_of_either_network_fused():
     rest = {s.train_id for s in segments if s.score == 1.0 or s.is_crowd}
     assert rest
     assert rest <= classes
+
+
+def test_the_prediction_of_fixed_shapes_is_the_one_step_by_step():
+    network = pair().eval()
+    with torch.no_grad():
+        # Random heads with opinions, so that there are objects.
+        branch = network.instance_net.instances
+        branch.rpn_head.objectness.weight.normal_(std=0.05)
+        branch.box_head.class_logits.weight.normal_(std=0.3)
+        network.semantic_net.semantics.head.predictor.weight.normal_(std=0.5)
+    batch, _ = batch_with_target()
+    (expected,) = network.predict(batch, [(64, 96)])
+    with fixed_shapes():
+        fixed = network.predict_fixed(batch, [(64, 96)])
+        (found,) = network.predict(batch, [(64, 96)])
+    assert bool(fixed.fusions[0].settled)
+    assert torch.equal(found.require_panoptic().id_map, expected.require_panoptic().id_map)
+    names = [
+        [(s.train_id, s.area) for s in p.require_panoptic().segments] for p in (found, expected)
+    ]
+    assert names[0] == names[1]
+    things = [SPACE.is_thing(s.train_id) for s in expected.require_panoptic().segments]
+    assert True in things[:-1]
+    assert False in things
+
+
+def test_a_gpu_is_read_once_for_both_networks():
+    network = pair().eval()
+    with torch.no_grad(), fake_gpu() as watch:
+        twin = moved(network)
+        pixels = torch.empty(1, 3, 64, 96, dtype=torch.uint8, device=DEVICE)
+        predicted = twin.predict_fixed(ImageBatch(pixels, ((64, 96),)), [(64, 96)])
+        pack(predicted.fusions).cpu()
+    assert watch.copies == ["aten._to_copy.default ['cuda'] -> ['cpu']"]
 
 
 def test_networks_with_both_branches_or_other_classes_are_refused():

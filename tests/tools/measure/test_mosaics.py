@@ -13,7 +13,10 @@ from seamless_pr.inference.tile_grid import Tiling
 from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation, Segment
 from tools.measure.mosaics import (
+    LEAST,
+    LESS_RIGHT,
     MARKS,
+    MEAN,
     PAGE,
     RESULTS,
     WEIGHTS,
@@ -46,12 +49,11 @@ def test_agreement_counts_pixels_of_one_class_and_objects_with_a_partner():
 
 @pytest.mark.slow
 def test_a_panorama_in_tiles_says_what_the_whole_one_says_within_the_stated_tolerance():
-    """More than 92 of 100 pixels and three of four objects, and both as right."""
     predictor = load_predictor(WEIGHTS, "cpu")
-    least = measure_seams(predictor, (256, 1024), Tiling(256, 64), 1)["least"]
-    assert least["pixels"] > 0.92
-    assert least["things"] > 0.75
-    assert least["tiled_right"] > least["whole_right"] - 0.02
+    found = measure_seams(predictor, (256, 1024), Tiling(256, 64), 1)["least"]
+    assert found["pixels"] >= LEAST["pixels"]
+    assert found["things"] >= LEAST["things"]
+    assert found["tiled_right"] >= found["whole_right"] - LESS_RIGHT
 
 
 @pytest.mark.slow
@@ -68,8 +70,10 @@ def test_a_mosaic_is_drawn_labelled_and_measured(tmp_path: Path):
 
 def test_what_was_measured_of_panoramas_is_within_the_tolerance():
     stored = json.loads(RESULTS.read_text())["seams"]
+    for limits, found in ((LEAST, stored["least"]), (MEAN, stored["mean"])):
+        assert all(found[key] >= limit for key, limit in limits.items())
     # Wider than the network was trained on: tiles are right more often than the whole.
-    assert stored["mean"]["tiled_right"] > stored["mean"]["whole_right"] - 0.02
+    assert stored["mean"]["tiled_right"] >= stored["mean"]["whole_right"] - LESS_RIGHT
 
 
 def test_the_page_says_what_is_stored():
