@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from seamless_pr.pipelines import evaluate, predict, prepare, train, wanted_predictor
@@ -148,6 +150,31 @@ def _picture(form: str, side: int, **options: Any) -> Callable[[], bytes]:
     return data
 
 
+def _two_channel_tiff(side: int) -> bytes:
+    """Pixels that OpenCV reads and Pillow does not open; all rows are the same one."""
+    num_tags = 9
+    row = zlib.compress(bytes(2 * side))
+    rows_at = 10 + 12 * num_tags + 4
+    lengths_at = rows_at + 4 * side
+    row_at = lengths_at + 4 * side
+    bits = 8 << 16 | 8  # Of both channels, in place of an address.
+    tags = ((256, side), (257, side), (258, bits), (259, 8), (262, 1), (273, rows_at), (277, 2),
+            (278, 1), (279, lengths_at))  # fmt: skip
+    counts = {258: 2, 273: side, 279: side}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4 if tag != 258 else 3, counts.get(tag, 1), value)
+        for tag, value in tags
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, num_tags) + entries + bytes(4)
+    return head + struct.pack("<I", row_at) * side + struct.pack("<I", len(row)) * side + row
+
+
+def _jpeg_of_scans(num_more: int) -> bytes:
+    data = _picture("JPEG", LARGEST_SIDE // 4, progressive=True)()
+    end = data.rindex(b"\xff\xd9")
+    return data[:end] + data[data.rindex(b"\xff\xda") : end] * num_more + data[end:]
+
+
 def _archive(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
     """Weights that unpack to 700 MB."""
     from seamless_pr.weights.tensor_files import read_tensors
@@ -159,6 +186,21 @@ def _archive(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
             for _ in range(700):
                 member.write(bytes(1_000_000))
     return path, lambda: _call(read_tensors, path)
+
+
+def _wide_config(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    """A network of 7 gigabytes."""
+    path = write_tiny_run(sandbox.inputs)
+    values = yaml.safe_load(path.read_text())
+    values["model"]["neck"]["channels"] = 100_000_000
+    path.write_text(yaml.safe_dump(values))
+
+    def work() -> StageRun:
+        run = run_stage(train.main, ["--config", path, "--output", sandbox.output])
+        # What the command names is told by its keys.
+        return StageRun(run.code, run.output, run.errors.replace("'model'", path.name), run.error)
+
+    return path, work
 
 
 def _wide_network(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
@@ -247,7 +289,11 @@ LARGE_CASES = (
     LargeCase("GIF named .png, 52 million pixels", "predict",
               _labelled("a.png", _picture("GIF", LARGEST_SIDE))),
     LargeCase(".pth that unpacks to 700 MB", "weights", _archive),
+    LargeCase("TIFF that Pillow does not open, 400 million pixels", "predict",
+              _labelled("a.tif", lambda: _two_channel_tiff(20_000))),
+    LargeCase("JPEG of 1,000 scans", "predict", _labelled("a.jpg", lambda: _jpeg_of_scans(1000))),
     LargeCase("weights of a network of 500,000 channels", "predict", _wide_network),
+    LargeCase("config of a network of 100 million channels", "train", _wide_config),
     LargeCase("config of 8^12 values by aliases", "train", _laughing_config),
     LargeCase("description of 8^12 values by aliases", "prepare", _laughing_description),
     LargeCase("100 masks of 52 million pixels", "prepare", _many_masks),

@@ -53,7 +53,10 @@ QUICK_LARGE_CASES = (
     "a FIFO as an id PNG",
     "a link to /dev/zero as an id PNG",
     "JSON of 900,000 brackets",
+    "TIFF that Pillow does not open, 400 million pixels",
+    "JPEG of 1,000 scans",
     "weights of a network of 500,000 channels",
+    "config of a network of 100 million channels",
     "config of 8^12 values by aliases",
     "description of 8^12 values by aliases",
 )
