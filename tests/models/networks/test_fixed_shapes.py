@@ -12,10 +12,13 @@ from seamless_pr.build.networks import build_network
 from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.label_spaces import load_label_space
 from seamless_pr.models.fusion.on_device import pack
+from seamless_pr.models.networks.ensemble import EnsembleNet, Member
 from seamless_pr.models.networks.two_branch import TwoBranchNet
+from seamless_pr.models.networks.views import ViewedNet
 from seamless_pr.ops.fixed_shapes import fixed_shapes
 from seamless_pr.street_scenes.dataset import draw_street_scene
 from seamless_pr.structures.image_batch import ImageBatch
+from seamless_pr.structures.views import View, views_of
 from tests.support.fake_gpu import DEVICE, fake_gpu, moved
 from tests.support.fixed_path import check_fixed_path
 from tests.support.golden import every_golden_case
@@ -117,6 +120,26 @@ def test_a_street_scene_is_that_of_painting_step_by_step(index):
     segments = expected.require_panoptic().segments
     assert sum(net.label_space.is_thing(s.train_id) and not s.is_crowd for s in segments) > 3
     assert moved <= TIED_PIXELS
+
+
+@pytest.mark.parametrize("several", ["views", "networks"])
+def test_views_and_ensembles_are_merged_to_the_same_maps(several):
+    """Their boxes are merged step by step on every device, out of numbers of both ways."""
+    net = undecided(network(SMALL, [*FEW, "model.instances.box.max_detections=10"]))
+    if several == "views":
+        whole = ViewedNet(net, views_of((1.0,), flip=True))
+    else:
+        whole = EnsembleNet([Member(net), Member(net, 0.9, View(flip=False, scale=0.75))])
+    batch, sizes = ImageBatch.from_images([images().images[0]]), [(96, 160)]
+    (expected,) = whole.predict(batch, sizes)
+    with fixed_shapes():
+        (found,) = whole.predict(batch, sizes)
+    moved_pixels = found.panoptic.id_map != expected.panoptic.id_map
+    assert int(moved_pixels.sum()) <= TIED_PIXELS
+    names = [[(s.segment_id, s.train_id) for s in p.panoptic.segments] for p in (found, expected)]
+    assert names[0] == names[1]
+    torch.testing.assert_close(found.instances.scores, expected.instances.scores)
+    assert sum(net.label_space.is_thing(s.train_id) for s in expected.panoptic.segments) > 2
 
 
 def test_what_does_not_converge_is_computed_again_step_by_step(monkeypatch):
