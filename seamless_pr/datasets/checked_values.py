@@ -70,9 +70,12 @@ def image_id(value: Any) -> int | str | None:
 
 
 def file_name(value: Any) -> str | None:
-    """A name with forward slashes; names that were written on Windows are turned round."""
-    name = text(value)
-    return None if name is None else name.replace("\\", "/")
+    """A name with forward slashes; names that were written on Windows are turned round.
+
+    What can only be a folder is no file.
+    """
+    name = (text(value) or "").replace("\\", "/")
+    return None if name.rpartition("/")[2] in ("", ".", "..") else name
 
 
 def name_below(value: Any) -> str | None:
@@ -81,6 +84,19 @@ def name_below(value: Any) -> str | None:
     if name is None or name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
         return None
     return name
+
+
+def is_shallow(value: Any, depth: int) -> bool:
+    """Whether lists and objects lie in each other so often at most."""
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if not isinstance(value, list):
+        return True
+    if not depth:
+        return False
+    return not {list, dict} & set(map(type, value)) or all(
+        is_shallow(entry, depth - 1) for entry in value
+    )
 
 
 def shown(value: Any, limit: int = 60) -> str:

@@ -25,7 +25,7 @@ from seamless_pr.datasets.label_spaces import Label, load_labels
 from seamless_pr.datasets.panoptic_records import SegmentRecord
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit
 from seamless_pr.id_maps.segments import measure_segments
-from seamless_pr.structures.faults import Fault
+from seamless_pr.structures.faults import MAX_OF_ONE_PICTURE, Fault
 from seamless_pr.structures.label_space import Category
 
 INSTANCE_IDS_SUFFIX = "_gtFine_instanceIds.png"
@@ -128,12 +128,13 @@ def panoptic_from_instance_ids(
 
     Returns:
         id map [H, W] (void = 0), segments by ascending id, and a fault for each value whose label
-        does not exist.
+        does not exist, or for the first ones and their number.
     """
     labels = _labels_by_id()
     measures = measure_segments(values)
     segments: list[SegmentRecord] = []
     faults: list[Fault] = []
+    num_unknown = 0
     kept = np.zeros(int(values.max()) + 1, np.int32)
     for value, area, bbox in zip(
         measures.segment_ids.tolist(), measures.areas.tolist(), measures.boxes_xywh.tolist()
@@ -142,8 +143,10 @@ def panoptic_from_instance_ids(
         label_id = value // FIRST_OBJECT_VALUE if has_number else value
         label = labels.get(label_id)
         if label is None:
-            message = f"label {label_id} is none of Cityscapes' ({area} pixels)"
-            faults.append(Fault(file, message, value))
+            num_unknown += 1
+            if num_unknown <= MAX_OF_ONE_PICTURE:
+                message = f"label {label_id} is none of Cityscapes' ({area} pixels)"
+                faults.append(Fault(file, message, value))
             continue
         if label.is_ignored:
             continue
@@ -157,6 +160,8 @@ def panoptic_from_instance_ids(
                 is_crowd=label.is_thing and not has_number,
             )
         )
+    if num_unknown > MAX_OF_ONE_PICTURE:
+        faults.append(Fault(file, f"{num_unknown} of its values have no label; take the original"))
     return kept[values], tuple(segments), faults
 
 

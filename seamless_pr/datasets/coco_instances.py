@@ -26,6 +26,13 @@ from seamless_pr.structures.limits import MAX_PIXELS
 MIN_POLYGON_NUMBERS = 6
 # In pixels, of one object; pycocotools takes some 80 bytes for each.
 MAX_OUTLINE = 4_000_000
+# Of all objects of an image, and pixels from the first to the last of each: as many of both take
+# ten seconds, and the most crowded pictures a hundredth of them.
+MAX_OUTLINES, MAX_SPANS = 100_000_000, 10_000_000_000
+# An object's own list, its polygons, and numbers in them.
+MAX_DEPTH = 3
+# Pixels of a run from which on painting it alone is faster.
+LONG_RUN = 50
 
 
 @dataclass(frozen=True)
@@ -83,8 +90,11 @@ def read_instance_json(path: Path) -> tuple[InstanceFile, list[Fault]]:
             found = checked.shown(values.get("image_id") if values else entry)
             message = f"annotations[{index}] needs the 'image_id' of an image; got {found}"
             faults.append(Fault(str(path), message))
+        elif not checked.is_shallow(needed := _needed(values), MAX_DEPTH):
+            message = f"annotations[{index}] holds lists in lists that no segmentation has"
+            faults.append(Fault(str(path), message))
         else:
-            objects_of[image_id].append(_needed(values))
+            objects_of[image_id].append(needed)
     images: dict[ImageId, InstanceImage] = {}
     refused: set[ImageId | None] = set()
     for index, entry in enumerate(lists["images"]):
@@ -161,6 +171,7 @@ def paint_instances(
     # Masks wait as run lengths: a small file may hold any number of large ones.
     masks: list[tuple[bool, int, int, dict[str, Any]]] = []
     category_of: dict[int, int] = {0: 0}
+    outlines = 0.0
     for index, entry in enumerate(content["objects"]):
         name = checked.shown(entry["id"]) if "id" in entry else f"number {index}"
         place = f"annotation {name}"
@@ -174,18 +185,53 @@ def paint_instances(
             found = checked.shown(entry["iscrowd"])
             faults.append(Fault(file, f"{place}: 'iscrowd' must be 0 or 1; got {found}"))
             continue
-        mask = encode_segmentation(entry.get("segmentation"), (height, width))
+        segmentation = entry.get("segmentation")
+        if isinstance(segmentation, list):
+            length = _outline(segmentation, (height, width))
+            outlines += 0.0 if isinstance(length, str) else length
+            if outlines > MAX_OUTLINES:
+                faults.append(Fault(file, f"{place}: {_TOO_MUCH}"))
+                break
+            mask = _paint_polygons(segmentation, length, (height, width))
+        else:
+            mask = encode_segmentation(segmentation, (height, width))
         if isinstance(mask, str):
             faults.append(Fault(file, f"{place}: {mask}"))
             continue
         category_of[index + 1] = category_id
         masks.append((not is_crowd, -int(coco_mask.area(mask)), index + 1, mask))
     # Column after column, as the masks are, until all are painted.
-    id_map = np.zeros((height, width), np.int32, order="F")
+    pixels = np.zeros(height * width, np.int32)
     crowd_ids = {segment_id for is_object, _, segment_id, _ in masks if not is_object}
+    spans = 0
     for _, _, segment_id, mask in sorted(masks, key=lambda entry: entry[:3]):
-        np.putmask(id_map.T, coco_mask.decode(mask).view(bool).T, segment_id)
-    return PaintedObjects(np.ascontiguousarray(id_map), category_of, crowd_ids), faults
+        spans += _paint(pixels, mask, segment_id)
+        if spans > MAX_SPANS:
+            faults.append(Fault(file, f"annotation number {segment_id - 1}: {_TOO_MUCH}"))
+            break
+    id_map = np.ascontiguousarray(pixels.reshape(width, height).T)
+    return PaintedObjects(id_map, category_of, crowd_ids), faults
+
+
+_TOO_MUCH = "with those before it more is to be painted than any picture has; is the file damaged?"
+
+
+def _paint(pixels: NDArray[np.int32], mask: dict[str, Any], segment_id: int) -> int:
+    """Paints a mask onto the pixels, column after column; returns from where to where it goes."""
+    read = read_run_lengths({"size": mask["size"], "counts": mask["counts"].decode()})
+    ends = np.cumsum(read.runs)
+    starts, ends = ends[:-1:2], ends[1::2]
+    if not len(ends):
+        return 0
+    first, last = int(starts[0]), int(ends[-1])
+    if LONG_RUN * len(ends) < last - first:
+        for start, end in zip(starts.tolist(), ends.tolist()):
+            pixels[start:end] = segment_id
+    else:
+        runs = read.runs[1 : 2 * len(ends)]
+        is_inside = np.repeat(np.arange(len(runs)) % 2 == 0, runs)
+        np.putmask(pixels[first:last], is_inside, segment_id)
+    return last - first
 
 
 def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.bool_] | str:
@@ -197,7 +243,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
     if isinstance(segmentation, Mapping):
         read = _checked_run_lengths(segmentation, size)
         return read if isinstance(read, str) else read.mask()
-    runs = _paint_polygons(segmentation, size)
+    runs = _paint_polygons(segmentation, _outline(segmentation, size), size)
     if isinstance(runs, str):
         return runs
     from pycocotools import mask as coco_mask
@@ -209,7 +255,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
 def encode_segmentation(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] | str:
     """As `decode_segmentation`, and the mask stays run lengths as pycocotools takes them."""
     if not isinstance(segmentation, Mapping):
-        return _paint_polygons(segmentation, size)
+        return _paint_polygons(segmentation, _outline(segmentation, size), size)
     read = _checked_run_lengths(segmentation, size)
     if isinstance(read, str):
         return read
@@ -229,8 +275,21 @@ def _checked_run_lengths(segmentation: Any, size: tuple[int, int]) -> RunLengths
     return read
 
 
-def _paint_polygons(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] | str:
-    """Run lengths of all polygons of an object, or what is wrong with one."""
+def _paint_polygons(
+    segmentation: Any, length: float | str, size: tuple[int, int]
+) -> dict[str, Any] | str:
+    """Run lengths of all polygons of an object, or what is wrong with one; see `_outline`."""
+    if isinstance(length, str):
+        return length
+    if length > MAX_OUTLINE:
+        return f"the outline has {length:.0f} pixels; no object of an image has so many"
+    from pycocotools import mask as coco_mask
+
+    return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)))
+
+
+def _outline(segmentation: Any, size: tuple[int, int]) -> float | str:
+    """Length of all polygons of an object in pixels, or what is wrong with one."""
     if not isinstance(segmentation, list) or not segmentation:
         return f"'segmentation' must be polygons or run lengths; got {checked.shown(segmentation)}"
     length = 0.0
@@ -245,8 +304,4 @@ def _paint_polygons(segmentation: Any, size: tuple[int, int]) -> dict[str, Any] 
             return f"a corner lies far outside of the image of {size[0]}x{size[1]}"
         corners = np.array(numbers).reshape(-1, 2)
         length += float(np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum())
-    if length > MAX_OUTLINE:
-        return f"the outline has {length:.0f} pixels; no object of an image has so many"
-    from pycocotools import mask as coco_mask
-
-    return dict(coco_mask.merge(coco_mask.frPyObjects(segmentation, *size)))
+    return length

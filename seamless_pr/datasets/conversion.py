@@ -221,7 +221,8 @@ def _convert_resumable(
     try:
         sources = _contents(image.annotation_files)
     except OSError as error:
-        return _Converted(faults=(Fault(str(error.filename), f"cannot be read ({error})"),))
+        file = str(error.filename or image.annotation_files[0])
+        return _Converted(faults=(Fault(file, f"cannot be read ({error})"),))
     record = _read_record(record_path)
     if record is not None and _is_current(record, sources, split, image, png_path):
         if record["picture"] == _picture_state(image.image_file):

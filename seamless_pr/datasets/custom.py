@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from seamless_pr.datasets.panoptic_records import ImageRecord
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit, measured_segments
 from seamless_pr.id_maps.id_png import pack_ids
 from seamless_pr.id_maps.segments import MAX_SEGMENT_ID
-from seamless_pr.structures.faults import Fault
+from seamless_pr.structures.faults import MAX_OF_ONE_PICTURE, Fault
 from seamless_pr.structures.label_space import Category
 
 # Stuff of a semantic picture lies above all numbers of objects.
@@ -162,17 +163,18 @@ def read_label_map(
         if category.is_thing and not has_number:
             crowd_ids.add(segment_id)
     if unknown:
-        return RawMap.unreadable(
-            *(
-                Fault(
-                    str(path),
-                    f"class {class_id} ({count} pixels) is neither among 'classes' nor in 'void'",
-                )
-                for class_id, count in unknown.items()
-            )
-        )
+        return RawMap.unreadable(*_unknown_classes(path, unknown))
     id_map = new_ids[values]
     return RawMap(id_map, measured_segments(id_map, category_of, crowd_ids))
+
+
+def _unknown_classes(path: Path, unknown: Mapping[int, int]) -> Iterator[Fault]:
+    """Of a photograph that lies among the labels any colour is a class."""
+    for class_id, count in islice(unknown.items(), MAX_OF_ONE_PICTURE):
+        message = f"class {class_id} ({count} pixels) is neither among 'classes' nor in 'void'"
+        yield Fault(str(path), message)
+    if len(unknown) > MAX_OF_ONE_PICTURE:
+        yield Fault(str(path), f"{len(unknown)} classes are unknown; is it a picture of labels?")
 
 
 def _depth_fault(path: Path, largest: int) -> Fault | None:

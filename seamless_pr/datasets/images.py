@@ -277,7 +277,8 @@ def read_label_image(path: str | os.PathLike[str]) -> NDArray[np.int32]:
         ValueError: empty, truncated, or not a one-channel picture; the message names the file.
     """
     labels = read_stored_pixels(path)
-    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+    # A TIFF may hold 32 bits, and any table over its values would be as long as the largest.
+    if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16):
         raise ValueError(
             f"{path} must be a one-channel picture of 8 or 16 bit labels; got {labels.dtype} with "
             f"shape {labels.shape}; is it a colour picture of the labels?"

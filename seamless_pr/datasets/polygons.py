@@ -22,6 +22,11 @@ MIN_CORNERS = 3
 MIN_PAINTED_CORNERS = 2
 # In pixels; Pillow counts in 32 bits, and no corner of an object lies so far outside.
 MAX_COORDINATE = 1_000_000
+# Steps of Pillow for all polygons of an image, see `_steps`; as many take ten seconds, and the most
+# crowded streets a hundredth of them.
+MAX_STEPS = 10_000_000_000
+# Of an edge in a row that it crosses.
+STEPS_OF_CROSSING = 30
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,13 @@ def read_polygons(
             faults.append(Fault(str(path), f"object {index} {found}"))
         elif found is not None:
             objects.append(found)
+    steps = sum(_steps(polygon.corners, (height, width)) for polygon in objects)
+    if steps > MAX_STEPS:
+        message = (
+            f"{len(objects)} polygons would take {steps / 1e9:.0f} billion steps to paint; no "
+            "picture is drawn like that: copy the file again"
+        )
+        return PolygonFile(height, width, ()), [*faults, Fault(str(path), message)]
     return PolygonFile(height, width, tuple(objects)), faults
 
 
@@ -138,6 +150,16 @@ def _parse_corners(raw: Any) -> tuple[tuple[float, float], ...] | None:
             return None
         corners.append((numbers[0], numbers[1]))
     return tuple(corners)
+
+
+def _steps(corners: tuple[tuple[float, float], ...], size: tuple[int, int]) -> float:
+    """What painting a polygon takes: the pixels of its box, every edge in every row, crossings."""
+    if not corners:
+        return 0
+    points = np.array(corners).clip(0, size[::-1])
+    columns, rows = np.ptp(points, axis=0) + 1
+    crossings = np.abs(np.diff(points[:, 1], append=points[0, 1])).sum()
+    return float(rows * (columns + len(corners)) + STEPS_OF_CROSSING * crossings)
 
 
 def _is_outside(corners: tuple[tuple[float, float], ...], size: tuple[int, int]) -> bool:

@@ -130,7 +130,7 @@ def held_out_ids(image_ids: list[ImageId], num_images: int, seed: int) -> set[Im
         )
 
     def rank(image_id: ImageId) -> bytes:
-        return hashlib.sha256(f"{seed}:{image_id}".encode()).digest()
+        return hashlib.sha256(f"{seed}:{image_id}".encode(errors="surrogateescape")).digest()
 
     return set(sorted(image_ids, key=rank)[:num_images])
 

@@ -26,12 +26,10 @@ from seamless_pr.datasets.panoptic_records import (
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.id_maps.segments import SegmentMeasures, measure_segments
 from seamless_pr.parallel import ItemMap, map_in_processes
-from seamless_pr.structures.faults import Fault
+from seamless_pr.structures.faults import MAX_OF_ONE_PICTURE, Fault
 from seamless_pr.structures.label_space import LabelSpace
 
 READING_THREADS = 16
-# Ids of one image that are told one by one; a picture of noise has millions.
-MAX_LISTED = 100
 
 
 @dataclass(frozen=True)
@@ -207,11 +205,11 @@ def _segment_faults(
             continue  # The JSON lists it, with a fault that was told.
         if record is None:
             num_unlisted += 1
-            if num_unlisted <= MAX_LISTED:
+            if num_unlisted <= MAX_OF_ONE_PICTURE:
                 yield Fault(file, f"{area} pixels, but the JSON does not list it", segment_id)
         else:
             yield from _measure_faults(record, area, bbox, file)
-    if num_unlisted > MAX_LISTED:
+    if num_unlisted > MAX_OF_ONE_PICTURE:
         yield Fault(file, f"{num_unlisted} ids of the PNG are not listed by the JSON")
     for segment_id in records:
         if segment_id not in found:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from seamless_pr.datasets.images import read_image
-from seamless_pr.drawing.pages import script_data
+from seamless_pr.drawing.pages import script_data, shown_size
 from seamless_pr.evaluation.map_files import LoadedMap
 from seamless_pr.evaluation.pairing import ImagePair
 from seamless_pr.files import write_whole
@@ -25,6 +25,7 @@ from seamless_pr.id_maps.overlap import VOID_SEGMENT_ID, Overlap, count_overlap_
 from seamless_pr.metrics.segment_confusion import mistaken_pairs
 from seamless_pr.metrics.segment_matching import PQRules, SegmentMatches, match_segments
 from seamless_pr.metrics.segment_table import SegmentTable
+from seamless_pr.structures.faults import quoted
 from seamless_pr.structures.label_space import LabelSpace
 
 # Widest picture, and widest grid of segments to point at, in pixels.
@@ -84,8 +85,7 @@ def draw_pictures(
     tables = _table(gt, label_space), _table(pred, label_space)
     overlap = count_overlap_of_runs(gt.runs, pred.runs)
     matches = match_segments(overlap, *tables, label_space.num_classes, rules)
-    height, width = gt.runs.image_size
-    shown = (max(1, round(height * min(1.0, PICTURE_WIDTH / width))), min(width, PICTURE_WIDTH))
+    shown = shown_size(gt.runs.image_size, PICTURE_WIDTH)
     positions = [
         table.find(_resized(side.id_map, shown).ravel().astype(np.int64)).reshape(shown)
         for table, side in zip(tables, (gt, pred))
@@ -227,17 +227,16 @@ def _thumbnail(photograph: NDArray[np.uint8], errors: NDArray[np.uint8]) -> NDAr
     """The darkened photograph with its errors."""
     table = np.array([(0, 0, 0), *(ERROR_COLORS[kind] for kind in sorted(ERROR_COLORS))], np.uint8)
     picture = np.where((errors > 0)[..., None], table[errors], photograph // 2 + 32)
-    height, width = errors.shape
-    size = (THUMBNAIL_WIDTH, max(1, round(height * THUMBNAIL_WIDTH / width)))
+    size = shown_size((errors.shape[0], errors.shape[1]), THUMBNAIL_WIDTH, enlarge=True)
     return np.asarray(
-        cv2.resize(picture.astype(np.uint8), size, interpolation=cv2.INTER_AREA), dtype=np.uint8
+        cv2.resize(picture.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA),
+        dtype=np.uint8,
     )
 
 
 def _grid(positions: list[NDArray[np.int64]]) -> dict[str, Any]:
     """Runs of (length, true index, predicted index), row by row, at a size good enough to point."""
-    height, width = positions[0].shape
-    size = (max(1, round(height * min(1.0, GRID_WIDTH / width))), min(width, GRID_WIDTH))
+    size = shown_size((positions[0].shape[0], positions[0].shape[1]), GRID_WIDTH)
     gt, pred = (_resized(places, size).ravel() for places in positions)
     changes = (gt[1:] != gt[:-1]) | (pred[1:] != pred[:-1])
     starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
@@ -261,7 +260,7 @@ def _gt_rows(
     for index in matches.missed_gt:
         outcome[index] = "missed"
     for gt_index, pred_index in pairs:
-        outcome[gt_index] = f"taken for {label_space.categories[pred.train_ids[pred_index]].name}"
+        outcome[gt_index] = _named("taken for", label_space, pred.train_ids[pred_index])
     iou = _best_iou(len(gt), matches.pair_gt, matches)
     for index in matches.pair_gt[matches.pair_is_match]:
         outcome[index] = "found"
@@ -281,11 +280,16 @@ def _pred_rows(
     for index in matches.invented_pred:
         outcome[index] = "invented"
     for gt_index, pred_index in pairs:
-        outcome[pred_index] = f"is {label_space.categories[gt.train_ids[gt_index]].name}"
+        outcome[pred_index] = _named("is", label_space, gt.train_ids[gt_index])
     iou = _best_iou(len(pred), matches.pair_pred, matches)
     for index in matches.pair_pred[matches.pair_is_match]:
         outcome[index] = "right"
     return _rows(pred, overlap.pred_ids, overlap, outcome, iou)
+
+
+def _named(words: str, label_space: LabelSpace, train_id: int) -> str:
+    # Every segment says it: a long name would be there a thousand times.
+    return f"{words} {quoted(label_space.categories[train_id].name)}"
 
 
 def _best_iou(size: int, index: NDArray[np.int64], matches: SegmentMatches) -> NDArray[np.float64]:

@@ -118,7 +118,7 @@ def write_report(
         style=read_asset("report.css"),
         script=read_asset("viewer.js", "report.js"),
     )
-    write_whole(folder / "index.html", page.encode())
+    write_whole(folder / "index.html", page.encode(errors="backslashreplace"))
     return folder / "index.html"
 
 

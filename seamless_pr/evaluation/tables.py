@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seamless_pr.files import write_whole
+from seamless_pr.structures.faults import quoted, spelled
 
 DASH = "–"
 # OWASP, "CSV injection".
@@ -27,6 +28,10 @@ LATEX = {letter: rf"\{letter}" for letter in "&%$#_{}"} | {
     "†": r"$^\dagger$",
     DASH: "--",
 }
+# What begins a pipe, a link, a picture of elsewhere or a tag in Markdown, and what undoes that.
+MARKDOWN = str.maketrans({letter: rf"\{letter}" for letter in "\\|<[`"})
+# Behind a line of a table LaTeX reads these as commands.
+LATEX_BEGINNINGS = ("[", "*")
 MIN_PADDING = 2  # columns of short headings stand apart
 GROUP_NAMES = {"all": "all", "things": "things", "stuff": "stuff"}
 
@@ -113,7 +118,8 @@ def other_lines(evaluation: dict[str, Any]) -> list[str]:
 
 def plain_text(table: TextTable) -> str:
     """Aligned columns for a console of any width; nothing is cut."""
-    rows, widths = _padded(table.heading, table.rows)
+    heading, *lines = _shown(table)
+    rows, widths = _padded(heading, lines)
     rows.insert(1, ["-" * width for width in widths])
     return "".join("  ".join(cells).rstrip() + "\n" for cells in rows)
 
@@ -147,10 +153,7 @@ def _is_number(text: str) -> bool:
 
 def markdown_text(table: TextTable) -> str:
     """A Markdown table, columns aligned for readers of the source."""
-    heading, *rows = (
-        [cell.replace("|", r"\|").replace("<", r"\<") for cell in row]
-        for row in (table.heading, *table.rows)
-    )
+    heading, *rows = ([cell.translate(MARKDOWN) for cell in row] for row in _shown(table))
     padded, widths = _padded(heading, rows)
     first, *others = widths
     rule = [f":{'-' * (first + 1)}", *(f"{'-' * (width + 1)}:" for width in others)]
@@ -162,8 +165,11 @@ def latex_text(table: TextTable) -> str:
     """A LaTeX tabular for the booktabs package."""
     heading, *rows = (
         ["".join(LATEX.get(letter, letter) for letter in cell) for cell in row]
-        for row in (table.heading, *table.rows)
+        for row in _shown(table)
     )
+    for row in rows:
+        if row[0].startswith(LATEX_BEGINNINGS):
+            row[0] = f"{{}}{row[0]}"
     padded, _ = _padded(heading, rows)
     first, *others = (" " + " & ".join(cells) + r" \\" for cells in padded)
     columns = "l" + "r" * (len(heading) - 1)
@@ -171,11 +177,18 @@ def latex_text(table: TextTable) -> str:
     return "\n".join([*lines, *others, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
+def _shown(table: TextTable) -> list[list[str]]:
+    """Heading and rows for people: names in one line, cut where they would widen all others."""
+    return [
+        [quoted(spelled(" ".join(cell.split()))) for cell in row]
+        for row in (table.heading, *table.rows)
+    ]
+
+
 def _padded(
     heading: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> tuple[list[list[str]], list[int]]:
     """Heading and rows with all cells of a column as wide, the first to the left; the widths."""
-    rows = [[" ".join(cell.split()) for cell in row] for row in rows]
     widths = [
         max(len(name) + MIN_PADDING, *(len(row[column]) for row in rows), 0)
         for column, name in enumerate(heading)

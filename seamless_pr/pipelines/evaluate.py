@@ -65,6 +65,7 @@ from seamless_pr.parallel import ItemMap
 from seamless_pr.pipelines.ray_support import add_ray_option
 from seamless_pr.pipelines.ray_tasks import item_map
 from seamless_pr.pipelines.stage import Stage, finite
+from seamless_pr.structures.faults import shortened
 
 IDD_OFFICIAL_SIZE = "1280x720"
 
@@ -255,7 +256,7 @@ def score(options: argparse.Namespace, map_items: ItemMap) -> None:
         print()
         print(plain_text(baseline_table(values, baseline)))
     for line in written:
-        print(line)
+        print(shortened(line))
     if options.cross_check:
         show_cross_check(values, options)
 
@@ -369,7 +370,7 @@ def show(values: dict[str, Any]) -> None:
     for line in other_lines(values):
         print(line)
     for note in values["notes"]:
-        print(f"note: {note}")
+        print(shortened(f"note: {note}"))
 
 
 STAGE = Stage(

@@ -18,7 +18,7 @@ from seamless_pr.datasets.images import read_image
 from seamless_pr.datasets.panoptic_records import AnnotationRecord, ImageRecord, PanopticDataset
 from seamless_pr.datasets.raw_splits import RawImage, RawMap, RawSplit, held_out_ids
 from seamless_pr.datasets.statistics import DatasetStatistics, log_histogram, measure_dataset
-from seamless_pr.drawing.pages import read_asset, render_page
+from seamless_pr.drawing.pages import read_asset, render_page, shown_size
 from seamless_pr.drawing.panoptic import draw_panoptic
 from seamless_pr.files import write_whole
 from seamless_pr.id_maps.id_png_files import read_id_png
@@ -115,7 +115,7 @@ def write_inspection(
         plots=_plots(statistics),
         sheet=_sheet(split, num_pictures, seed),
     )
-    write_whole(path, page.encode())
+    write_whole(path, page.encode(errors="backslashreplace"))
     return statistics
 
 
@@ -224,8 +224,12 @@ def _picture(
 ) -> str:
     id_map = read_id_png(place) if isinstance(place, Path) else split.read_map(place).id_map
     image = read_image(file).permute(1, 2, 0).numpy()
-    width = min(SHEET_WIDTH, image.shape[1])
-    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    if image.shape[:2] != id_map.shape:
+        raise ValueError(
+            f"{file} has {image.shape[0]}x{image.shape[1]} pixels (height x width), its ground "
+            f"truth {id_map.shape[0]}x{id_map.shape[1]}; give the pictures that were annotated"
+        )
+    height, width = shown_size((image.shape[0], image.shape[1]), SHEET_WIDTH)
     image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     id_map = cv2.resize(id_map, (width, height), interpolation=cv2.INTER_NEAREST)
     areas = dict(zip(*np.unique(id_map, return_counts=True)))

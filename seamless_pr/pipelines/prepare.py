@@ -38,7 +38,7 @@ from seamless_pr.pipelines.inspection import InspectedSplit, read_raw_split, wri
 from seamless_pr.pipelines.ray_support import add_ray_option
 from seamless_pr.pipelines.ray_tasks import item_map
 from seamless_pr.pipelines.stage import ExitCode, Stage
-from seamless_pr.structures.faults import Fault, FaultyDataError
+from seamless_pr.structures.faults import Fault, FaultyDataError, shortened
 
 
 def check(_: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -135,7 +135,7 @@ def _check_files(
 ) -> list[Fault]:
     """Checks a split that needs no conversion."""
     for note in files.notes:
-        print(f"note: {note}")
+        print(shortened(f"note: {note}"))
     if files.images_dir is None:
         print(f"{files.json_path}: no folder of images there, they are not checked")
     faults = files.check(num_workers=options.workers, map_items=map_items)
@@ -167,7 +167,7 @@ def verify(options: argparse.Namespace, map_items: ItemMap) -> list[Fault]:
         num_workers=options.workers,
         show_progress=True,
         map_items=map_items,
-        on_note=lambda note: print(f"note: {note}"),
+        on_note=lambda note: print(shortened(f"note: {note}")),
     )
     faults += check_manifest(options.json, options.png_dir or options.json.with_suffix(""))
     report(options.json, faults)
@@ -220,7 +220,7 @@ def _id_pngs(records: PanopticDataset, png_dir: Path, json_path: Path) -> tuple[
 def report(json_path: Path, faults: Sequence[Fault]) -> None:
     """Prints every fault, and the verdict last."""
     for fault in faults:
-        print(fault, file=sys.stderr)
+        print(shortened(str(fault)), file=sys.stderr)
     verdict = f"{len(faults)} faults, listed above" if faults else "complete and consistent"
     print(f"{json_path}: {verdict}", file=sys.stderr if faults else sys.stdout)
 

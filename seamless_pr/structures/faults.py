@@ -8,6 +8,8 @@ from dataclasses import dataclass
 MAX_LISTED_FAULTS = 200
 # Letters: of a value that a message quotes, and of a line.
 MAX_QUOTED, MAX_LINE = 200, 2000
+# Values of one picture that are told one by one; a picture of noise has millions.
+MAX_OF_ONE_PICTURE = 100
 # What moves the cursor, recolours or turns a terminal's text around, as names of files may hold.
 _COMMANDS = {
     **{code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))},
@@ -31,6 +33,11 @@ def quoted(text: str, limit: int = MAX_QUOTED) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 
+def spelled(text: str) -> str:
+    """A text in which letters that a terminal would obey are spelled out."""
+    return text.translate(_COMMANDS)
+
+
 def shortened(message: str) -> str:
     """A message whose lines keep their beginning, which names the file, and their end.
 
@@ -38,7 +45,7 @@ def shortened(message: str) -> str:
     """
     return "\n".join(
         line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 505]} ... {line[-500:]}"
-        for line in message.translate(_COMMANDS).split("\n")
+        for line in spelled(message).split("\n")
     )
 
 

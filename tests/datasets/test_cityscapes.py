@@ -137,3 +137,10 @@ def test_wrong_roots_are_answered_with_the_right_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"test; folders there: train, val; unpack"):
         convert(tmp_path / "data", tmp_path / "out", splits=("test",))
     assert not (tmp_path / "out").exists()
+
+
+def test_of_a_picture_of_noise_the_first_values_are_told_and_their_number() -> None:
+    values = np.arange(2**16, dtype=np.int32).reshape(256, 256)
+    _, _, faults = panoptic_from_instance_ids(values, "a.png")
+    assert len(faults) == 101
+    assert "of its values have no label" in faults[-1].message

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from seamless_pr.datasets import coco_instances
 from seamless_pr.datasets.coco_instances import (
     decode_segmentation,
     paint_instances,
@@ -96,6 +98,49 @@ def test_small_objects_lie_over_large_ones_and_crowds_below_all() -> None:
     expected[large], expected[small] = 2, 1
     assert painted.id_map.tolist() == expected.tolist()
     assert (painted.category_of, painted.crowd_ids) == ({0: 0, 1: 1, 2: 2, 3: 2}, {3})
+
+
+def painted_alone(objects: list[dict[str, Any]], size: tuple[int, int]) -> np.ndarray:
+    painted, faults = paint_instances(json.dumps({"size": size, "objects": objects}), {1}, "a")
+    assert faults == []
+    return painted.id_map
+
+
+@pytest.mark.parametrize("density", [0.5, 0.0001, 0.0, 1.0])
+def test_masks_of_long_and_short_runs_are_painted_as_pycocotools_decodes_them(
+    density: float,
+) -> None:
+    mask = np.random.default_rng(1).random((200, 300)) < density
+    runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    counts = {"size": [200, 300], "counts": runs["counts"].decode()}
+    id_map = painted_alone([{"category_id": 1, "segmentation": counts}], (200, 300))
+    assert np.array_equal(id_map, coco_mask.decode(runs).astype(np.int32))
+
+
+def test_a_small_file_cannot_have_the_same_pixels_painted_for_hours() -> None:
+    side = 300
+    mask = {"size": [side, side], "counts": [0, side * side]}
+    outline = [[0, 0, side, 0, side, side, 0, 1] * 100]
+    limits = (mask, "MAX_SPANS", 10 * side**2), (outline, "MAX_OUTLINES", 1000 * side)
+    for segmentation, name, limit in limits:
+        objects = [{"id": n, "category_id": 1, "segmentation": segmentation} for n in range(20)]
+        text = json.dumps({"size": [side, side], "objects": objects})
+        with patch.object(coco_instances, name, limit):
+            _, faults = paint_instances(text, {1}, "a.json")
+        assert "more is to be painted than any picture has" in faults[-1].message
+
+
+def test_lists_in_lists_and_names_of_folders_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    deep = "[" * 900 + "]" * 900
+    names = ("/", ".", "..", "a/", "b")
+    images = [{**IMAGE, "id": n, "file_name": name} for n, name in enumerate(names)]
+    content = {"images": images, "annotations": [{"image_id": 4, "segmentation": 0}]}
+    path.write_text(json.dumps(content).replace('"segmentation": 0', f'"segmentation": {deep}'))
+    file, faults = read_instance_json(path)
+    assert [image.file_name for image in file.images] == ["b"]
+    assert "annotations[0] holds lists in lists" in faults[0].message
+    assert [fault.message[:9] for fault in faults[1:]] == [f"images[{n}]" for n in range(4)]
 
 
 def test_unknown_categories_and_damaged_masks_are_all_listed() -> None:

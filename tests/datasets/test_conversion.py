@@ -319,6 +319,10 @@ def test_held_out_images_depend_on_seed_and_id_only(split: RawSplit) -> None:
     assert sorted([*rest.images, *holdout.images], key=lambda i: i.png_name) == list(split.images)
 
 
+def test_names_that_are_no_text_can_be_held_out() -> None:
+    assert len(held_out_ids(["\udcff", "a", "b"], 1, seed=0)) == 1
+
+
 @pytest.mark.parametrize("number", [0, 4, 5])
 def test_a_holdout_leaves_images_on_both_sides(split: RawSplit, number: int) -> None:
     with pytest.raises(ValueError, match=rf"cannot hold out {number} of 4 images; give .* 1\.\.3"):

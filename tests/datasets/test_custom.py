@@ -366,3 +366,14 @@ def test_names_of_splits_never_lead_out_of_the_folder(tmp_path: Path) -> None:
     splits = {"../../out": {"images": "images", "labels": "labels"}}
     with pytest.raises(FaultyDataError, match=r"split '../../out' must be a word of letters"):
         read_custom_yaml(describe(tmp_path, splits=splits))
+
+
+def test_of_a_photograph_among_the_labels_the_first_colours_are_told_and_their_number(
+    tmp_path: Path,
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    write_pair(tmp_path, "a", noise)
+    split = opened(describe(tmp_path))
+    raw = split.read_map(split.images[0])
+    assert len(raw.faults) == 101
+    assert "classes are unknown; is it a picture of labels?" in raw.faults[-1].message

@@ -157,6 +157,10 @@ def test_coloured_or_truncated_label_picture_is_refused(tmp_path: Path) -> None:
     Image.fromarray(PICTURE).save(tmp_path / "color.png")
     with pytest.raises(ValueError, match=r"color\.png must be a one-channel picture"):
         read_label_image(tmp_path / "color.png")
+    # One value of 32 bits, and tables over all values would take 8 GB.
+    Image.fromarray(np.full((2, 3), 2**31 - 2, np.int32)).save(tmp_path / "wide.png", "TIFF")
+    with pytest.raises(ValueError, match=r"wide\.png must be a one-channel picture of 8 or 16"):
+        read_label_image(tmp_path / "wide.png")
     data = (tmp_path / "color.png").read_bytes()
     (tmp_path / "half.png").write_bytes(data[:-20])
     with pytest.raises(ValueError, match=r"half\.png is truncated"):

@@ -46,6 +46,21 @@ def test_deleted_objects_are_left_out_and_groups_are_told_from_classes(tmp_path:
     assert file.objects[0].corners == TRIANGLE
 
 
+@pytest.mark.parametrize(
+    ("corners", "size", "count"),
+    [
+        (((0, 0), (7000, 0), (7000, 7000), (0, 7000)), (7000, 7000), 250),
+        (tuple((n % 50, n % 2 * 999_999) for n in range(500)), (1_000_000, 50), 1),
+    ],
+)
+def test_a_small_file_cannot_keep_a_painter_for_hours(
+    tmp_path: Path, corners: tuple[tuple[float, float], ...], size: tuple[int, int], count: int
+) -> None:
+    path = write(tmp_path / "a.json", [thing("road", *corners)] * count, size)
+    _, (fault,) = read_polygons(path, LABELS)
+    assert "billion steps to paint" in fault.message
+
+
 def test_every_wrong_object_is_listed(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.json",

@@ -10,21 +10,24 @@ import cv2
 import numpy as np
 import pytest
 
+from seamless_pr.datasets.images import read_image
 from seamless_pr.evaluation.evaluate import evaluate
-from seamless_pr.evaluation.pairing import ImagePair
+from seamless_pr.evaluation.pairing import ImagePair, pair_images, require_label_space
 from seamless_pr.evaluation.pictures import (
     BORDER,
     INVENTED,
     MISSED,
     NO_ERROR,
     WRONG_CLASS,
+    PictureWork,
+    draw_pictures,
     error_map,
 )
 from seamless_pr.evaluation.report import choose_galleries, find_photographs, write_report
 from seamless_pr.evaluation.results import evaluation_json
 from seamless_pr.evaluation.sources import open_ground_truth, open_predictions
 from seamless_pr.id_maps.overlap import count_overlap
-from seamless_pr.metrics.segment_matching import match_segments
+from seamless_pr.metrics.segment_matching import PQ_RULES, match_segments
 from tests.evaluation.files import PanopticFiles
 from tests.metrics.maps import STUFF_AND_THINGS, FuzzedImage, draw, fuzz_image, measured, table
 from tests.support.browser import (
@@ -34,6 +37,7 @@ from tests.support.browser import (
     show_as,
     wait_for,
 )
+from tests.support.panoptic_files import write_panoptic_dataset
 
 ROAD, SKY, SIDEWALK, PERSON, CAR, BICYCLE = range(6)
 MAX_FIRST_PAGE_BYTES = 2_000_000
@@ -136,6 +140,20 @@ def test_photographs_are_found_by_file_name_or_image_id(tmp_path: Path) -> None:
     assert find_photographs(gt, None, pairs) == [None] * 3
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
         find_photographs(gt, tmp_path / "nowhere", pairs)
+
+
+def test_a_high_and_narrow_image_has_pictures_that_pages_can_show(tmp_path: Path) -> None:
+    tall = write_panoptic_dataset(tmp_path, {"a": np.full((70_000, 2), 1, np.int32)}, {1: 7})
+    (pair,), _ = pair_images(open_ground_truth(tall), open_predictions(tall))
+    drawn = draw_pictures(
+        PictureWork(0, pair, tmp_path / "images" / "a.png"),
+        tmp_path / "pictures",
+        require_label_space(open_ground_truth(tall)),
+        PQ_RULES["official"],
+    )
+    assert (drawn["width"], drawn["height"], drawn["no_photograph"]) == (1, 4096, "")
+    for name, height in (("0.jpg", 4096), ("0_thumb.jpg", 1280), ("0_pred.png", 4096)):
+        assert read_image(tmp_path / "pictures" / name).shape[1] == height
 
 
 def test_each_kind_of_error_has_its_pixels() -> None:

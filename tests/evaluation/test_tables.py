@@ -88,6 +88,18 @@ def test_a_name_is_no_command_of_latex_and_no_row_or_element_of_its_own() -> Non
     assert len(markdown.splitlines()) == 2 + len(HOSTILE.rows)
 
 
+def test_a_name_begins_no_option_of_latex_no_link_and_no_command_of_a_terminal() -> None:
+    names = ("[1cm] road", "*road", "a\\|b ![p](http://x) `c`", "\x1b[2Jroad", "n" * 100_000)
+    table = TextTable(("class", "PQ"), tuple((name, "1") for name in names))
+    latex = latex_text(table).splitlines()
+    assert [line.split("road")[0].strip() for line in latex[4:6]] == ["{}[1cm]", "{}*"]
+    markdown = markdown_text(table).splitlines()
+    assert r"a\\\|b !\[p](http://x) \`c\`" in markdown[4]
+    for text in (latex_text(table), markdown_text(table), plain_text(table)):
+        assert "\x1b" not in text
+        assert len(text) < 5000
+
+
 def test_a_table_is_written_in_every_form(tmp_path: Path) -> None:
     write_table(TABLE, tmp_path / "out" / "classes")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [

@@ -14,6 +14,7 @@ from seamless_pr.datasets.conversion import convert_split
 from seamless_pr.datasets.idd import open_idd
 from seamless_pr.pipelines.prepare import main
 from tests.datasets.test_idd import SCENE, box, write_frame
+from tests.support.panoptic_files import write_png
 from tests.support.raw_datasets import write_vistas
 
 
@@ -52,6 +53,18 @@ def test_names_are_escaped_and_nothing_is_loaded_from_elsewhere(tmp_path: Path) 
     assert "<b>" not in page
     assert "http" not in re.sub(r"data:image[^\"]*", "", page)
     assert "No images were given" in page
+
+
+def test_pictures_of_another_size_are_no_sheet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_frame(tmp_path, "0", "000001", SCENE)
+    pictures = tmp_path / "leftImg8bit" / "train"
+    write_png(pictures / "0" / "000001_leftImg8bit.png", np.zeros((4, 16, 3), np.uint8))
+    command = ["inspect", "--dataset", str(tmp_path / "gtFine" / "train"), "--images"]
+    page = ["--output", str(tmp_path / "page.html"), "--workers", "1"]
+    assert main([*command, str(pictures), *page]) == 1
+    assert "leftImg8bit.png has 4x16 pixels (height x width), its" in capsys.readouterr().err
 
 
 def test_the_sheet_is_as_long_as_wanted(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from seamless_pr.id_maps.id_png_files import read_id_png, write_id_png
-from seamless_pr.pipelines.prepare import main
+from seamless_pr.pipelines.prepare import main, report
+from seamless_pr.structures.faults import Fault
 from tests.datasets.test_ade20k import write as write_ade20k
 from tests.datasets.test_custom import VALUES, describe, write_pair
 from tests.datasets.test_future3d import write as write_future3d
@@ -117,3 +118,8 @@ def test_data_of_ones_own_is_prepared_and_later_changes_are_told(
     assert "changed since it was converted" in capsys.readouterr().err
     png.write_bytes(content)
     assert main(verify) == 0
+
+
+def test_a_terminal_obeys_no_name_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    report(Path("a.json"), [Fault("x\x1b[2J.png", "is no picture")])
+    assert "x\\x1b[2J.png: is no picture" in capsys.readouterr().err
