@@ -34,15 +34,12 @@ examples:
 `COMMAND --help` says which networks it takes. Every name of both sides is accounted for; anything
 but a complete match is an error that lists all names, unless --allow names them. Nothing in a file
 is executed.
-
-exit codes: 0 converted; 1 the message says why not; 2 wrong arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +57,9 @@ from seamless_pr.build.published_weights import (
 from seamless_pr.build.released_weights import export_snapshot, import_snapshot
 from seamless_pr.build.updates import update_config, update_weights
 from seamless_pr.datasets.label_spaces import LABEL_SPACE_NAMES
+from seamless_pr.pipelines.stage import Stage
+from seamless_pr.structures.faults import spelled
 
-EXIT_ERROR = 1
 TASKS = ("semantic", "panoptic", "general")
 
 DETECTRON2 = """PointRend and plain Mask R-CNN (R50, R101, X101-32x8d, FPN; COCO or Cityscapes),
@@ -81,11 +79,7 @@ published weights are licensed CC BY-NC 4.0.
 """
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    summary, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     allow: dict[str, Any] = {
         "nargs": "+",
@@ -120,7 +114,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     update = commands.add_parser("update", help="weights or a YAML config of version 0.1")
     update.add_argument("source", type=Path, help=".safetensors, the folder of a run, or .yaml")
     update.add_argument("output", type=Path, help="file to write")
-    return parser.parse_args(arguments)
 
 
 def _add_import(commands: Any, name: str, networks: str, source: str) -> argparse.ArgumentParser:
@@ -171,17 +164,21 @@ def convert(options: argparse.Namespace) -> str:
     return (update_config if is_config else update_weights)(source, output)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
+def run(options: argparse.Namespace) -> None:
     # Layers that may keep their start get the same start every time.
     torch.manual_seed(0)
-    try:
-        print(convert(options))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
-    return 0
+    print(spelled(convert(options)))
 
+
+STAGE = Stage(
+    doc=__doc__ or "",
+    add_options=add_options,
+    run=run,
+    inputs=("source", "metadata", "config", "categories"),
+    has_commands=True,
+    when_stopped="nothing was written",
+)
+main = STAGE.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -33,6 +33,7 @@ from seamless_pr.weights.maskformer_config import maskformer_config_values
 from seamless_pr.weights.mmdetection import fit_mmdetection_weights
 from seamless_pr.weights.mmdetection_config import config_values
 from seamless_pr.weights.mmdetection_inputs import TheirInputs
+from seamless_pr.weights.named_sources import reading
 from seamless_pr.weights.tensor_files import (
     read_pickled,
     read_tensors,
@@ -60,26 +61,28 @@ def import_detectron2(source: Path, output: Path, overrides: Sequence[str] = ())
     Raises:
         FileNotFoundError, ValueError: what is missing or does not fit.
     """
-    tensors = read_zoo_file(source)
-    config = _config(zoo_config_values(tensors), source, overrides)
-    label_space = load_label_space(config.data.label_space)
-    return _written(
-        source, output, config, label_space, lambda ours: fit_zoo_weights(tensors, ours)
-    )
+    with reading(source):
+        tensors = read_zoo_file(source)
+        config = _config(zoo_config_values(tensors), source, overrides)
+        label_space = load_label_space(config.data.label_space)
+        return _written(
+            source, output, config, label_space, lambda ours: fit_zoo_weights(tensors, ours)
+        )
 
 
 def import_mmdetection(source: Path, output: Path, overrides: Sequence[str] = ()) -> str:
     """Checkpoint of mmdetection, versions 1 to 3 -> weights file; otherwise as above."""
-    content = {} if source.suffix == ".safetensors" else read_pickled(source)
-    tensors = tensors_of(content, source) if content else read_tensors(source)
-    inputs = TheirInputs.told_by(stored_config(content))
-    config = _config(config_values(tensors, inputs), source, overrides)
-    label_space = load_label_space(config.data.label_space)
+    with reading(source):
+        content = {} if source.suffix == ".safetensors" else read_pickled(source)
+        tensors = tensors_of(content, source) if content else read_tensors(source)
+        inputs = TheirInputs.told_by(stored_config(content))
+        config = _config(config_values(tensors, inputs), source, overrides)
+        label_space = load_label_space(config.data.label_space)
 
-    def fit(ours: Weights) -> tuple[dict[str, Tensor], KeyReport]:
-        return fit_mmdetection_weights(tensors, ours, reads_bgr=inputs.reads_bgr)
+        def fit(ours: Weights) -> tuple[dict[str, Tensor], KeyReport]:
+            return fit_mmdetection_weights(tensors, ours, reads_bgr=inputs.reads_bgr)
 
-    return _written(source, output, config, label_space, fit)
+        return _written(source, output, config, label_space, fit)
 
 
 def import_maskformer(
@@ -99,22 +102,25 @@ def import_maskformer(
         categories: COCO panoptic JSON whose categories are those of the weights, in their order;
             None: the table with this number of classes.
     """
-    tensors = original_names(_maskformer_tensors(source))
-    name = None if categories is None else categories.stem
-    values = maskformer_config_values(tensors, task=task, label_space=name)
-    config = _config(values, source, overrides)
+    with reading(source):
+        tensors = original_names(_maskformer_tensors(source))
+        name = None if categories is None else categories.stem
+        values = maskformer_config_values(tensors, task=task, label_space=name)
+        config = _config(values, source, overrides)
     if categories is None:
         label_space = load_label_space(config.data.label_space)
         order = official_order(label_space)
     else:
-        label_space, order = described_classes(categories)
-    report = _written(
-        source,
-        output,
-        config,
-        label_space,
-        lambda ours: fit_maskformer_weights(tensors, ours, order),
-    )
+        with reading(categories):
+            label_space, order = described_classes(categories)
+    with reading(source):
+        report = _written(
+            source,
+            output,
+            config,
+            label_space,
+            lambda ours: fit_maskformer_weights(tensors, ours, order),
+        )
     return f"{report}\n{LICENCE}"
 
 

@@ -16,6 +16,7 @@ from seamless_pr.structures.label_space import Category, LabelSpace
 from seamless_pr.training.checkpoints import find_weights, load_weights, save_weights
 from seamless_pr.weights.key_report import fit_keys
 from seamless_pr.weights.legacy import check_names
+from seamless_pr.weights.named_sources import reading
 from seamless_pr.weights.seamseg import our_name, our_tensor, seamseg_name
 from seamless_pr.weights.seamseg_config import config_values
 from seamless_pr.weights.seamseg_snapshot import (
@@ -68,11 +69,13 @@ def import_snapshot(
     if metadata is None and beside.is_file():
         metadata = beside
     classes = read_classes(metadata) if metadata is not None else None
-    label_space = _label_space(snapshot, label_space_name, classes)
-    config = load_config(config_path) if config_path else _snapshot_config(snapshot, path)
-    network = build_network(config.model, label_space)
-    state, report = fit_keys(snapshot.weights, network.state_dict(), our_name, our_tensor)
-    report.check(str(path), allowed)
+    with reading(path if metadata is None else metadata):
+        label_space = _label_space(snapshot, label_space_name, classes)
+    with reading(path):
+        config = load_config(config_path) if config_path else _snapshot_config(snapshot, path)
+        network = build_network(config.model, label_space)
+        state, report = fit_keys(snapshot.weights, network.state_dict(), our_name, our_tensor)
+        report.check(str(path), allowed)
     metadata_values = {**run_metadata(config, label_space), SEAMSEG_CONFIG: snapshot.config}
     save_weights(output, state, metadata_values)
     return f"{path} -> {output} ({label_space.name}): {report.summary()}"

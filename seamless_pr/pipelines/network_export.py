@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seamless_pr.build.predictor import load_predictor
 from seamless_pr.datasets.images import read_image
-from seamless_pr.files import write_json, writing_folder
+from seamless_pr.files import is_unused, write_json, writing_folder
 from seamless_pr.inference.exported import (
     CLASS_MAP,
     DESCRIPTION,
@@ -32,6 +32,7 @@ from seamless_pr.inference.exported import (
 from seamless_pr.inference.predictor import AMP_TYPES, Predictor
 from seamless_pr.pipelines.stage import ExitCode
 from seamless_pr.street_scenes.dataset import draw_street_scene, parse_size
+from seamless_pr.structures.limits import MAX_PIXELS
 from seamless_pr.structures.panoptic_segmentation import PanopticSegmentation
 
 # Format -> name of its file.
@@ -40,6 +41,8 @@ PARTS = {"whole": (WholePrediction, OUTPUTS), "classes": (ClassMap, CLASS_MAP)}
 # Rounding moves single pixels between two classes (none of 131,072 with the shipped checkpoint, in
 # every format); more than this share is no rounding.
 MOST_CHANGED = 0.001
+# Weights of ONNX stand beside their graph.
+_OWN_FILES = (*FILES.values(), f"{FILES['onnx']}.data", DESCRIPTION)
 
 # Pixels -> outputs, in their order.
 Run = Callable[[Tensor], Sequence[Any]]
@@ -92,6 +95,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.batch_size < 1 or options.rounds < 1:
+        parser.error("--batch-size and --rounds must be at least 1")
+    height, width = options.size
+    if not 0 < height * width * options.batch_size <= MAX_PIXELS:
+        parser.error(
+            f"--size and --batch-size make {height * width * options.batch_size} pixels; expected "
+            f"1 to {MAX_PIXELS}"
+        )
     if options.amp != "none" and "onnx" in options.formats:
         parser.error(
             "--amp changes program and compiled; runtimes of ONNX choose arithmetic themselves"
@@ -99,7 +110,16 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> ExitCode:
-    """Writes the graphs, and how each differs from the network on one image."""
+    """Writes the graphs, and how each differs from the network on one image.
+
+    Raises:
+        ValueError: the folder holds something else than an earlier export, which this one replaces.
+    """
+    if not is_unused(options.output, *_OWN_FILES):
+        raise ValueError(
+            f"{options.output} holds files that are no export of a network, and all of it would be "
+            "replaced; give a new folder"
+        )
     predictor = load_predictor(
         options.weights,
         options.device,

@@ -37,6 +37,7 @@ from seamless_pr.pipelines.ray_support import ray_cluster
 from seamless_pr.pipelines.stage import Stage, finite
 from seamless_pr.pipelines.wanted_predictor import add_tile_options, check_tile_options
 from seamless_pr.serving.limits import MIB, ServingLimits
+from seamless_pr.serving.warm_up import check_size
 
 LOOPBACK = "127.0.0.1"
 WATCH_SECONDS = 2.0
@@ -159,6 +160,11 @@ def run(options: argparse.Namespace) -> None:
         options.weights, options.device, overrides=options.overrides, amp=options.amp
     )
     predictor.check_device()
+    if not options.tile:
+        try:
+            check_size(predictor)
+        except ValueError as error:
+            raise ValueError(f"{options.weights} cannot be served: {error}") from error
     on_gpu = predictor.device.type == "cuda"
     del predictor
     from seamless_pr.pipelines.ray_serving import APPLICATION, LOGGING, application

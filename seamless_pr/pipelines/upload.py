@@ -53,7 +53,8 @@ def upload_sizes(root: Path) -> dict[str, int]:
     _add_sizes(root, root, [(root, GitIgnoreSpec.from_lines(NEVER_SHIPPED))], sizes, astray)
     if astray:
         raise ValueError(
-            f"Ray would ship what links lead to, out of the working directory or in a circle: "
+            f"Ray would ship what links lead to, out of the working directory, in a circle or to "
+            f"further links: "
             f"{', '.join(astray[:3])} ({len(astray)} in all); put copies in their place, or name "
             "them in .rayignore"
         )
@@ -79,17 +80,22 @@ def _add_sizes(
         # `!data/kept` brings a part of it back.
         return any(spec.match_file(path.relative_to(at)) for at, spec in specs)
 
+    real_root = Path(os.path.realpath(root))
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         path = Path(entry.path)
         place = Path(os.path.realpath(path))
         if is_left_out(path) or not place.exists():  # Links to nothing are not shipped.
             continue
-        if entry.is_symlink() and Path(os.path.realpath(folder)).is_relative_to(place):
+        is_linked_folder = entry.is_symlink() and entry.is_dir()
+        real_folder = Path(os.path.realpath(folder))
+        # Links behind links multiply: thirty folders of two each would be shipped a billion times.
+        is_behind_link = is_linked_folder and real_folder != real_root / folder.relative_to(root)
+        if is_behind_link or (entry.is_symlink() and real_folder.is_relative_to(place)):
             if not is_left_out(path / "anything"):
                 astray.append(f"{path.relative_to(root)} -> {place}")
         elif entry.is_dir():
             _add_sizes(path, root, specs, sizes, astray)
-        elif not place.is_relative_to(os.path.realpath(root)):
+        elif not place.is_relative_to(real_root):
             astray.append(f"{path.relative_to(root)} -> {place}")
         else:
             sizes[str(path.relative_to(root))] = entry.stat().st_size

@@ -34,20 +34,30 @@ JPEG_QUALITY = 90
 PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 3]
 
 
+# Of a side in pixels: what encoders write.
+MAX_JPEG_SIDE = 65_500
+
+
 @dataclass(frozen=True)
 class Labelled:
-    """An image with its map, or why it has none.
+    """The part of an image in an answer, or why it has none.
+
+    Pixels are not in it: it waits for the other images of its request, and for a slow client.
 
     Attributes:
         name: of the client's file.
-        image: [3, H, W] uint8; None if there is no map.
-        segmentation: at the size of the image; None if there is no map.
+        image_size: (height, width); None if there is no map.
+        label_space: of the map; None if there is none.
+        segments_info: as in the JSON of COCO; with run lengths where the format has them.
+        picture: encoded, where the format has one.
         status, error: of HTTP, and the reason, if there is no map.
     """
 
     name: str
-    image: Tensor | None = None
-    segmentation: PanopticSegmentation | None = None
+    image_size: tuple[int, int] | None = None
+    label_space: LabelSpace | None = None
+    segments_info: tuple[dict[str, Any], ...] = ()
+    picture: bytes = b""
     status: int = 200
     error: str = ""
 
@@ -101,29 +111,73 @@ def _accepted(header: str) -> list[tuple[str, float]]:
     return found
 
 
+def check_number(num_images: int, answer_format: str) -> None:
+    """Refuses several images where the format holds one, before any is labelled.
+
+    Raises:
+        RequestRefusedError: 406.
+    """
+    if answer_format in (PNG, OVERLAY) and num_images > 1:
+        raise RequestRefusedError(
+            406, f"{answer_format} holds one image; got {num_images}; ask for json or coco"
+        )
+
+
+def encode_image(
+    name: str, image: Tensor, segmentation: PanopticSegmentation, answer_format: str
+) -> Labelled:
+    """What the answer says of one image.
+
+    Args:
+        name: of the client's file.
+        image: [3, H, W] uint8.
+        segmentation: at the size of the image.
+        answer_format: of `choose_format`.
+
+    Raises:
+        RequestRefusedError: 406, no picture of this format can be so large.
+    """
+    size, space = segmentation.image_size, segmentation.label_space
+    if answer_format == OVERLAY:
+        if max(size) > MAX_JPEG_SIDE:
+            raise RequestRefusedError(
+                406,
+                f"{name}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side, the image "
+                f"{size[0]} x {size[1]}; ask for png, json or coco",
+            )
+        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        drawn = encode_picture(draw_panoptic(image, segmentation), ".jpg", options)
+        return Labelled(name, size, space, picture=drawn)
+    pixels, segments_info = to_coco(segmentation)
+    colors = segment_colors(segmentation)
+    for info in segments_info:
+        info["color"] = list(colors[info["id"]])
+    if answer_format == RUN_LENGTHS:
+        _add_runs(segmentation, segments_info)
+        return Labelled(name, size, space, tuple(segments_info))
+    return Labelled(name, size, space, tuple(segments_info), encode_png(pixels))
+
+
 def encode(labelled: Sequence[Labelled], label_space: LabelSpace, answer_format: str) -> Answer:
     """The answer of a request.
 
     Args:
-        labelled: its images; numbered from 1 in their order.
+        labelled: of `encode_image` with the same format; numbered from 1 in their order.
         label_space: the network's classes.
         answer_format: of `choose_format`.
 
     Raises:
         RequestRefusedError: no image has a map; or several do, and the format holds one.
     """
-    failed = [item for item in labelled if item.segmentation is None]
+    failed = [item for item in labelled if item.image_size is None]
     if len(failed) == len(labelled):
         # The first speaks for all.
         raise RequestRefusedError(failed[0].status, "; ".join(item.error for item in failed))
+    check_number(len(labelled), answer_format)
     if answer_format in (PNG, OVERLAY):
-        if len(labelled) > 1:
-            raise RequestRefusedError(
-                406, f"{answer_format} holds one image; got {len(labelled)}; ask for json or coco"
-            )
-        return _picture(labelled[0], answer_format)
+        return Answer(labelled[0].picture, MEDIA_TYPES[answer_format])
     pictures: list[tuple[str, bytes]] = []
-    document = _document(labelled, label_space, pictures, with_runs=answer_format == RUN_LENGTHS)
+    document = _document(labelled, label_space, pictures)
     text = json.dumps(document, ensure_ascii=False).encode()
     if answer_format == RUN_LENGTHS:
         return Answer(text, MEDIA_TYPES[RUN_LENGTHS])
@@ -131,13 +185,9 @@ def encode(labelled: Sequence[Labelled], label_space: LabelSpace, answer_format:
 
 
 def _document(
-    labelled: Sequence[Labelled],
-    label_space: LabelSpace,
-    pictures: list[tuple[str, bytes]],
-    *,
-    with_runs: bool,
+    labelled: Sequence[Labelled], label_space: LabelSpace, pictures: list[tuple[str, bytes]]
 ) -> dict[str, Any]:
-    """A COCO panoptic JSON; its PNGs go to `pictures`, or its masks into it as run lengths."""
+    """A COCO panoptic JSON; its PNGs, if there are any, go to `pictures`."""
     document: dict[str, Any] = {
         "images": [],
         "annotations": [],
@@ -145,27 +195,21 @@ def _document(
         "errors": [],
     }
     for image_id, item in enumerate(labelled, start=1):
-        if item.segmentation is None:
+        if item.image_size is None:
             document["errors"].append(
                 {"image_id": image_id, "file_name": item.name, "reason": item.error}
             )
             continue
-        height, width = item.segmentation.image_size
-        picture, segments_info = to_coco(item.segmentation)
-        colors = segment_colors(item.segmentation)
-        for info in segments_info:
-            info["color"] = list(colors[info["id"]])
+        height, width = item.image_size
         document["images"].append(
             {"id": image_id, "file_name": item.name, "height": height, "width": width}
         )
         file_name = f"{image_id}.png"
         document["annotations"].append(
-            {"image_id": image_id, "file_name": file_name, "segments_info": segments_info}
+            {"image_id": image_id, "file_name": file_name, "segments_info": item.segments_info}
         )
-        if with_runs:
-            _add_runs(item.segmentation, segments_info)
-        else:
-            pictures.append((file_name, encode_png(picture)))
+        if item.picture:
+            pictures.append((file_name, item.picture))
     return document
 
 
@@ -176,16 +220,6 @@ def _add_runs(segmentation: PanopticSegmentation, segments_info: list[dict[str, 
         window = segmentation.id_map[top : top + height, left : left + width]
         crop = MaskCrop(window == info["id"], top=top, left=left)
         info["segmentation"] = encode_run_lengths(crop, size)
-
-
-def _picture(item: Labelled, answer_format: str) -> Answer:
-    assert item.segmentation is not None
-    assert item.image is not None
-    if answer_format == PNG:
-        return Answer(encode_png(to_coco(item.segmentation)[0]), MEDIA_TYPES[PNG])
-    drawn = draw_panoptic(item.image, item.segmentation)
-    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    return Answer(encode_picture(drawn, ".jpg", options), MEDIA_TYPES[OVERLAY])
 
 
 def encode_png(picture: NDArray[np.uint8]) -> bytes:

@@ -51,7 +51,10 @@ async def read_photos(request: Any, limits: ServingLimits) -> list[Photo]:
             is not allowed, 422 no or too many images.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = await _read_body(request, limits.max_bytes)
+    max_bytes = limits.max_bytes
+    if kind == "application/json":  # A list of addresses, whose values take far more memory.
+        max_bytes = min(max_bytes, limits.max_images * MAX_FIELD_BYTES)
+    body = await _read_body(request, max_bytes)
     if kind == "multipart/form-data":
         photos = await _photos_of_form(request, body, limits)
     elif kind == "application/json":
@@ -89,7 +92,7 @@ async def _read_body(request: Any, max_bytes: int) -> bytes:
 def _too_long(max_bytes: int) -> RequestRefusedError:
     return RequestRefusedError(
         413,
-        f"a request has at most {max_bytes / 2**20:g} MiB; send fewer or smaller images",
+        f"such a request has at most {max_bytes / 2**20:g} MiB; send fewer or smaller images",
         # What is still on its way is not read.
         {"Connection": "close"},
     )

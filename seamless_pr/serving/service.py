@@ -10,11 +10,19 @@ from typing import Any
 
 from seamless_pr.datasets.coco_panoptic import category_json
 from seamless_pr.inference.predictor import Predictor
-from seamless_pr.serving.answers import MEDIA_TYPES, Answer, Labelled, encode
+from seamless_pr.serving.answers import (
+    MEDIA_TYPES,
+    Answer,
+    Labelled,
+    check_number,
+    encode,
+    encode_image,
+)
 from seamless_pr.serving.batcher import Batcher
 from seamless_pr.serving.counts import ServingCounts
 from seamless_pr.serving.limits import RequestRefusedError, ServingLimits
 from seamless_pr.serving.photos import Photo, load_photo, read_photos
+from seamless_pr.structures.limits import TooManyPixelsError
 
 RETRY_SECONDS = 1
 
@@ -40,7 +48,8 @@ class PanopticService:
         self.counts = ServingCounts()
         self.num_waiting = 0
         self._batcher = Batcher(predictor, self.counts.batch)
-        # Decoded at once: the batch at work, the next one, and what comes and goes.
+        # With pixels at once, whoever asks: the batch at work, the next one, and what comes and
+        # goes. An image keeps its place until it is encoded for its answer.
         self._decoded = asyncio.Semaphore(2 * predictor.batch_size + 2)
 
     @property
@@ -86,6 +95,7 @@ class PanopticService:
         try:
             with self._places(1):
                 photos = await self._received(request)
+                check_number(len(photos), answer_format)
                 started = time.perf_counter()
                 with self._places(len(photos) - 1):
                     answer = await asyncio.wait_for(
@@ -120,22 +130,27 @@ class PanopticService:
 
     async def _labelled(self, photos: Sequence[Photo], answer_format: str) -> Answer:
         space = self.predictor.label_space
-        labelled = await asyncio.gather(*map(self._label, photos))
-        num_labelled = sum(item.segmentation is not None for item in labelled)
-        self.counts.images(labelled=num_labelled, refused=len(photos) - num_labelled)
-        found = [item.segmentation for item in labelled if item.segmentation is not None]
+        labelled = await asyncio.gather(*(self._label(photo, answer_format) for photo in photos))
+        found = [item.label_space for item in labelled if item.label_space is not None]
+        self.counts.images(labelled=len(found), refused=len(photos) - len(found))
         if found:
             # The network may have been exchanged meanwhile.
-            space = found[0].label_space
+            space = found[0]
         return await asyncio.to_thread(encode, labelled, space, answer_format)
 
-    async def _label(self, photo: Photo) -> Labelled:
+    async def _label(self, photo: Photo, answer_format: str) -> Labelled:
         try:
             async with self._decoded:
                 image = await load_photo(photo, self.limits)
-                return Labelled(photo.name, image, await self._batcher.label(image))
+                found = await self._batcher.label(image)
+                return await asyncio.to_thread(
+                    encode_image, photo.name, image, found, answer_format
+                )
         except RequestRefusedError as error:
             return Labelled(photo.name, status=error.status, error=error.reason)
+        except TooManyPixelsError as error:
+            # As it comes to the network: a narrow one may grow beyond the limit.
+            return Labelled(photo.name, status=413, error=f"{photo.name}: {error}")
         except Exception as error:
             # About this image, whatever it is; others of the request have their maps.
             reason = f"{photo.name}: the network failed ({str(error) or type(error).__name__})"

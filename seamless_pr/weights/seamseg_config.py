@@ -7,6 +7,9 @@ import configparser
 from collections.abc import Mapping
 from typing import Any
 
+from seamless_pr.datasets import checked_values as checked
+from seamless_pr.structures.faults import quoted
+
 _NORMS: dict[str, dict[str, Any]] = {
     "syncbn": {"kind": "inplace_abn", "sync": True},
     "bn": {"kind": "inplace_abn", "sync": False},
@@ -97,13 +100,21 @@ def config_values(text: str, source: str) -> dict[str, Any]:
             _put(values, ours, _literal(given))
     mode = raw.get("body", {}).get("normalization_mode")
     if mode:
-        for key, value in _NORMS[mode].items():
+        for key, value in _NORMS[_literal(mode)].items():
             _put(values, f"model.norm_act.{key}", value)
     if sigma := raw.get("rpn", {}).get("sigma"):
         # Smooth L1 with sigma turns linear at 1 / sigma^2.
-        _put(values, "model.instances.rpn.box_loss_beta", 1 / _literal(sigma) ** 2)
+        number = checked.number(_literal(sigma))
+        if not number:
+            raise ValueError(f"{source}: [rpn] sigma must be a number above 0; got {quoted(sigma)}")
+        _put(values, "model.instances.rpn.box_loss_beta", 1 / number**2)
     if window := raw.get("sem", {}).get("pooling_size"):
-        _put(values, "model.semantics.pooling_size", _literal(window)[0])
+        sides = _literal(window)
+        if not isinstance(sides, tuple) or not sides:
+            raise ValueError(
+                f"{source}: [sem] pooling_size must be (height, width); got {quoted(window)}"
+            )
+        _put(values, "model.semantics.pooling_size", sides[0])
     return values
 
 
@@ -121,7 +132,7 @@ def _literal(text: str) -> Any:
     """A Python literal; any other text is itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seamless_pr.files import writing
-from seamless_pr.input_files import read_text
+from seamless_pr.input_files import read_regular, read_text
 from seamless_pr.weights.tensor_files import plain_tensors, read_pickled
 
 # The snapshot keeps one state dict for each of these parts of its network.
@@ -131,13 +131,18 @@ def read_classes(path: str | Path) -> SnapshotClasses:
     if not path.is_file():
         raise FileNotFoundError(f"metadata file {path} does not exist")
     try:
-        meta = msgpack.unpackb(path.read_bytes())["meta"]
-        return SnapshotClasses(
+        meta = msgpack.unpackb(read_regular(path))["meta"]
+        classes = SnapshotClasses(
             names=tuple(map(str, meta["categories"])),
             colors=tuple((int(r), int(g), int(b)) for r, g, b in meta["palette"]),
             original_ids=tuple(map(int, meta["original_ids"])),
             num_stuff=int(meta["num_stuff"]),
         )
+        if not len(classes.names) == len(classes.colors) == len(classes.original_ids):
+            raise ValueError("categories, palette and original_ids are not of one length")
+        if any(not 0 <= channel <= 255 for color in classes.colors for channel in color):
+            raise ValueError("a colour of the palette is not of 0..255")
+        return classes
     except (ValueError, TypeError, KeyError, OverflowError, msgpack.UnpackException) as error:
         raise ValueError(
             f"{path} is not the metadata.bin of a seamseg dataset ({type(error).__name__}: {error})"

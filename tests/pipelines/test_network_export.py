@@ -109,6 +109,22 @@ def test_a_picture_of_another_size_is_refused_with_its_name(tmp_path: Path, caps
     assert not (tmp_path / "graph").exists()
 
 
+def test_a_folder_of_anything_else_is_never_replaced(tmp_path: Path, capsys) -> None:
+    (tmp_path / "work.txt").write_text("of years")
+    (tmp_path / "network.pt2").write_text("of an earlier export")
+    assert main([*COMMAND, "--output", str(tmp_path)]) == 1
+    assert f"{tmp_path} holds files that are no export" in capsys.readouterr().err
+    assert (tmp_path / "work.txt").read_text() == "of years"
+
+
+@pytest.mark.parametrize(
+    "options", [["--size", "100000x100000"], ["--rounds", "0"], ["--batch-size", "0"]]
+)
+def test_numbers_that_no_machine_bears_are_refused(tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*COMMAND, "--output", str(tmp_path / "graph"), *options])
+
+
 def test_sixteen_bits_are_refused_for_onnx(tmp_path: Path, capsys) -> None:
     output = ["--output", str(tmp_path / "graph")]
     with pytest.raises(SystemExit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,21 @@ def test_what_links_lead_to_outside_is_not_shipped_unnoticed(
     (clone / "sub/key").symlink_to(elsewhere / "secret.txt")
     (clone / "sub/more").symlink_to(elsewhere)
     (clone / "sub/circle").symlink_to(clone)
-    with pytest.raises(ValueError, match=r"out of the working directory or in a circle") as error:
+    with pytest.raises(ValueError, match=r"out of the working directory, in a circle or") as error:
         upload_sizes(clone)
     for name in ("sub/circle -> ", "sub/key -> ", "sub/more/secret.txt -> ", "(3 in all)"):
         assert name in str(error.value)
+
+
+def test_links_that_multiply_are_refused_and_not_followed(clone: Path) -> None:
+    folders = [clone / f"many/{number}" for number in range(40)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("1")
+    (clone / "many/alone").symlink_to(folders[3])
+    assert upload_sizes(clone)["many/alone/file"] == 1
+    for folder, target in pairwise(folders):
+        for name in "ab":
+            (folder / name).symlink_to(target)
+    with pytest.raises(ValueError, match="to further links"):
+        upload_sizes(clone)

@@ -173,3 +173,61 @@ def test_files_without_weights_of_a_network_are_refused_by_name(tmp_path, comman
     assert tool.main([command, str(source), str(output)]) == 1
     assert "expected" in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "tensors"),
+    [
+        (
+            "from-detectron2",
+            {"backbone.bottom_up.res2.0.conv2.weight": (), "roi_heads.box_head.fc1.weight": ()},
+        ),
+        (
+            "from-mmdetection",
+            {"backbone.layer1.0.conv1.weight": (), "neck.lateral_convs.0.conv.weight": ()},
+        ),
+        (
+            "from-maskformer",
+            {
+                "sem_seg_head.predictor.class_embed.weight": (134, 8),
+                "sem_seg_head.predictor.class_embed.bias": (),
+                "backbone.res2.0.conv1.weight": (1,),
+            },
+        ),
+        (
+            "from-maskformer",
+            {
+                "sem_seg_head.predictor.class_embed.weight": (134, 8),
+                "sem_seg_head.predictor.class_embed.bias": (134,),
+                **{f"backbone.res{n}.0.conv1.weight": (1,) for n in range(2, 6)},
+            },
+        ),
+    ],
+)
+def test_parts_of_networks_and_shapes_of_nothing_are_refused_by_name(
+    tmp_path, command, tensors, capsys
+):
+    values = {name: torch.ones(shape) for name, shape in tensors.items()}
+    torch.save({"state_dict" if "mmdet" in command else "model": values}, tmp_path / "w.pth")
+    assert tool.main([command, str(tmp_path / "w.pth"), str(tmp_path / "o.safetensors")]) == 1
+    assert str(tmp_path / "w.pth") in capsys.readouterr().err
+
+
+def test_a_snapshot_of_scalars_and_classes_without_colours_are_refused_by_name(tmp_path, capsys):
+    path = tmp_path / "a.tar"
+    write_tiny_snapshot(path, config=CONFIG_INI)
+    arguments = ["from-seamseg", str(path), str(tmp_path / "a.safetensors")]
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["sem_head"]["conv_sem.bias"] = torch.tensor(1.0)
+    torch.save(content, path)
+    assert tool.main(arguments) == 1
+    assert f"{path} is not what it is taken for (TypeError: " in capsys.readouterr().err
+    meta = {
+        "categories": ["a", "b"],
+        "palette": [[1, 2, 3]],
+        "original_ids": [1, 2],
+        "num_stuff": 1,
+    }
+    (tmp_path / "metadata.bin").write_bytes(msgpack.packb({"meta": meta}))
+    assert tool.main(arguments) == 1
+    assert "metadata.bin is not the metadata.bin" in capsys.readouterr().err

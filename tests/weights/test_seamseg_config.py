@@ -35,6 +35,32 @@ def test_networks_that_cannot_be_built_are_refused(line):
         config_values(line, "config.ini")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[rpn]\nsigma = much",
+        "[rpn]\nsigma = 0",
+        "[sem]\npooling_size = 7",
+        "[sem]\npooling_size = ()",
+    ],
+)
+def test_numbers_that_are_none_are_named(line):
+    key = line.split("\n")[1].split(" ")[0]
+    with pytest.raises(ValueError, match=rf"config\.ini: .*{key} must be"):
+        config_values(line, "config.ini")
+
+
+@pytest.mark.parametrize("text", ["{[]: 1}", "-" * 3000 + "1", "[" * 3000])
+def test_a_value_that_is_no_literal_is_a_text(text):
+    with pytest.raises(ValueError, match=r"config\.ini: \[roi\] sigma = .* is not supported"):
+        config_values(f"[roi]\nsigma = {text}", "config.ini")
+
+
+def test_quotes_around_the_kind_of_norm_change_nothing():
+    values = config_values("[body]\nnormalization_mode = 'bn'", "config.ini")
+    assert values["model"]["norm_act"] == {"kind": "inplace_abn", "sync": False}
+
+
 def test_a_text_that_is_no_ini_is_named():
     with pytest.raises(ValueError, match=r"config\.ini is not an INI file"):
         config_values("body: resnet50", "config.ini")
