@@ -23,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 JPEG_QUALITY = 92
+# Of a side in pixels: what encoders write.
+MAX_JPEG_SIDE = 65_500
 
 _PARTIAL_SUFFIX = ".partial"
 # Of one name and of a whole path, in bytes; what Linux file systems take.

@@ -8,6 +8,7 @@ where it lies, everything is finished; while anything is wrong, it does not.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -93,9 +94,16 @@ def convert_split(
     Raises:
         FaultyDataError: everything that is wrong with the folder and with any annotation, in one
             list. Images that are right are kept for the next run.
+        ValueError: a folder of the results is a link out of `output`.
         WriteError: the disk is full, or somebody removed PNGs meanwhile.
     """
     png_dir, records_dir = output / split.name, output / f".{split.name}.records"
+    for folder in (png_dir, records_dir):
+        if not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(output)):
+            raise ValueError(
+                f"{folder} is a link out of {output}, to {os.path.realpath(folder)}; remove it, or "
+                "give another --output"
+            )
     json_path, manifest_path = output / f"{split.name}.json", manifest_of(output, split.name)
     for path in (json_path, manifest_path):
         # From here on the folder is not finished; an older JSON would say that it is.
@@ -296,9 +304,31 @@ def _make_record(
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        return unsealed(read_json(path))
-    except (OSError, ValueError):
+        record = unsealed(read_json(path))
+        return record if record is not None and _is_record(record) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether it holds what `_make_record` writes: it may have come with somebody's dataset."""
+    _, _, *size = record["image"]
+    numbers = [
+        number
+        for entry in record["segments"]
+        for number in (entry["id"], entry["category_id"], entry["area"], *entry["bbox"])
+    ]
+    texts = [
+        *(record[key] for key in ("png_name", "png_sha256", "text_sha256")),
+        *(text for name, checksum in record["sources"] for text in (name, checksum)),
+    ]
+    return (
+        len(size) == 2
+        and all(type(number) is int for number in (*size, *numbers))
+        and all(len(entry["bbox"]) == 4 and "iscrowd" in entry for entry in record["segments"])
+        and all(isinstance(text, str) for text in texts)
+        and "picture" in record
+    )
 
 
 def _is_current(

@@ -259,6 +259,7 @@ def _thing_categories(
     """The JSON's own categories; colours from the YAML where it has the same name."""
     colors = {category.name: category.color for category in dataset.categories}
     categories: list[Category] = []
+    seen_ids: set[int] = set()
     for index, entry in enumerate(raw):
         values = entry if isinstance(entry, Mapping) else {}
         category_id = checked.whole(values.get("id"), 0, FIRST_STUFF_ID)
@@ -268,10 +269,11 @@ def _thing_categories(
             message = f"categories[{index}] needs an id of at least 0 and a name; got {found}"
             faults.append(Fault(file, message))
             continue
-        if category_id in {category.category_id for category in categories}:
+        if category_id in seen_ids:
             message = f"categories[{index}]: id {category_id} occurs more than once"
             faults.append(Fault(file, message))
             continue
+        seen_ids.add(category_id)
         color = colors.get(name, made_color(index))
         categories.append(Category(category_id, name, True, color))
     if not raw:

@@ -133,6 +133,7 @@ def _parse_classes(raw: Any, messages: list[str]) -> tuple[Category, ...]:
         messages.append(f"'classes' must be a list; got {checked.shown(raw)}")
         return ()
     categories: list[Category] = []
+    seen_ids: set[int] = set()
     for index, entry in enumerate(raw):
         if not isinstance(entry, Mapping) or not entry.keys() <= CLASS_KEYS:
             messages.append(
@@ -151,9 +152,10 @@ def _parse_classes(raw: Any, messages: list[str]) -> tuple[Category, ...]:
             messages.append(f"class '{name}' needs 'thing: true' (countable) or 'thing: false'")
         elif not is_color or not all(type(c) is int and 0 <= c <= 255 for c in color):
             messages.append(f"class '{name}': color must be [red, green, blue] in 0..255")
-        elif class_id in {category.category_id for category in categories}:
+        elif class_id in seen_ids:
             messages.append(f"class '{name}': id {class_id} occurs more than once")
         else:
+            seen_ids.add(class_id)
             categories.append(Category(class_id, name, is_thing, (color[0], color[1], color[2])))
     return tuple(categories)
 

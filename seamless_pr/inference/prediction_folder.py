@@ -17,6 +17,7 @@ from seamless_pr.datasets.coco_panoptic import category_json
 from seamless_pr.datasets.coco_results import to_coco, to_coco_instances
 from seamless_pr.datasets.remote_files import file_state, location_name
 from seamless_pr.files import (
+    MAX_JPEG_SIDE,
     WriteError,
     is_unused,
     json_bytes,
@@ -190,7 +191,9 @@ class PredictionFolder:
         if self.overlays:
             if overlay is None:
                 raise ValueError("the folder keeps overlays; give the picture of this image")
-            write_picture(self.overlay_file(item), overlay)
+            # Of a picture that no JPEG holds, one pixel out of as many as fit.
+            step = -(-max(overlay.shape) // MAX_JPEG_SIDE)
+            write_picture(self.overlay_file(item), overlay[::step, ::step])
         if self.semantic_pngs:
             if category_ids is None:
                 raise ValueError("the folder keeps semantic PNGs; give the classes of this image")

@@ -38,6 +38,7 @@ from seamless_pr.pipelines.stage import Stage, finite
 from seamless_pr.pipelines.wanted_predictor import add_tile_options, check_tile_options
 from seamless_pr.serving.limits import MIB, ServingLimits
 from seamless_pr.serving.warm_up import check_size
+from seamless_pr.structures.faults import first_line
 
 LOOPBACK = "127.0.0.1"
 WATCH_SECONDS = 2.0
@@ -179,11 +180,18 @@ def run(options: argparse.Namespace) -> None:
             logging_config=LOGGING,
         )
         try:
-            serve.run(
-                application(arguments(options, token, on_gpu)),
-                name=APPLICATION,
-                logging_config=LOGGING,
-            )
+            try:
+                serve.run(
+                    application(arguments(options, token, on_gpu)),
+                    name=APPLICATION,
+                    logging_config=LOGGING,
+                )
+            except RuntimeError as error:
+                # Of Serve, whose log above has what the replicas say.
+                raise OSError(
+                    f"{options.weights} cannot be served: {first_line(error)}; the log above says "
+                    "why"
+                ) from error
             print(f"the page is at http://{options.host}:{options.port}/ (Ctrl-C ends it)")
             if options.host != LOOPBACK and not token:
                 print("whoever reaches this address may use it; --token-file asks for a token")

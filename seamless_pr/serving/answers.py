@@ -16,6 +16,7 @@ from torch import Tensor
 from seamless_pr.datasets.coco_panoptic import category_json
 from seamless_pr.datasets.coco_results import encode_run_lengths, to_coco
 from seamless_pr.drawing.panoptic import draw_panoptic, segment_colors
+from seamless_pr.files import MAX_JPEG_SIDE
 from seamless_pr.serving.limits import RequestRefusedError
 from seamless_pr.structures.instances import MaskCrop
 from seamless_pr.structures.label_space import LabelSpace
@@ -32,10 +33,6 @@ MEDIA_TYPES = {
 JPEG_QUALITY = 90
 # Fast; maps of a few colours are small in any case.
 PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 3]
-
-
-# Of a side in pixels: what encoders write.
-MAX_JPEG_SIDE = 65_500
 
 
 @dataclass(frozen=True)
@@ -139,15 +136,15 @@ def encode_image(
     """
     size, space = segmentation.image_size, segmentation.label_space
     if answer_format == OVERLAY:
-        if max(size) > MAX_JPEG_SIDE:
+        drawn = draw_panoptic(image, segmentation)
+        if max(drawn.shape) > MAX_JPEG_SIDE:
             raise RequestRefusedError(
                 406,
-                f"{name}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side, the image "
-                f"{size[0]} x {size[1]}; ask for png, json or coco",
+                f"{name}: a JPEG has at most {MAX_JPEG_SIDE} pixels a side, the picture would have "
+                f"{drawn.shape[0]} x {drawn.shape[1]}; ask for png, json or coco",
             )
         options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        drawn = encode_picture(draw_panoptic(image, segmentation), ".jpg", options)
-        return Labelled(name, size, space, picture=drawn)
+        return Labelled(name, size, space, picture=encode_picture(drawn, ".jpg", options))
     pixels, segments_info = to_coco(segmentation)
     colors = segment_colors(segmentation)
     for info in segments_info:

@@ -26,6 +26,7 @@ from seamless_pr.datasets.raw_splits import (
 from seamless_pr.files import WriteError
 from seamless_pr.id_maps.id_png_files import read_id_png
 from seamless_pr.structures.faults import Fault, FaultyDataError
+from seamless_pr.structures.seals import sealed, unsealed
 from tests.support.panoptic_files import CATEGORIES, write_png
 
 NUM_IMAGES = 4
@@ -317,6 +318,42 @@ def test_held_out_images_depend_on_seed_and_id_only(split: RawSplit) -> None:
     rest, holdout = split.hold_out(1, seed=0)
     assert (rest.name, holdout.name) == ("toy_train_rest", "toy_train_holdout")
     assert sorted([*rest.images, *holdout.images], key=lambda i: i.png_name) == list(split.images)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image": ["image0", "0.jpg", "2", 3]},
+        {"image": None},
+        {"segments": [{"id": 1}]},
+        {"segments": 7},
+        {"sources": [["0.txt"]]},
+        {"picture": ...},
+    ],
+)
+def test_a_record_of_somebody_is_not_believed(
+    split: RawSplit, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    output = tmp_path / "out"
+    convert_split(split, output, num_workers=0, show_progress=False)
+    record_path = output / ".toy_train.records" / "0.png.json"
+    record = unsealed(json.loads(record_path.read_text())) | changes
+    kept = {key: value for key, value in record.items() if value is not ...}
+    record_path.write_text(json.dumps(sealed(kept)))
+    prepared = convert_split(split, output, num_workers=0, show_progress=False)
+    assert (prepared.num_images, prepared.num_kept) == (NUM_IMAGES, NUM_IMAGES - 1)
+
+
+@pytest.mark.parametrize("name", ["toy_train", ".toy_train.records"])
+def test_a_link_leads_no_result_out_of_the_output(
+    split: RawSplit, tmp_path: Path, name: str
+) -> None:
+    for folder in ("elsewhere", "out"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "out" / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=rf"{name} is a link out of .*out, to .*elsewhere"):
+        convert_split(split, tmp_path / "out", num_workers=0, show_progress=False)
+    assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
 def test_names_that_are_no_text_can_be_held_out() -> None:

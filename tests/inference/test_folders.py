@@ -86,6 +86,17 @@ def test_every_image_gets_its_map_at_its_own_size(images: Path, tmp_path: Path) 
     assert not list(output.rglob("*.partial"))
 
 
+def test_an_overlay_that_no_jpeg_holds_has_every_second_pixel(tmp_path: Path) -> None:
+    write_image(tmp_path / "images" / "a.png", 65_502, 40)
+    output = tmp_path / "out"
+    summary = predict_folder(
+        make_predictor(), list_images(tmp_path / "images"), output, overlays=True
+    )
+    assert summary.failures == ()
+    with Image.open(output / "overlays" / "a.jpg") as picture:
+        assert picture.size == (20, 32_751 + 40)  # The legend below.
+
+
 def test_instances_and_overlays_are_written_when_wanted(images: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     predict_folder(make_predictor(), list_images(images), output, instances=True, overlays=True)

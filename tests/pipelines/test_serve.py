@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import ray
 
-from seamless_pr.pipelines import serve
+from seamless_pr.pipelines import ray_serving, serve
 from seamless_pr.serving.limits import MIB, ServingLimits
 from tests.support.tiny_checkpoint import write_tiny_checkpoint
+
+# In the config of somebody's weights.
+SIDES = ["data.shortest_side_pixels=20000", "data.longest_side_pixels=40000"]
 
 
 def test_a_server_listens_to_this_machine_and_reads_no_uris_unless_told() -> None:
@@ -92,3 +97,24 @@ def test_without_the_extra_the_error_says_what_to_install(
     monkeypatch.delattr(ray, "serve", raising=False)
     assert serve.main(["--weights", "W"]) == 1
     assert 'pip install "seamless_pr[serve]"' in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_start_says_so_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Deploying application seamless_pr failed: a replica died.")
+
+    server = ModuleType("ray.serve")
+    for name, function in {"run": fail, "start": dict, "delete": repr}.items():
+        monkeypatch.setattr(server, name, function, raising=False)
+    monkeypatch.setitem(sys.modules, "ray.serve", server)
+    monkeypatch.setattr(ray, "serve", server, raising=False)
+    monkeypatch.setattr(ray_serving, "application", lambda arguments: arguments)
+    monkeypatch.setattr(serve, "ray_cluster", lambda **_: nullcontext(False))
+    weights = write_tiny_checkpoint(tmp_path / "w.safetensors")
+    assert serve.main(["--weights", str(weights)]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {weights} cannot be served: Deploying application")
+    assert serve.main(["--weights", str(weights), *SIDES]) == 1
+    assert f"{weights} cannot be served: an image of 16 x 32" in capsys.readouterr().err
