@@ -18,6 +18,8 @@ from seamless_pr.ops.finite import names_not_finite
 from seamless_pr.structures.faults import first_line, quoted
 from seamless_pr.weights.array_pickles import StoredDtype, stored_scalar
 
+# Layers may share their weights; nothing has each of its numbers under so many names.
+MAX_SHARING = 16
 # Under these keys training programs keep the weights beside the rest of their state.
 _NESTING_KEYS = ("state_dict", "model")
 # Training checkpoints of these programs hold objects of their own, such as histories of losses.
@@ -113,6 +115,14 @@ def plain_tensors(content: Mapping[Any, Any], path: str | Path) -> dict[str, Ten
         raise ValueError(
             f"{path}: the tensors {', '.join(blown[:5])} are larger than the numbers that the file "
             "holds for them; save them as contiguous ones"
+        )
+    # By their place in memory: of one array that a pickle names often each name has a tensor.
+    storages = (tensor.untyped_storage() for tensor in content.values())
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if sum(tensor.nbytes for tensor in content.values()) > MAX_SHARING * held:
+        raise ValueError(
+            f"{path} gives the same numbers to many of its {len(content)} tensors; weights share "
+            "few: copy it again from its source"
         )
     if bad := names_not_finite(content):
         raise ValueError(

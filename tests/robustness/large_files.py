@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import struct
 import zipfile
@@ -253,6 +254,19 @@ def _many_masks(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
     return path, work
 
 
+def _many_polygons(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
+    """As many polygons of 52 million pixels as a file of 600 kB holds."""
+    side = LARGEST_SIDE
+    polygon = {"label": "road", "polygon": [[0, 0], [side, 0], [side, side], [0, side]]}
+    path = sandbox.inputs / "gtFine" / "train" / "1" / "a_gtFine_polygons.json"
+    path.parent.mkdir(parents=True)
+    content = {"imgHeight": side, "imgWidth": side, "objects": [polygon] * 8000}
+    path.write_text(json.dumps(content))
+    arguments = ["idd", "--root", sandbox.inputs, "--splits", "train", "--output", sandbox.output,
+                 "--workers", 1]  # fmt: skip
+    return path, lambda: run_stage(prepare.main, arguments)
+
+
 def _deep_json(sandbox: Sandbox) -> tuple[Path, Callable[[], StageRun]]:
     files = PanopticFiles(sandbox.inputs, [fuzz_image(np.random.default_rng(0))])
     files.pred_json.write_text("[" * 900_000)
@@ -297,4 +311,5 @@ LARGE_CASES = (
     LargeCase("config of 8^12 values by aliases", "train", _laughing_config),
     LargeCase("description of 8^12 values by aliases", "prepare", _laughing_description),
     LargeCase("100 masks of 52 million pixels", "prepare", _many_masks),
+    LargeCase("8,000 polygons of 52 million pixels", "prepare", _many_polygons),
 )  # fmt: skip

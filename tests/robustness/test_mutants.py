@@ -59,6 +59,7 @@ QUICK_LARGE_CASES = (
     "config of a network of 100 million channels",
     "config of 8^12 values by aliases",
     "description of 8^12 values by aliases",
+    "8,000 polygons of 52 million pixels",
 )
 
 

@@ -13,7 +13,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from seamless_pr.weights.tensor_files import PassedOver, read_pickled, read_tensors
+from seamless_pr.weights.tensor_files import (
+    PassedOver,
+    plain_tensors,
+    read_pickled,
+    read_tensors,
+)
 from tests.support.memory import forget_peak, memory_status
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
@@ -168,3 +173,12 @@ def test_other_files_are_named(tmp_path: Path, suffix: str, content: bytes) -> N
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\{suffix} (cannot|is not)"):
         read_tensors(path)
+
+
+def test_one_array_under_any_number_of_names_is_refused(tmp_path: Path) -> None:
+    numbers = torch.ones(1000)
+    tied = {f"layer{index}": numbers for index in range(16)}
+    assert plain_tensors(tied, "tied.pth").keys() == tied.keys()
+    torch.save({f"layer{index}": numbers for index in range(17)}, tmp_path / "many.pth")
+    with pytest.raises(ValueError, match=r"many\.pth gives the same numbers to many of its 17"):
+        read_tensors(tmp_path / "many.pth")
