@@ -54,7 +54,8 @@ SERVE = [
     "ray[serve]>=2.60,<2.64",
     "fastapi>=0.115",
     "uvicorn>=0.30",
-    "python-multipart>=0.0.18",
+    # 0.0.27 bounds the headers of a part.
+    "python-multipart>=0.0.27",
 ]
 
 # `export network --formats onnx`, and what compares it with the network.
