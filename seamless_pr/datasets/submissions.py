@@ -175,6 +175,11 @@ def write_submission(
     return zips
 
 
+def is_file_name(text: str) -> bool:
+    """Whether a file without folders may have the name, and an ending after it."""
+    return bool(text) and not text.startswith(".") and len(text.encode()) <= MAX_ID_BYTES
+
+
 def submitted_id(dataset: str, image_id: ImageId) -> ImageId:
     """The id under which a dataset's evaluator knows an image; it can be the name of a file.
 
@@ -187,7 +192,7 @@ def submitted_id(dataset: str, image_id: ImageId) -> ImageId:
             raise ValueError("COCO's image ids are numbers")
         return int(text)
     last = text.rpartition("/")[2]
-    if not last or last.startswith(".") or len(text.encode()) > MAX_ID_BYTES:
+    if not is_file_name(last) or len(text.encode()) > MAX_ID_BYTES:
         raise ValueError(f"an id that can be the name of a file is needed; got {text[:80]!r}")
     if dataset == "idd":
         text = text.partition("_gtFine_")[0].replace("/", "_")

@@ -18,7 +18,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from seamless_pr.datasets.submissions import KINDS, read_predictions, write_submission
+from seamless_pr.datasets.submissions import (
+    KINDS,
+    MAX_ID_BYTES,
+    is_file_name,
+    read_predictions,
+    write_submission,
+)
 from seamless_pr.datasets.vistas import VERSIONS
 from seamless_pr.pipelines import network_export
 from seamless_pr.pipelines.ray_support import add_ray_option
@@ -71,8 +77,11 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     wrong = [kind for kind in options.kinds if kind not in KINDS[options.dataset]]
     if wrong:
         parser.error(f"{options.dataset} has no {wrong[0]} submission")
-    if Path(options.name).name != options.name:
-        parser.error(f"--name is a name without folders; got '{options.name}'")
+    if Path(options.name).name != options.name or not is_file_name(options.name):
+        parser.error(
+            f"--name is that of a file: no folders, no dot first, at most {MAX_ID_BYTES} bytes; "
+            f"got '{options.name[:80]}'"
+        )
 
 
 def run(options: argparse.Namespace) -> ExitCode:

@@ -222,6 +222,18 @@ def test_ids_become_those_of_the_evaluators(
     assert submitted_id(dataset, image_id) == expected
 
 
+@pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "n" * 201])
+def test_a_name_that_no_file_has_is_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    json_path = write_coco(tmp_path / "coco")
+    arguments = ["submission", "coco", "--predictions", str(json_path), "--name", name]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--output", str(tmp_path / "c")])
+    assert stopped.value.code == 2
+    assert "--name is that of a file" in capsys.readouterr().err
+
+
 def test_ids_that_no_evaluator_knows_are_all_listed(tmp_path: Path) -> None:
     maps = {"one": np.array([[7]], np.int32), "two": np.array([[7]], np.int32)}
     json_path = write_panoptic_dataset(tmp_path, maps, {7: 7})
