@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -43,3 +43,8 @@ def pq_scores(counts: Sequence[PQCounts], space: LabelSpace) -> dict[str, float]
         meter.counts = meter.counts + of_scene
     scores = meter.compute()
     return {"pq": scores.all.pq, "things": scores.things.pq, "stuff": scores.stuff.pq}
+
+
+def pq_cells(scores: Mapping[str, float]) -> str:
+    """Those of `pq_scores` as cells of a Markdown row, in percent."""
+    return " | ".join(f"{100 * scores[key]:.1f}" for key in ("pq", "things", "stuff"))

@@ -47,7 +47,7 @@ from seamless_pr.street_scenes.dataset import draw_street_scene
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
 from tools.measure.benchmark_inference import cpu_name, parse_size, replaced
-from tools.measure.drawn_truth import drawn_scenes, pq_scores, scene_counts
+from tools.measure.drawn_truth import drawn_scenes, pq_cells, pq_scores, scene_counts
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "checkpoints" / "street_scenes_256x512.safetensors"
@@ -175,9 +175,8 @@ def section(result: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for way, row in result["ways"].items():
-        scores = " | ".join(f"{100 * row[key]:.1f}" for key in ("pq", "things", "stuff"))
         lines.append(
-            f"| {way} | {scores} | {row['multiply_adds'] / 1e9:.1f} | {row['seconds']:.2f} "
+            f"| {way} | {pq_cells(row)} | {row['multiply_adds'] / 1e9:.1f} | {row['seconds']:.2f} "
             f"| {row['ratio']:.2f} |"
         )
     starts, (height, width) = result["starts"], result["size"]

@@ -37,7 +37,7 @@ from seamless_pr.inference.exported import DESCRIPTION, segmentations
 from seamless_pr.metrics.panoptic_quality import PQCounts
 from seamless_pr.street_scenes.painting import PaintedScene
 from tools.measure.benchmark_inference import cpu_name, replaced
-from tools.measure.drawn_truth import drawn_scenes, pq_scores, scene_counts
+from tools.measure.drawn_truth import drawn_scenes, pq_cells, pq_scores, scene_counts
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED_RESULT = ROOT / "docs" / "results" / "int8.json"
@@ -180,9 +180,8 @@ def section(result: dict[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in result["graphs"].items():
-        scores = " | ".join(f"{100 * row[key]:.1f}" for key in ("pq", "things", "stuff"))
         times = " | ".join(f"{row[key]:.3f}" for key in ("seconds", "convolutions", "conversions"))
-        lines.append(f"| {name} | {scores} | {times} |")
+        lines.append(f"| {name} | {pq_cells(row)} | {times} |")
     height, width = result["size"]
     text = (
         f"The shipped checkpoint on the first {result['scenes']} validation scenes of "
