@@ -121,11 +121,10 @@ def sample_windows(images: Tensor, point_coords: Tensor, map_indices: Tensor, si
         [M, 3 * side * side] float32.
     """
     height, width = images.shape[-2:]
-    column, row = _nearest_pixels(point_coords, height, width)
     offsets = torch.arange(side, device=images.device) - side // 2
-    rows = (row[:, None] + offsets).clamp(0, height - 1)
-    columns = (column[:, None] + offsets).clamp(0, width - 1)
-    flat = rows[:, :, None] * width + columns[:, None, :]
+    cells = _nearest_pixels(point_coords, height, width)[:, :, None] + offsets
+    columns, rows = cells[:, 0].clamp(0, width - 1), cells[:, 1].clamp(0, height - 1)
+    flat = torch.add(columns[:, None, :], rows[:, :, None], alpha=width)
     pixels = images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
     found = pixels[flat.flatten(1) + map_indices[:, None] * (height * width)]
     return found.flatten(1).float() / 64 - 2
@@ -141,15 +140,15 @@ def sample_labels(label_map: Tensor, point_coords: Tensor) -> Tensor:
     Returns:
         [P] in the dtype of `label_map`.
     """
-    column, row = _nearest_pixels(point_coords, *label_map.shape)
+    column, row = _nearest_pixels(point_coords, *label_map.shape).unbind(1)
     return label_map[row, column]
 
 
-def _nearest_pixels(point_coords: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Column and row, int64 [P]; half to even at the pixel position, as grid sampling does."""
-    column = (point_coords[:, 0] * width - 0.5).round().long().clamp(0, width - 1)
-    row = (point_coords[:, 1] * height - 0.5).round().long().clamp(0, height - 1)
-    return column, row
+def _nearest_pixels(point_coords: Tensor, height: int, width: int) -> Tensor:
+    """Columns and rows, int64 [P, 2]; half to even at the pixel position, as grid sampling does."""
+    size = vector([width, height], point_coords)
+    pixels = (point_coords * size - 0.5).round()
+    return torch.minimum(pixels.clamp(min=0), size - 1).long()
 
 
 def _bilinear_cells(point_coords: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from seamless_pr.ops.points import PointReader, points_to_image, sample_points
-from seamless_pr.ops.vectors import vector
 
 
 def refine(
@@ -56,28 +55,23 @@ def gather_point_features(
     reader: PointReader,
     coarse_logits: Tensor,
     point_coords: Tensor,
-    boxes: Tensor | None,
+    boxes: Tensor,
     image_indices: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What the point head sees, alike in training and inference, for boxes and whole images.
+    """What the point head sees of boxes, alike in training and inference.
 
     Args:
         reader: of the fine maps.
         coarse_logits: [R, K, h, w], one map per row.
-        point_coords: [R, P, 2], (x, y) in [0, 1] of the row's box, or of the first map without
-            boxes.
-        boxes: [R, 4] xyxy in pixels of the network input; None: a row is a whole image.
+        point_coords: [R, P, 2], (x, y) in [0, 1] of the row's box.
+        boxes: [R, 4] xyxy in pixels of the network input.
         image_indices: [R] int64, the image of each row.
 
     Returns:
         fine [R * P, C] and coarse [R * P, K].
     """
     num_rows, num_points, _ = point_coords.shape
-    if boxes is None:
-        height, width = reader.extents[0]
-        points_image = point_coords * vector([width, height], point_coords)
-    else:
-        points_image = points_to_image(point_coords, boxes)
+    points_image = points_to_image(point_coords, boxes)
     rows = torch.arange(num_rows, device=point_coords.device).repeat_interleave(num_points)
     fine = reader.read(points_image.flatten(0, 1), image_indices.repeat_interleave(num_points))
     coarse = sample_points(coarse_logits, point_coords.flatten(0, 1), rows)

@@ -9,8 +9,9 @@ examples:
   python tools/measure/inference_ways.py --size 128x256 --rounds 1 --dry-run
 
 Each time stands beside the time that the multiply-adds of the network would take at the rate of a
-3x3 convolution of 256 channels in the same arithmetic and layout, measured in the same run. Weights
-are random, so that there are always 1000 proposals and 100 masks.
+3x3 convolution of 256 channels in the same arithmetic and layout, measured just before each pass:
+a shared machine is not as fast in one minute as in the next. Weights are random, so that there are
+always 1000 proposals and 100 masks.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ STORED_RESULT = ROOT / "docs" / "results" / "inference_ways.json"
 MARKS = ("<!-- inference ways -->", "<!-- /inference ways -->")
 SINGLE, HALF = "fp32", "bf16"
 DTYPES = {SINGLE: torch.float32, HALF: torch.bfloat16}
+# Of the convolution, before each pass; the median counts.
+RATE_ROUNDS = 5
 # Modes of `convolution_rate`.
 CONTIGUOUS, SINGLE_RATE, HALF_RATE = "contiguous", "channels_last", "channels_last, bf16"
 EAGER, FOLDED, COMPILED = "eager", "norms folded", "compiled"
@@ -185,7 +188,7 @@ def measure(
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, 3, *size), generator=generator, dtype=torch.uint8)
     work = multiply_adds(network, image)
-    rates = {mode: convolution_rate(mode, rounds) for mode in sorted({way.rate for way in ways})}
+    rates: dict[str, list[float]] = {}
     folded = copy.deepcopy(network)
     fold_predictor_norms(folded)
     rows, exact = [], None
@@ -205,14 +208,20 @@ def measure(
                 run = eager_pass(net, pixels, dtype)
             preparing, logits = time.perf_counter() - start, run().float()[:1]
             exact = logits if exact is None else exact
-            seconds = [timed(run) / way.images for _ in range(rounds)]
+            seconds, ratios = [], []
+            for _ in range(rounds):
+                rate = convolution_rate(way.rate, RATE_ROUNDS)
+                seconds.append(timed(run) / way.images)
+                ratios.append(seconds[-1] * rate / work)
+                rates.setdefault(way.rate, []).append(rate)
             rows.append(
                 {
                     "way": str(way),
                     "images": way.images,
                     "seconds": statistics.median(seconds),
                     "range": [min(seconds), max(seconds)],
-                    "times_convolutions": statistics.median(seconds) * rates[way.rate] / work,
+                    "times_convolutions": statistics.median(ratios),
+                    "times_range": [min(ratios), max(ratios)],
                     "logit_difference": float((logits - exact).abs().max() / exact.abs().max()),
                     "preparing_seconds": preparing,
                 }
@@ -237,10 +246,14 @@ def section(result: dict[str, Any]) -> str:
         lines.append(
             f"| {row['way']} | {row['images']} | {row['seconds']:.2f} "
             f"({row['range'][0]:.2f} to {row['range'][1]:.2f}) | {row['times_convolutions']:.2f} "
+            f"({row['times_range'][0]:.2f} to {row['times_range'][1]:.2f}) "
             f"| {row['logit_difference']:.1e} |"
         )
     height, width = result["size"]
-    rates = ", ".join(f"{rate / 1e9:.0f} ({mode})" for mode, rate in result["rates"].items())
+    rates = ", ".join(
+        f"{min(found) / 1e9:.0f} to {max(found) / 1e9:.0f} ({mode})"
+        for mode, found in result["rates"].items()
+    )
     preparing = max(row["preparing_seconds"] for row in result["rows"])
     text = (
         f"{height}x{width}, the network without fusion, {result['multiply_adds'] / 1e9:.0f} G "

@@ -160,6 +160,7 @@ def measure_memory(predictor: Predictor, side: int, tiling: Tiling) -> dict[str,
             "tile": tiling.size,
             "overlap": tiling.overlap,
             "threads": torch.get_num_threads(),
+            "amp": predictor.amp,
             "peak_bytes": _peak_bytes(),
             "peak_bytes_before": before,
             "seconds": seconds,
@@ -192,7 +193,7 @@ def section(results: dict[str, Any]) -> str:
         parts.append(
             f"A drawn mosaic of {side:,} x {side:,} in tiles of {memory['tile']}: at most "
             f"{peak:.2f} GiB of memory, {memory['seconds'] / 60:.0f} minutes on "
-            f"{memory['threads']} threads."
+            f"{memory['threads']} threads{' in bf16' if memory['amp'] == 'bf16' else ''}."
         )
     else:
         parts.append("Large mosaics: not measured yet, `python tools/measure/mosaics.py memory`.")
@@ -219,13 +220,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--overlap", type=int, help="(default: a quarter of the tile)")
     parser.add_argument("--images", type=int, default=10, help="panoramas (default: 10)")
     parser.add_argument("--threads", type=int, default=1, help="of the network (default: 1)")
+    parser.add_argument("--amp", choices=("none", "bf16"), default="none", help="as of predict")
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     tile = options.tile or (256 if options.what == "seams" else 1024)
     try:
         tiling = Tiling.of(tile, options.overlap)
-        predictor = load_predictor(options.weights, "cpu")
+        predictor = load_predictor(options.weights, "cpu", amp=options.amp)
         if options.what == "seams":
             found = measure_seams(predictor, (256, 1024), tiling, options.images)
         else:

@@ -17,7 +17,6 @@ from seamless_pr.layers.point_head import PointHead
 from seamless_pr.models.semantics.branch import HeadSemantics
 from seamless_pr.models.semantics.pixels import semantic_labels, semantic_loss
 from seamless_pr.ops.points import (
-    PointReader,
     class_uncertainty,
     sample_labels,
     sample_points,
@@ -25,7 +24,7 @@ from seamless_pr.ops.points import (
     uncertain_coords,
 )
 from seamless_pr.ops.precision import at_least_single
-from seamless_pr.ops.refinement import gather_point_features, refine, uniform_drawer
+from seamless_pr.ops.refinement import refine, uniform_drawer
 from seamless_pr.ops.vectors import vector
 from seamless_pr.structures.features import Features
 from seamless_pr.structures.image_batch import ImageBatch
@@ -132,7 +131,7 @@ def semantic_point_loss(
         settings.importance_fraction,
         uniform_drawer([1] * num_images, generators, coarse_logits.device),
     )
-    fine, coarse = _read(fine_map, coarse_logits, coords, padded_size, settings, pixels)
+    fine, coarse = _read(fine_map, coarse_logits, coords, settings, pixels)
     if not settings.shared_gradient:
         fine, coarse = fine.detach(), coarse.detach()
     logits = at_least_single(point_head(fine, coarse))
@@ -178,19 +177,22 @@ def _read(
     fine_map: Tensor,
     coarse_logits: Tensor,
     coords: Tensor,
-    padded_size: tuple[int, int],
     settings: SemanticPointSettings,
     pixels: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """What the point head sees of points [N, P, 2]: fine [N * P, C] and coarse [N * P, K]."""
-    images = torch.arange(len(coords), device=coords.device)
-    reader = PointReader((fine_map,), (padded_size,))
-    fine, coarse = gather_point_features(reader, coarse_logits, coords, None, images)
+    """What the point head sees of points [N, P, 2], (x, y) in [0, 1] of both maps.
+
+    Returns:
+        fine [N * P, C] and coarse [N * P, K].
+    """
+    num_images, num_points, _ = coords.shape
+    rows = torch.arange(num_images, device=coords.device).repeat_interleave(num_points)
+    points = coords.flatten(0, 1)
+    fine, coarse = (sample_points(maps, points, rows) for maps in (fine_map, coarse_logits))
     if settings.pixel_window:
         if pixels is None:
             raise ValueError("semantic points with a pixel_window need the pixels of the batch")
-        rows = images.repeat_interleave(coords.shape[1])
-        colors = sample_windows(pixels, coords.flatten(0, 1), rows, settings.pixel_window)
+        colors = sample_windows(pixels, points, rows, settings.pixel_window)
         fine = torch.cat([fine, colors.to(fine.dtype)], dim=1)
     return fine, coarse
 
@@ -212,7 +214,7 @@ def refine_semantic_logits(
     num_steps = round(math.log2(padded_size[1] / coarse_logits.shape[-1]))
 
     def predict(coords: Tensor) -> Tensor:
-        fine, coarse = _read(fine_map, coarse_logits, coords, padded_size, settings, pixels)
+        fine, coarse = _read(fine_map, coarse_logits, coords, settings, pixels)
         logits = point_head(fine, coarse)
         if settings.only_where_surer:
             is_surer = logits.softmax(1).amax(1) >= coarse.softmax(1).amax(1)
