@@ -36,7 +36,7 @@ def sample_points(maps: Tensor, point_coords: Tensor, map_indices: Tensor) -> Te
     _, num_channels, height, width = maps.shape
     rows = maps.permute(0, 2, 3, 1).reshape(-1, num_channels)
     cells, weights = _bilinear_cells(point_coords, height, width)
-    cells += (map_indices * (height * width))[:, None]
+    cells = torch.add(cells, map_indices[:, None], alpha=height * width)
     if len(rows) == 0 or len(cells) == 0:
         return maps.sum() * 0 + maps.new_zeros(len(cells), num_channels)
     return F.embedding_bag(cells, rows, per_sample_weights=weights.to(rows.dtype), mode="sum")
@@ -126,7 +126,7 @@ def sample_windows(images: Tensor, point_coords: Tensor, map_indices: Tensor, si
     columns, rows = cells[:, 0].clamp(0, width - 1), cells[:, 1].clamp(0, height - 1)
     flat = torch.add(columns[:, None, :], rows[:, :, None], alpha=width)
     pixels = images.permute(0, 2, 3, 1).reshape(-1, images.shape[1])
-    found = pixels[flat.flatten(1) + map_indices[:, None] * (height * width)]
+    found = pixels[torch.add(flat.flatten(1), map_indices[:, None], alpha=height * width)]
     return found.flatten(1).float() / 64 - 2
 
 
