@@ -190,10 +190,11 @@ def section(results: dict[str, Any]) -> str:
         )
     if memory:
         side, peak = memory["side"], memory["peak_bytes"] / 2**30
+        threads = "1 thread" if memory["threads"] == 1 else f"{memory['threads']} threads"
         parts.append(
             f"A drawn mosaic of {side:,} x {side:,} in tiles of {memory['tile']}: at most "
-            f"{peak:.2f} GiB of memory, {memory['seconds'] / 60:.0f} minutes on "
-            f"{memory['threads']} threads{' in bf16' if memory['amp'] == 'bf16' else ''}."
+            f"{peak:.2f} GiB of memory, {memory['seconds'] / 60:.0f} minutes on {threads}"
+            f"{' in bf16' if memory['amp'] == 'bf16' else ''}."
         )
     else:
         parts.append("Large mosaics: not measured yet, `python tools/measure/mosaics.py memory`.")

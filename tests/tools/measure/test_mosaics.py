@@ -84,8 +84,12 @@ def test_the_page_says_what_is_stored():
 
 
 def test_memory_is_said_in_gib_and_time_in_minutes():
-    memory = {"side": 20_000, "tile": 1024, "peak_bytes": 3 << 30, "seconds": 1800, "threads": 2}
-    assert section({"memory": memory}) == (
-        "A drawn mosaic of 20,000 x 20,000 in tiles of 1024: at most 3.00 GiB of memory, "
-        "30 minutes on 2 threads."
-    )
+    memory = {"side": 20_000, "tile": 1024, "peak_bytes": 3 << 30, "seconds": 1800}
+    for how, end in (
+        ({"threads": 2, "amp": "none"}, "2 threads."),
+        ({"threads": 1, "amp": "bf16"}, "1 thread in bf16."),
+    ):
+        assert section({"memory": memory | how}) == (
+            "A drawn mosaic of 20,000 x 20,000 in tiles of 1024: at most 3.00 GiB of memory, "
+            f"30 minutes on {end}"
+        )
