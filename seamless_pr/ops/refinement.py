@@ -1,4 +1,4 @@
-"""PointRend's procedures, alike for boxes and whole images: points drawn, read and refined.
+"""PointRend's procedures, for boxes and whole images: points drawn, read and refined.
 
 Letters: N images, C channels of the fine map, K classes, R rows (boxes or images), P points of a
 row.

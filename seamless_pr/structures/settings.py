@@ -381,9 +381,7 @@ class SemanticPointSettings:
         num_train_points: points of an image in training; 0: as many as a stride-16 map of the
             batch has cells (2048 for a crop of 512x1024).
         hard_point_fraction: share of the hardest points in the loss, of those that are not void.
-            The published networks take all points, and all pixels too: a point head that learns
-            from all beside logits that learn from the hardest forgets rare classes
-            (docs/results.md).
+            The published networks take all points, and all pixels too.
         shared_gradient: the point loss also trains the features and coarse logits that the point
             head reads (as released); False: it trains the point head alone, so that the rest of
             the network learns as without it.
